@@ -1,0 +1,1 @@
+"""What is trained: normalization layers, regularizers and small networks. Needs torch alone."""

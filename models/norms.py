@@ -1,0 +1,187 @@
+"""Normalization layers by name, and what is true of each of them."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class NormSite:
+    """The place in a network that a norm layer stands in.
+
+    ``layer`` is the layer's name in the network; its input has the shape
+    ``(batch, channels, height, width)``.
+    """
+
+    layer: str
+    channels: int
+    height: int
+    width: int
+
+
+NormFactory = Callable[[NormSite], nn.Module]
+
+
+@dataclass(frozen=True)
+class NormFamily:
+    """What is true of a kind of normalization, whatever its parameter.
+
+    ``axes`` names the axes of ``(N, C, H, W)`` that one mean is taken over,
+    ``C/G`` meaning the channels of one group; ``batch_independent`` says whether
+    an image's output leaves out the other images of its batch.
+    """
+
+    spelling: str
+    axes: tuple[str, ...]
+    affine: str
+    batch_independent: bool
+    paper: str
+
+
+FAMILIES: dict[str, NormFamily] = {
+    family.spelling: family
+    for family in (
+        NormFamily("none", (), "none", True, "none"),
+        NormFamily(
+            "batch",
+            ("N", "H", "W"),
+            "per channel",
+            False,
+            "Ioffe and Szegedy, Batch Normalization, 2015",
+        ),
+        NormFamily(
+            "layer",
+            ("C", "H", "W"),
+            "per channel",
+            True,
+            "Wu and He, Group Normalization, 2018, section 3.1: one group of all channels",
+        ),
+        NormFamily(
+            "layer_chw",
+            ("C", "H", "W"),
+            "per element",
+            True,
+            "Ba, Kiros and Hinton, Layer Normalization, 2016",
+        ),
+        NormFamily(
+            "group:G",
+            ("C/G", "H", "W"),
+            "per channel",
+            True,
+            "Wu and He, Group Normalization, 2018",
+        ),
+        NormFamily(
+            "instance",
+            ("H", "W"),
+            "per channel",
+            True,
+            "Ulyanov, Vedaldi and Lempitsky, Instance Normalization, 2016",
+        ),
+    )
+}
+
+SPELLINGS = f"{', '.join(FAMILIES)} (such as group:4), or package.module:factory for one of your own"
+
+
+class UnknownNorm(ValueError):
+    """A norm's name that is none of the known ones, or that leads to no factory."""
+
+
+class NormDoesNotFit(ValueError):
+    """A norm that cannot stand at a given place of a network."""
+
+
+def norm_family(name: str) -> NormFamily | None:
+    """Return what is true of the norm called ``name``; None for a user's own."""
+    return FAMILIES.get("group:G" if name.startswith("group:") else name)
+
+
+def norm_factory(name: str) -> NormFactory:
+    """Return the factory that builds the norm called ``name`` for a site.
+
+    Raises UnknownNorm for a name that stands for no norm. The factory raises
+    NormDoesNotFit where the norm cannot normalize the site's channels.
+    """
+    if name in _BUILTIN:
+        return _BUILTIN[name]
+    if name.startswith("group:"):
+        return _group(_group_count(name))
+    if ":" in name:
+        return _imported(name)
+    raise UnknownNorm(f"unknown norm {name!r}: expected one of {SPELLINGS}")
+
+
+def _group_count(name: str) -> int:
+    text = name.removeprefix("group:")
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise UnknownNorm(
+            f"unknown norm {name!r}: expected group:G with a whole number G of groups, "
+            "at least 1, such as group:4"
+        )
+    return int(text)
+
+
+def _group(groups: int) -> NormFactory:
+    def build(site: NormSite) -> nn.Module:
+        if site.channels % groups:
+            counts = [str(g) for g in range(1, site.channels + 1) if site.channels % g == 0]
+            raise NormDoesNotFit(
+                f"group:{groups} does not fit layer {site.layer!r}: its {site.channels} channels "
+                f"cannot be split into {groups} equal groups; use one of group:{', group:'.join(counts)}"
+            )
+        return nn.GroupNorm(groups, site.channels)
+
+    return build
+
+
+def _instance(site: NormSite) -> nn.Module:
+    return nn.InstanceNorm2d(site.channels, affine=True)
+
+
+_BUILTIN: dict[str, NormFactory] = {
+    "none": lambda site: nn.Identity(),
+    "batch": lambda site: nn.BatchNorm2d(site.channels),
+    "layer": lambda site: nn.GroupNorm(1, site.channels),
+    "layer_chw": lambda site: nn.LayerNorm([site.channels, site.height, site.width]),
+    "instance": _instance,
+}
+
+
+def _imported(name: str) -> NormFactory:
+    """Wrap a user's factory, which takes ``channels``, and ``height`` and ``width`` if it names them."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        factory: Any = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownNorm(
+            f"unknown norm {name!r}: {error}; expected package.module:factory with a module that "
+            f"Python can import from here, or one of {', '.join(FAMILIES)}"
+        ) from error
+    if not callable(factory):
+        raise UnknownNorm(
+            f"norm {name!r} is a {type(factory).__name__}: expected something to call with the "
+            "number of channels that returns a torch.nn.Module"
+        )
+    takes_size = {"height", "width"} <= set(inspect.signature(factory).parameters)
+
+    def build(site: NormSite) -> nn.Module:
+        size = {"height": site.height, "width": site.width} if takes_size else {}
+        try:
+            layer = factory(site.channels, **size)
+        except Exception as error:
+            raise NormDoesNotFit(
+                f"{name} could not be built for layer {site.layer!r} of {site.channels} channels: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(layer, nn.Module):
+            raise NormDoesNotFit(
+                f"{name} returned a {type(layer).__name__} for layer {site.layer!r}: "
+                "expected a torch.nn.Module"
+            )
+        return layer
+
+    return build

@@ -1,0 +1,272 @@
+"""Cases: grids of specs with their targets, read from TOML files and checked before anything runs."""
+
+import csv
+import itertools
+import math
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from models.networks import NETWORKS, check_network
+from models.norms import norm_factory
+from normbench.data import SOURCES
+from normbench.recipes import RECIPES
+from normbench.spec import RunSpec
+
+T = TypeVar("T")
+N = TypeVar("N", int, float)
+
+TIERS = ("smoke", "standard", "full")
+
+
+class CasesError(ValueError):
+    """A cases file that does not say what a cases file has to say."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published row: its authors' best test epoch of one run, and the room it is granted, as fractions."""
+
+    test_accuracy: float
+    room: float
+    table: str
+
+    @property
+    def floor(self) -> float:
+        return self.test_accuracy - self.room
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration with what must hold of it.
+
+    ``target`` is a fraction that the mean test accuracy after the last epoch must exceed;
+    ``specs`` are the runs that the mean stands on, one a seed; ``spec`` is the first of them.
+    """
+
+    grid: str
+    tier: str
+    spec: RunSpec
+    target: float
+    published: Published | None = None
+    seeds: int = 1
+
+    @property
+    def id(self) -> str:
+        return f"{self.grid}-{self.spec.label}"
+
+    @property
+    def specs(self) -> tuple[RunSpec, ...]:
+        return tuple(self.spec.with_seed(self.spec.seed + n) for n in range(self.seeds))
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """What the command line says of every grid."""
+
+    tier: str = "full"
+    seeds: int = 1
+    norms: tuple[str, ...] = ()
+    norms_only: bool = False
+
+    def grid_norms(self, norms: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys((*(() if self.norms_only else norms), *self.norms)))
+
+    def includes(self, tier: str) -> bool:
+        return TIERS.index(tier) <= TIERS.index(self.tier)
+
+
+def load_cases(file: Path, options: GridOptions) -> list[Case]:
+    """Return the cases of a file that belong to the chosen tier or a smaller one.
+
+    Raises CasesError, naming the file and the key, for whatever is not as bench/cases has it,
+    and for a norm that does not fit the network.
+    """
+    document = _read(file)
+    top = _Table(f"{file}", document)
+    top.require_keys(
+        required={"schema", "tier", "dataset", "network", "recipe", "epochs", "grid", "target"},
+        optional={"dropout", "published", "published_room"},
+    )
+    top.one_of("schema", (1,))
+    tier = top.one_of("tier", TIERS)
+    common = {
+        "dataset": top.one_of("dataset", tuple(SOURCES)),
+        "network": top.one_of("network", tuple(NETWORKS)),
+        "recipe": top.one_of("recipe", tuple(RECIPES)),
+        "epochs": top.number("epochs", int, low=1),
+        "dropout": top.number("dropout", float, low=0, high=1, default=0.0),
+    }
+    targets = [_Target.read(table) for table in top.tables("target")]
+    published = _published(file, top)
+    cases: dict[str, Case] = {}
+    for table in top.tables("grid"):
+        for spec in _specs(table, common, options):
+            target = next((t for t in targets if t.fits(spec)), None)
+            if target is None:
+                raise CasesError(f"{file}: no [[target]] fits {spec.label}; add one without keys")
+            row = published.get(_row_key(spec))
+            case = Case(file.stem, tier, spec, target.test_accuracy, row, options.seeds)
+            if case.id in cases:
+                raise CasesError(f"{file}: {spec.label} stands in two grids; leave one out")
+            cases[case.id] = case
+    return list(cases.values()) if options.includes(tier) else []
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CasesError(f"cannot read the cases file {file}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CasesError(f"{file} is not TOML: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of a cases file; its methods return a key's value once it is what it has to be."""
+
+    where: str
+    values: Mapping[str, Any]
+
+    def require_keys(self, required: set[str], optional: set[str]) -> None:
+        if unknown := sorted(self.values.keys() - required - optional):
+            raise CasesError(
+                f"{self.where}: unknown key {', '.join(unknown)}; "
+                f"known are {', '.join(sorted(required | optional))}"
+            )
+        if missing := sorted(required - self.values.keys()):
+            raise CasesError(f"{self.where}: the key {', '.join(missing)} is missing")
+
+    def one_of(self, key: str, allowed: tuple[T, ...]) -> T:
+        value = self.values[key]
+        if value not in allowed or isinstance(value, bool):
+            choices = ", ".join(map(repr, allowed))
+            raise CasesError(f"{self.where}: {key} = {value!r}; expected one of {choices}")
+        return allowed[allowed.index(value)]
+
+    def number(
+        self, key: str, kind: type[N], low: float, high: float = math.inf, default: N | None = None
+    ) -> N:
+        value = self.values.get(key, default)
+        return _number(self.where, key, value, kind, low, high)
+
+    def tables(self, key: str) -> Iterator["_Table"]:
+        tables = self.values[key]
+        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+            raise CasesError(f"{self.where}: expected {key} as [[{key}]] tables")
+        for number, table in enumerate(tables, start=1):
+            yield _Table(f"{self.where}: [[{key}]] {number}", table)
+
+    def each(self, key: str, check: Callable[[str, Any], Any]) -> list[Any]:
+        values = self.values[key]
+        if not isinstance(values, list) or not values:
+            raise CasesError(f"{self.where}: {key} = {values!r}; expected a list of values")
+        return [check(f"{self.where}: {key}", value) for value in values]
+
+
+def _number(
+    where: str, key: str, value: Any, kind: type[N], low: float, high: float = math.inf
+) -> N:
+    allowed = (int,) if kind is int else (int, float)
+    if type(value) not in allowed or not low <= value <= high or value == math.inf:
+        expected = "a whole number" if kind is int else "a number"
+        upper = "" if high == math.inf else f" and at most {high:g}"
+        raise CasesError(
+            f"{where}: {key} = {value!r}; expected {expected} of at least {low:g}{upper}"
+        )
+    return kind(value)
+
+
+def _norm(where: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise CasesError(f"{where} = {value!r}; expected a norm's name in quotes")
+    try:
+        norm_factory(value)
+    except ValueError as error:
+        raise CasesError(f"{where}: {error}") from error
+    return value
+
+
+def _regularizer(where: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise CasesError(f"{where} = {value!r}; expected a table such as {{ l1 = 0.001 }}")
+    _Table(where, value).require_keys(set(), {"l1", "l2"})
+    return {key: _number(where, key, value.get(key, 0), float, low=0) for key in ("l1", "l2")}
+
+
+def _batch_size(where: str, value: Any) -> int:
+    return _number(where, "a size", value, int, low=1)
+
+
+def _specs(
+    table: _Table, common: Mapping[str, Any], options: GridOptions
+) -> Iterator[RunSpec]:
+    table.require_keys({"norm", "regularizer", "batch_size"}, set())
+    norms = options.grid_norms(table.each("norm", _norm))
+    regularizers = table.each("regularizer", _regularizer)
+    batch_sizes = table.each("batch_size", _batch_size)
+    for norm in norms:
+        try:
+            check_network(common["network"], norm)
+        except ValueError as error:
+            raise CasesError(f"{table.where}: {error}") from error
+    for norm, regularizer, size in itertools.product(norms, regularizers, batch_sizes):
+        yield RunSpec(norm=norm, batch_size=size, **regularizer, **common)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A target and the cases that it fits: those with a listed value under each key that it names."""
+
+    test_accuracy: float
+    where: Mapping[str, list[Any]]
+
+    @classmethod
+    def read(cls, table: _Table) -> "_Target":
+        keys = {"norm", "l1", "l2", "batch_size"}
+        table.require_keys({"test_accuracy"}, keys)
+        accuracy = table.number("test_accuracy", float, low=0, high=100)
+        named = {key: table.values[key] for key in sorted(keys & table.values.keys())}
+        for key, value in named.items():
+            kind = (str,) if key == "norm" else (int, float)
+            values = value if isinstance(value, list) else [value]
+            if not values or not all(type(v) in kind for v in values):
+                raise CasesError(
+                    f"{table.where}: {key} = {value!r}; expected "
+                    f"{'a name' if key == 'norm' else 'a number'} or a list of them"
+                )
+        return cls(
+            accuracy / 100,
+            {key: v if isinstance(v, list) else [v] for key, v in named.items()},
+        )
+
+    def fits(self, spec: RunSpec) -> bool:
+        return all(getattr(spec, key) in values for key, values in self.where.items())
+
+
+def _row_key(spec: RunSpec) -> tuple[str, float, float, int]:
+    return spec.norm, spec.l1, spec.l2, spec.batch_size
+
+
+def _published(file: Path, top: _Table) -> dict[tuple[str, float, float, int], Published]:
+    """Read the published figures; of two rows for one configuration the better one counts."""
+    name = top.values.get("published")
+    if name is None:
+        return {}
+    if not isinstance(name, str):
+        raise CasesError(f"{file}: published = {name!r}; expected a file's name in quotes")
+    room = top.number("published_room", float, low=0, high=100, default=0.0) / 100
+    try:
+        lines = (file.parent / name).read_text(encoding="utf-8").splitlines()
+        rows: dict[tuple[str, float, float, int], Published] = {}
+        for row in csv.DictReader(line for line in lines if not line.startswith("#")):
+            key = (row["norm"], float(row["l1"]), float(row["l2"]), int(row["batch_size"]))
+            figure = Published(float(row["test_accuracy"]) / 100, room, row["table"])
+            if key not in rows or rows[key].test_accuracy < figure.test_accuracy:
+                rows[key] = figure
+    except (OSError, KeyError, ValueError) as error:
+        raise CasesError(f"{file}: cannot read the published figures {name}: {error!r}") from error
+    return rows

@@ -1,0 +1,166 @@
+"""The plugin's options: one parser each, and what they come to."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.norms import norm_factory
+from normbench.cases import TIERS, GridOptions
+from normbench.data import ENVIRONMENT_VARIABLE, default_root
+from normbench.scheduling import parse_device
+
+
+def parse_tier(text: str) -> str:
+    if text not in TIERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no tier: expected {', '.join(TIERS)}")
+    return text
+
+
+def parse_seeds(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of runs, at least 1")
+    return int(text)
+
+
+def parse_norm(text: str) -> str:
+    try:
+        norm_factory(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def parse_device_syntax(text: str) -> str:
+    """Check the spelling; whether the GPU is there is asked when the session starts."""
+    try:
+        parse_device(text, cuda_devices=1024)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def parse_cases_file(text: str) -> str:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no file: expected a cases file in TOML, as those in bench/cases"
+        )
+    return text
+
+
+def parse_folder(text: str) -> str:
+    path = Path(text).expanduser()
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder: expected a folder's path")
+    return str(path)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("normbench", "normbench: does it still train?")
+
+    def add(name: str, **attributes: Any) -> None:
+        group.addoption(f"--bench-{name}", **attributes)
+
+    add(
+        "tier",
+        type=parse_tier,
+        default="standard",
+        metavar="TIER",
+        help="smoke: the embedded digits; standard (default): the published grids as well; "
+        "full: everything",
+    )
+    add(
+        "data",
+        type=parse_folder,
+        metavar="DIR",
+        help=f"data root; default ${ENVIRONMENT_VARIABLE}, else the platform's cache folder",
+    )
+    add(
+        "device",
+        type=parse_device_syntax,
+        default="auto",
+        metavar="DEVICE",
+        help="where runs go: auto (default), cpu, cuda, or cuda:0,2",
+    )
+    add(
+        "seeds",
+        type=parse_seeds,
+        default=1,
+        metavar="N",
+        help="independent runs of each case; the target is held against their mean (default 1)",
+    )
+    add(
+        "norm",
+        type=parse_norm,
+        action="append",
+        default=[],
+        metavar="NORM",
+        help="add a norm to every grid: a known name or package.module:factory; repeatable",
+    )
+    add(
+        "norm-only",
+        action="store_true",
+        help="leave out the grids' own norms: run those of --bench-norm alone",
+    )
+    add(
+        "cases",
+        type=parse_cases_file,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="run the grid of this file as well, in the format of bench/cases; repeatable",
+    )
+    add(
+        "results",
+        type=parse_folder,
+        default="results",
+        metavar="DIR",
+        help="where sessions are stored (default: results)",
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options once parsed, with absolute paths."""
+
+    grid: GridOptions
+    data: Path
+    device: str
+    cases: tuple[Path, ...]
+    results: Path
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> "Options":
+        """Read the options of a pytest configuration; raises pytest.UsageError where they clash."""
+        norms = tuple(config.getoption("--bench-norm"))
+        norms_only = bool(config.getoption("--bench-norm-only"))
+        if norms_only and not norms:
+            raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
+        here = config.invocation_params.dir
+        data = config.getoption("--bench-data")
+        return cls(
+            grid=GridOptions(
+                tier=config.getoption("--bench-tier"),
+                seeds=config.getoption("--bench-seeds"),
+                norms=norms,
+                norms_only=norms_only,
+            ),
+            data=here / data if data else default_root().absolute(),
+            device=config.getoption("--bench-device"),
+            cases=tuple(here / file for file in config.getoption("--bench-cases")),
+            results=here / config.getoption("--bench-results"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as session.json stores them."""
+        return {
+            "tier": self.grid.tier,
+            "seeds": self.grid.seeds,
+            "norm": list(self.grid.norms),
+            "norm_only": self.grid.norms_only,
+            "device": self.device,
+            "data": str(self.data),
+            "cases": [str(file) for file in self.cases],
+        }

@@ -1,0 +1,45 @@
+"""Recipes: how a network is trained, chosen on a held-out part of the training set."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random affine changes of each training image, drawn uniformly from both signs.
+
+    ``rotation`` is in degrees, ``shift`` in pixels; ``scale`` and ``shear`` are fractions.
+    """
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with Nesterov momentum under a one-cycle learning rate.
+
+    ``learning_rate`` is the cycle's peak at batch size 64; it is scaled linearly with the batch
+    size (Goyal et al., Accurate, Large Minibatch SGD, 2017). The cycle warms up over ``warmup``,
+    a fraction of all steps (Smith and Topin, Super-Convergence, 2018).
+    """
+
+    learning_rate: float
+    momentum: float = 0.9
+    warmup: float = 0.3
+    label_smoothing: float = 0.0
+    augmentation: Augmentation = Augmentation()
+
+    def peak_learning_rate(self, batch_size: int) -> float:
+        return self.learning_rate * batch_size / 64
+
+
+RECIPES: dict[str, Recipe] = {
+    "digits": Recipe(learning_rate=0.1, augmentation=Augmentation(shift=0.5)),
+    "mnist": Recipe(
+        learning_rate=0.3,
+        label_smoothing=0.1,
+        augmentation=Augmentation(rotation=10, shift=2, scale=0.1, shear=0.1),
+    ),
+}

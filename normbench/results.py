@@ -1,0 +1,171 @@
+"""What a run leaves behind, as objects and as stored rows."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from normbench.spec import RunSpec
+
+SCHEMA = 1
+
+Status = Literal["ok", "diverged", "crashed", "stalled", "error"]
+
+
+class RunFailed(AssertionError):
+    """A run that ended without a result was asked for one."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Losses are mean cross-entropies per image, accuracies fractions, times wall-clock seconds.
+
+    The training figures are taken over the augmented batches as they were trained on.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    train_seconds: float
+    test_seconds: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified test image; ``confidence`` is the softmax of the predicted class."""
+
+    index: int
+    true: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The outcome of one run. ``confusion[true][predicted]`` counts test images after the last epoch.
+
+    ``mistakes`` holds the most confident ones. The figures of a run that is not ``ok`` cannot
+    be had: asking for one raises RunFailed with the run's message.
+    """
+
+    spec: RunSpec
+    status: Status
+    message: str = ""
+    parameters: int = 0
+    epochs: tuple[Epoch, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    cpu_seconds: float = 0.0
+    device: str = ""
+    threads: int = 0
+    worker: str = ""
+    started: str = ""
+    ended: str = ""
+    torch: str = ""
+
+    @property
+    def last(self) -> Epoch:
+        if self.status != "ok":
+            raise RunFailed(f"{self.spec} {self.status}: {self.message}")
+        return self.epochs[-1]
+
+    @property
+    def train_accuracy(self) -> float:
+        return self.last.train_accuracy
+
+    @property
+    def train_loss(self) -> float:
+        return self.last.train_loss
+
+    @property
+    def test_accuracy(self) -> float:
+        return self.last.test_accuracy
+
+    @property
+    def test_loss(self) -> float:
+        return self.last.test_loss
+
+    @property
+    def best_test_accuracy(self) -> float:
+        return max(self.last.test_accuracy, *(epoch.test_accuracy for epoch in self.epochs))
+
+    @property
+    def incorrect(self) -> int:
+        """The number of wrongly classified test images after the last epoch."""
+        right = sum(row[index] for index, row in enumerate(self.confusion))
+        return sum(map(sum, self.confusion)) - right if self.last else 0
+
+    @property
+    def train_seconds(self) -> float:
+        return sum(epoch.train_seconds for epoch in self.epochs)
+
+    @property
+    def test_seconds(self) -> float:
+        return sum(epoch.test_seconds for epoch in self.epochs)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the run as a line of runs.jsonl: builtin types only, null for what it lacks."""
+        row: dict[str, Any] = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        for name in (
+            "train_accuracy",
+            "test_accuracy",
+            "best_test_accuracy",
+            "test_loss",
+            "incorrect",
+        ):
+            row[name] = getattr(self, name) if self.status == "ok" else None
+        return {**row, "train_seconds": self.train_seconds, "test_seconds": self.test_seconds}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "RunResult":
+        """Return the run that a stored row describes; raises ValueError for another schema."""
+        if row.get("schema") != SCHEMA:
+            raise ValueError(
+                f"a stored run has schema {row.get('schema')!r}: this version reads {SCHEMA}"
+            )
+        plain = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
+        return cls(
+            **{
+                **plain,
+                "spec": RunSpec(**row["spec"]),
+                "epochs": tuple(Epoch(**epoch) for epoch in row["epochs"]),
+                "confusion": tuple(tuple(counts) for counts in row["confusion"]),
+                "mistakes": tuple(Mistake(**mistake) for mistake in row["mistakes"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Independent runs of one case, differing in their seed alone; figures are means over them.
+
+    Any run that failed makes every mean raise RunFailed: a case is not judged on its luckier seeds.
+    """
+
+    results: Sequence[RunResult] = field(default=())
+
+    @classmethod
+    def of(cls, results: Iterable[RunResult]) -> "Runs":
+        return cls(tuple(results))
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[RunResult]:
+        return iter(self.results)
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a RunResult's figure, such as ``"test_loss"``, over the runs."""
+        return statistics.fmean(getattr(result, name) for result in self.results)
+
+    @property
+    def test_accuracy(self) -> float:
+        return self.mean("test_accuracy")
+
+    @property
+    def best_test_accuracy(self) -> float:
+        return self.mean("best_test_accuracy")

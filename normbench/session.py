@@ -1,0 +1,137 @@
+"""A session's folder: where its rows, its verdicts and its tables go."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from normbench.scheduling import available_cores
+
+SCHEMA = 1
+
+
+class SessionError(Exception):
+    """A results folder that cannot be written to."""
+
+
+def new_session_name() -> str:
+    """Return a name that sorts by time and differs between processes that start in one second."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+def processor_name() -> str:
+    """Return the CPU's model as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit that ``folder`` is at, with ``+`` where files differ from it."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def environment(root: Path) -> dict[str, Any]:
+    """Describe the machine and the software, as far as results depend on them."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": available_cores(),
+        "gpus": gpus,
+        "torch": torch.__version__,
+        **{name: _version(name) for name in ("torchvision", "pytest", "pytest-xdist")},
+        "commit": _commit(root),
+    }
+
+
+@dataclass
+class Session:
+    """One pytest session's folder, ``results/runs/<name>``; ``verdicts`` maps case ids to verdicts."""
+
+    results: Path
+    name: str
+    workers: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def folder(self) -> Path:
+        return self.results / "runs" / self.name
+
+    def open(self) -> None:
+        """Make the folder and write session.json; raises SessionError where that cannot be done."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.write("running")
+            self._link_latest()
+        except OSError as error:
+            raise SessionError(
+                f"cannot write results to {self.results}: {error}; expected a folder to write to, "
+                "name another one with --bench-results DIR"
+            ) from error
+
+    def write(self, status: str) -> None:
+        """Write session.json, whole or not at all."""
+        document = {
+            "schema": SCHEMA,
+            "session": self.name,
+            "status": status,
+            "started": _timestamp(self.started),
+            "ended": None if status == "running" else _timestamp(time.time()),
+            "seconds": round(time.time() - self.started, 3),
+            "workers": self.workers,
+            "environment": self.environment,
+            "options": self.options,
+            "verdicts": self.verdicts,
+        }
+        write_whole(self.folder / "session.json", json.dumps(document, indent=1) + "\n")
+
+    def _link_latest(self) -> None:
+        """Lead ``results/latest`` to this session: a link, or its name in a file where links fail."""
+        latest, target = self.results / "latest", Path("runs") / self.name
+        temporary = self.results / f".latest.{os.getpid()}"
+        try:
+            temporary.symlink_to(target, target_is_directory=True)
+        except (OSError, NotImplementedError):
+            temporary.write_text(f"{target}\n")
+        os.replace(temporary, latest)
+
+
+def _timestamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write ``text`` such that a reader, or a crash, sees the old file or the new one."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)

@@ -1,0 +1,65 @@
+"""RunSpec: all that decides the outcome of one training run."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from models.regularizers import Regularizer
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run. Equal specs give equal results on one machine and torch build.
+
+    ``l1`` and ``l2`` are the strengths of models.regularizers.Regularizer, ``dropout`` is a
+    probability, ``recipe`` names an entry of normbench.recipes. Raises ValueError for a value
+    out of range; names are checked where they are looked up.
+    """
+
+    dataset: str
+    network: str
+    norm: str
+    l1: float = 0.0
+    l2: float = 0.0
+    batch_size: int = 64
+    epochs: int = 1
+    dropout: float = 0.0
+    recipe: str = "mnist"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Regularizer(self.l1, self.l2)
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: expected 1 or larger")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout = {self.dropout!r}: expected a probability below 1")
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed!r}: expected 0 or larger")
+
+    @property
+    def regularizer(self) -> Regularizer:
+        return Regularizer(self.l1, self.l2)
+
+    @property
+    def label(self) -> str:
+        """The norm, the regularizer and the batch size, spelled as in ids, rows and plots."""
+        return f"{self.norm}-{self.regularizer.name}-b{self.batch_size}"
+
+    @cached_property
+    def key(self) -> str:
+        """A short digest of every field, the same in every process and on every machine."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def with_seed(self, seed: int) -> "RunSpec":
+        return dataclasses.replace(self, seed=seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.label}, seed {self.seed}"

@@ -1,0 +1,99 @@
+"""The session's runs: each spec trained once, each finished row on disk at once."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from normbench.results import RunResult
+from normbench.spec import RunSpec
+
+
+class RunStore:
+    """The rows of ``folder/runs.jsonl``, shared by all processes of a session.
+
+    One process writes at a time, under a file lock, whole lines only: what a killed writer left
+    unfinished is cut off by the next one, and never read. A spec has a lock of its own, so that
+    whoever asks for it while it is trained waits for the row.
+    """
+
+    def __init__(self, folder: Path, worker: str = "main") -> None:
+        self.folder = folder
+        self.worker = worker
+        self.file = folder / "runs.jsonl"
+        self._running = folder / "running"
+        self._known: dict[str, RunResult] = {}
+        self._read_to = 0
+
+    def results(self) -> dict[str, RunResult]:
+        """Return the stored runs by their spec's key, in the order in which they ended."""
+        if self.file.exists():
+            with self.file.open("rb") as file:
+                file.seek(self._read_to)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._read_to += len(line)
+                    result = RunResult.from_row(json.loads(line))
+                    self._known[result.spec.key] = result
+        return dict(self._known)
+
+    def find(self, spec: RunSpec) -> RunResult | None:
+        return self.results().get(spec.key)
+
+    def append(self, result: RunResult) -> None:
+        """Write the run's row and see it onto the disk."""
+        line = json.dumps(result.to_row(), allow_nan=False).encode() + b"\n"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "runs.lock"), self.file.open("a+b") as file:
+            file.seek(0)
+            complete = file.read().rfind(b"\n") + 1
+            file.truncate(complete)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def get_or_train(
+        self, spec: RunSpec, train: Callable[[RunSpec], RunResult], case: str = ""
+    ) -> RunResult:
+        """Return the stored run of ``spec``, training and storing it where there is none.
+
+        ``case`` is what record_crash returns should this process die. An exception of ``train``
+        is stored as a run of status ``error`` and passed on.
+        """
+        if (known := self.find(spec)) is not None:
+            return known
+        self._running.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._running / f"{spec.key}.lock"):
+            if (known := self.find(spec)) is not None:
+                return known
+            claim = self._running / f"{self.worker}.json"
+            claim.write_text(json.dumps({"spec": spec.to_dict(), "case": case}))
+            try:
+                result = train(spec)
+            except Exception as error:
+                message = f"{type(error).__name__}: {error}"
+                self.append(RunResult(spec, "error", message, worker=self.worker))
+                raise
+            else:
+                self.append(result)
+                return result
+            finally:
+                claim.unlink(missing_ok=True)
+
+    def record_crash(self, worker: str) -> str | None:
+        """Store what ``worker`` was training when it died as crashed; return its case's id."""
+        claim = self._running / f"{worker}.json"
+        try:
+            running = json.loads(claim.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        message = f"the process of worker {worker} died while it trained this run"
+        ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+        spec = RunSpec(**running["spec"])
+        self.append(RunResult(spec, "crashed", message, worker=worker, ended=ended))
+        claim.unlink(missing_ok=True)
+        return str(running["case"])

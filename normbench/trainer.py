@@ -1,0 +1,227 @@
+"""The training loop: a pure function of the spec, the data and the code."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from models.networks import ConvolutionalNetwork, build_network, count_parameters
+from models.regularizers import Regularizer
+from normbench.augmentation import center_crop, normalize_, random_affine
+from normbench.data import ImageData
+from normbench.recipes import RECIPES, Recipe
+from normbench.results import Epoch, Mistake, RunResult
+from normbench.spec import RunSpec
+
+# Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
+CHUNK_IMAGES = 2048
+EVALUATION_BATCH = 500
+KEPT_MISTAKES = 32
+
+
+class FlatParameters:
+    """A network's parameters and gradients as views of two vectors.
+
+    The optimizer and the L1 gradient then take one operation for all layers; on small networks
+    the calls would otherwise cost as much as the arithmetic. Convolution kernels lie in memory
+    as channels_last has them, which the CPU's convolutions need to be fast.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        parameters = list(network.parameters())
+        count = sum(p.numel() for p in parameters)
+        values = torch.empty(count, device=parameters[0].device)
+        self.gradient = torch.zeros_like(values)
+        start = 0
+        for parameter in parameters:
+            end = start + parameter.numel()
+            view = _channels_last_view(values[start:end], parameter.shape)
+            parameter.data = view.copy_(parameter.data)
+            parameter.grad = _channels_last_view(self.gradient[start:end], parameter.shape)
+            start = end
+        self.values = nn.Parameter(values)
+        self.values.grad = self.gradient
+
+
+def _channels_last_view(flat: Tensor, shape: torch.Size) -> Tensor:
+    if len(shape) != 4:
+        return flat.view(shape)
+    outputs, inputs, height, width = shape
+    return flat.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Logits of shape ``(N, classes)`` with their labels, and what follows from them."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def loss(self) -> float:
+        return F.cross_entropy(self.logits, self.labels).item()
+
+    @property
+    def accuracy(self) -> float:
+        return (self.logits.argmax(1) == self.labels).double().mean().item()
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        classes = self.logits.shape[1]
+        cells = torch.bincount(
+            self.labels * classes + self.logits.argmax(1), minlength=classes**2
+        )
+        return tuple(map(tuple, cells.view(classes, classes).tolist()))
+
+    def mistakes(self, limit: int = KEPT_MISTAKES) -> tuple[Mistake, ...]:
+        """Return the wrongly classified images, the most confidently wrong first."""
+        confidence, predicted = self.logits.softmax(1).max(1)
+        wrong = (predicted != self.labels).nonzero().flatten()
+        wrong = wrong[confidence[wrong].argsort(descending=True)][:limit]
+        columns = (wrong, self.labels[wrong], predicted[wrong], confidence[wrong])
+        return tuple(Mistake(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
+
+
+def batch_count(images: int, batch_size: int) -> int:
+    """Return the steps of an epoch: an incomplete last batch is left out unless it is the only one."""
+    return max(1, images // batch_size)
+
+
+def training_batches(
+    data: ImageData, spec: RunSpec, recipe: Recipe, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch of augmented batches in a new random order."""
+    count = len(data.train_labels)
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    order = order[: batch_count(count, spec.batch_size) * spec.batch_size]
+    chunk = max(1, CHUNK_IMAGES // spec.batch_size) * spec.batch_size
+    for indices in order.split(chunk):
+        images = data.train_images[indices].float()
+        images = random_affine(images, recipe.augmentation, size, generator)
+        images = normalize_(images, data.mean, data.std)
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = data.train_labels[indices]
+        yield from zip(images.split(spec.batch_size), labels.split(spec.batch_size), strict=True)
+
+
+def train_epoch(
+    network: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    flat: FlatParameters,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    regularizer: Regularizer,
+    label_smoothing: float,
+) -> Evaluation:
+    """Take a step for each batch; return what the network answered on the way.
+
+    Nothing here waits for the device: the logits are kept, and looked at when the epoch is over.
+    """
+    network.train()
+    answers, truths = [], []
+    for images, labels in batches:
+        flat.gradient.zero_()
+        logits = network(images)
+        F.cross_entropy(logits, labels, label_smoothing=label_smoothing).backward()
+        regularizer.add_l1_gradient_(flat.gradient, flat.values)
+        optimizer.step()
+        schedule.step()
+        answers.append(logits.detach())
+        truths.append(labels)
+    return Evaluation(torch.cat(answers), torch.cat(truths))
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluation:
+    """Return the network's answers in evaluation mode; ``images`` are prepared already."""
+    network.eval()
+    return Evaluation(torch.cat([network(b) for b in images.split(EVALUATION_BATCH)]), labels)
+
+
+def prepare_images(images: Tensor, data: ImageData, size: int) -> Tensor:
+    """Return uint8 images as the network takes them when it is evaluated."""
+    prepared = normalize_(center_crop(images, size).float(), data.mean, data.std)
+    return prepared.contiguous(memory_format=torch.channels_last)
+
+
+def train(spec: RunSpec, data: ImageData, device: torch.device) -> RunResult:
+    """Train as ``spec`` says and return the outcome.
+
+    A loss that is no longer finite ends the run as ``diverged``. What the network itself raises
+    is passed on. The global random numbers are left as they were found.
+    """
+    recipe = RECIPES[spec.recipe]
+    started, cpu_start = datetime.now(UTC), time.process_time()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(spec.seed)
+        network = build_network(spec.network, spec.norm, spec.dropout).to(device)
+        epochs, evaluation = _train_epochs(network, spec, recipe, data, device)
+    diverged = len(epochs) < spec.epochs
+    return RunResult(
+        spec=spec,
+        status="diverged" if diverged else "ok",
+        message=f"the loss was no longer finite in epoch {len(epochs) + 1}" if diverged else "",
+        parameters=count_parameters(network),
+        epochs=tuple(epochs),
+        confusion=() if diverged else evaluation.confusion(),
+        mistakes=() if diverged else evaluation.mistakes(),
+        cpu_seconds=time.process_time() - cpu_start,
+        device=str(device),
+        threads=torch.get_num_threads(),
+        started=started.isoformat(timespec="seconds"),
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        torch=torch.__version__,
+    )
+
+
+def _train_epochs(
+    network: ConvolutionalNetwork,
+    spec: RunSpec,
+    recipe: Recipe,
+    data: ImageData,
+    device: torch.device,
+) -> tuple[list[Epoch], Evaluation]:
+    """Return the epochs whose losses were finite, and the last evaluation."""
+    generator = torch.Generator(device).manual_seed(spec.seed)
+    flat = FlatParameters(network)
+    peak = recipe.peak_learning_rate(spec.batch_size)
+    optimizer = torch.optim.SGD(
+        [flat.values], peak, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
+    )
+    steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
+    schedule = OneCycleLR(
+        optimizer, peak, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
+    )
+    test_images = prepare_images(data.test_images, data, network.image_size)
+    epochs: list[Epoch] = []
+    while True:
+        start = time.perf_counter()
+        batches = training_batches(data, spec, recipe, network.image_size, generator)
+        trained = train_epoch(
+            network, batches, flat, optimizer, schedule, spec.regularizer, recipe.label_smoothing
+        )
+        train_loss, train_accuracy = trained.loss, trained.accuracy
+        middle = time.perf_counter()
+        tested = evaluate(network, test_images, data.test_labels)
+        test_loss, test_accuracy = tested.loss, tested.accuracy
+        if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
+            return epochs, tested
+        epochs.append(
+            Epoch(
+                epoch=len(epochs) + 1,
+                learning_rate=schedule.get_last_lr()[0],
+                train_loss=train_loss,
+                train_accuracy=train_accuracy,
+                test_loss=test_loss,
+                test_accuracy=test_accuracy,
+                train_seconds=middle - start,
+                test_seconds=time.perf_counter() - middle,
+            )
+        )
+        if len(epochs) == spec.epochs:
+            return epochs, tested
