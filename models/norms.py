@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,21 @@ _BUILTIN: dict[str, NormFactory] = {
 }
 
 
+class _OnContiguous(nn.Module):
+    """Gives a user's norm its features in the plain memory order.
+
+    The networks run in channels_last, in which ``x.view(n, groups, -1)`` of many a norm fails.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, features: Tensor) -> Tensor:
+        normalized: Tensor = self.norm(features.contiguous())
+        return normalized
+
+
 def _imported(name: str) -> NormFactory:
     """Wrap a user's factory, which takes ``channels``, and ``height`` and ``width`` if it names them."""
     module_name, _, attribute = name.partition(":")
@@ -182,6 +197,6 @@ def _imported(name: str) -> NormFactory:
                 f"{name} returned a {type(layer).__name__} for layer {site.layer!r}: "
                 "expected a torch.nn.Module"
             )
-        return layer
+        return _OnContiguous(layer)
 
     return build

@@ -63,6 +63,8 @@ def digits(root: Path) -> ImageData:
     )
 
 
+HELD_OUT = 10_000
+
 # Bytes of a file: a header of 16 or 8, then a byte a pixel or a label.
 MNIST_FILES = {
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
@@ -77,6 +79,17 @@ def mnist(root: Path) -> ImageData:
     check_mnist(root)
     train, test = (_torchvision_mnist(root, train=train) for train in (True, False))
     return ImageData("mnist", *train, *test, mean=0.1307, std=0.3081)
+
+
+def mnist_heldout(root: Path) -> ImageData:
+    """Return MNIST's training images alone, the last 10,000 of them held out as the test part.
+
+    Recipes are chosen on it, so that the test images stay unseen until they are reported on.
+    """
+    images, labels = _torchvision_mnist(root, train=True)
+    kept = slice(0, -HELD_OUT), slice(-HELD_OUT, None)
+    (train, test), (train_labels, test_labels) = ([t[k] for k in kept] for t in (images, labels))
+    return ImageData("mnist-heldout", train, train_labels, test, test_labels, 0.1307, 0.3081)
 
 
 def check_mnist(root: Path) -> None:
@@ -134,6 +147,7 @@ class Source:
 SOURCES: dict[str, Source] = {
     "digits": Source(digits),
     "mnist": Source(mnist, check_mnist, _download_mnist),
+    "mnist-heldout": Source(mnist_heldout, check_mnist, _download_mnist),
 }
 
 

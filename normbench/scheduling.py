@@ -13,7 +13,7 @@ from normbench.spec import RunSpec
 # the networks' times on one core of a 2.5 GHz Xeon, as only their ratios matter.
 SECONDS_AN_IMAGE = {"digits": 4e-5, "mnist": 1.6e-4}
 SECONDS_A_STEP = 2e-3
-TRAINING_IMAGES = {"digits": 1_348, "mnist": 60_000}
+TRAINING_IMAGES = {"digits": 1_348, "mnist": 60_000, "mnist-heldout": 50_000}
 NORM_FACTOR = {"none": 0.85, "instance": 1.25, "layer_chw": 1.25}
 
 

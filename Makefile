@@ -1,0 +1,31 @@
+# `make bench` and `make test` set up and run everything, on a machine with only Python, make and a package registry.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+
+.PHONY: help bench test lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bench: $(BIN)/installed ## train every norm x regularizer on the embedded digits; tables in results/latest/tables
+	$(BIN)/pytest bench --bench-tier smoke -n $(WORKERS)
+
+test: lint ## ruff, mypy and the tests
+	$(BIN)/pytest tests -W error -n $(WORKERS)
+
+lint: $(BIN)/installed ## ruff and mypy alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove the environment and what the tools left; results stay
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache *.egg-info
+
+$(BIN)/installed: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'normbench needs Python 3.11 or later; name one with make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@

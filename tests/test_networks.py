@@ -1,0 +1,86 @@
+"""The networks: their sizes, their shapes, and what is found wrong before they are trained."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.networks import (
+    NETWORKS,
+    DigitsNet,
+    MnistNet,
+    build_network,
+    check_network,
+    count_parameters,
+)
+from models.norms import NormDoesNotFit, norm_factory
+
+PER_CHANNEL = ["none", "batch", "layer", "group:2", "group:4", "instance"]
+
+
+@pytest.mark.parametrize("norm", PER_CHANNEL)
+@pytest.mark.parametrize("network", NETWORKS.values())
+def test_a_network_stays_within_its_parameter_limit(network, norm):
+    assert count_parameters(network(norm_factory(norm))) <= network.parameter_limit == 15_000
+
+
+def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
+    convolutions = 1 * 16 * 25 + 16 * 16 * 9 + 16 * 32 * 9 + 32 * 24 * 9
+    channels = 16 + 16 + 32 + 24
+    linear = 24 * 10 + 10
+    assert count_parameters(build_network("mnist", "batch")) == convolutions + 2 * channels + linear
+    # without a norm, a bias stands for the norm's affine part
+    assert count_parameters(build_network("mnist", "none")) == convolutions + channels + linear
+
+
+def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
+    elements = 16 * 12 * 12 + 16 * 6 * 6 + 32 * 3 * 3 + 24 * 3 * 3
+    batch = count_parameters(build_network("mnist", "batch"))
+    assert count_parameters(build_network("mnist", "layer_chw")) == batch + 2 * (elements - 88)
+
+
+@pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
+@pytest.mark.parametrize("network", NETWORKS.values())
+def test_images_become_logits_in_either_memory_format(network, norm):
+    model = network(norm_factory(norm)).eval()
+    images = torch.randn(3, 1, model.image_size, model.image_size)
+    logits = model(images)
+    assert logits.shape == (3, 10)
+    again = model.to(memory_format=torch.channels_last)(images)
+    torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
+    with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
+    layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]
+    assert [layer.p for layer in layers] == [0.03] * 4
+    without = MnistNet(norm_factory("batch"))
+    assert not any(isinstance(m, nn.Dropout) for m in without.modules())
+
+
+def test_a_group_count_that_does_not_divide_is_refused_naming_the_block():
+    with pytest.raises(NormDoesNotFit, match=r"layer 'block1.norm': its 16 channels"):
+        check_network("mnist", "group:3")
+    with pytest.raises(NormDoesNotFit, match=r"layer 'block4.norm': its 24 channels"):
+        check_network("mnist", "group:16")
+
+
+def test_a_norm_that_cannot_take_the_features_is_refused():
+    with pytest.raises(NormDoesNotFit, match=r"torch.nn:BatchNorm1d cannot take the features"):
+        check_network("digits", "torch.nn:BatchNorm1d")
+
+
+def test_an_unknown_network_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown network 'resnet': expected one of digits, mnist"):
+        build_network("resnet", "batch")
+
+
+def test_checking_leaves_the_global_random_numbers_alone():
+    torch.manual_seed(7)
+    check_network("digits", "batch")
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+def test_the_networks_know_their_names():
+    assert NETWORKS == {"digits": DigitsNet, "mnist": MnistNet}
