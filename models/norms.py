@@ -84,7 +84,9 @@ FAMILIES: dict[str, NormFamily] = {
     )
 }
 
-SPELLINGS = f"{', '.join(FAMILIES)} (such as group:4), or package.module:factory for one of your own"
+SPELLINGS = (
+    f"{', '.join(FAMILIES)} (such as group:4), or package.module:factory for one of your own"
+)
 
 
 class UnknownNorm(ValueError):
@@ -131,7 +133,8 @@ def _group(groups: int) -> NormFactory:
             counts = [str(g) for g in range(1, site.channels + 1) if site.channels % g == 0]
             raise NormDoesNotFit(
                 f"group:{groups} does not fit layer {site.layer!r}: its {site.channels} channels "
-                f"cannot be split into {groups} equal groups; use one of group:{', group:'.join(counts)}"
+                f"cannot be split into {groups} equal groups; use one of "
+                f"group:{', group:'.join(counts)}"
             )
         return nn.GroupNorm(groups, site.channels)
 
@@ -143,7 +146,7 @@ def _instance(site: NormSite) -> nn.Module:
 
 
 _BUILTIN: dict[str, NormFactory] = {
-    "none": lambda site: nn.Identity(),
+    "none": lambda _: nn.Identity(),
     "batch": lambda site: nn.BatchNorm2d(site.channels),
     "layer": lambda site: nn.GroupNorm(1, site.channels),
     "layer_chw": lambda site: nn.LayerNorm([site.channels, site.height, site.width]),
@@ -167,7 +170,7 @@ class _OnContiguous(nn.Module):
 
 
 def _imported(name: str) -> NormFactory:
-    """Wrap a user's factory, which takes ``channels``, and ``height`` and ``width`` if it names them."""
+    """Wrap a user's factory, called with the channels, and ``height=``, ``width=`` if it has them."""
     module_name, _, attribute = name.partition(":")
     try:
         factory: Any = getattr(importlib.import_module(module_name), attribute)

@@ -25,7 +25,7 @@ class Regularizer:
 
     @property
     def name(self) -> str:
-        """The one spelling in options, ids, rows and plots: ``none``, ``l1:0.001``, ``l1:0.001+l2:0.001``."""
+        """The spelling in ids, rows and plots: ``none``, ``l1:0.001``, ``l1:0.001+l2:0.001``."""
         strengths = {"l1": self.l1, "l2": self.l2}
         return "+".join(f"{kind}:{value:g}" for kind, value in strengths.items() if value) or "none"
 

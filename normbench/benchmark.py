@@ -1,4 +1,4 @@
-"""The benchmark as one pytest process sees it: options, cases, session, store and device together."""
+"""The benchmark as one pytest process sees it: options, cases, session, store and device."""
 
 import dataclasses
 import os
@@ -58,7 +58,7 @@ class Benchmark:
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Benchmark":
-        """Return the benchmark of a pytest configuration; raises pytest.UsageError for bad input."""
+        """Return the benchmark of a configuration; raises pytest.UsageError for bad input."""
         worker_input = getattr(config, "workerinput", {}).get("normbench")
         try:
             return cls(Options.of(config), config.rootpath, worker_input)
@@ -86,7 +86,7 @@ class Benchmark:
         return {case.id: case for case in self.cases}
 
     def cases_of_nodes(self, node_ids: Iterable[str]) -> list[Case]:
-        """Return the cases that pytest's node ids, such as ``test_mnist[mnist-batch-none-b64]``, name."""
+        """Return the cases that node ids, such as ``test_mnist[mnist-batch-none-b64]``, name."""
         parameters = (node.partition("[")[2].removesuffix("]") for node in node_ids)
         return [self._by_id[p] for p in parameters if p in self._by_id]
 

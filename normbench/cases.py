@@ -1,4 +1,4 @@
-"""Cases: grids of specs with their targets, read from TOML files and checked before anything runs."""
+"""Cases: grids of specs with their targets, read from TOML and checked before anything runs."""
 
 import csv
 import itertools
@@ -27,7 +27,7 @@ class CasesError(ValueError):
 
 @dataclass(frozen=True)
 class Published:
-    """A published row: its authors' best test epoch of one run, and the room it is granted, as fractions."""
+    """A published row: its authors' best epoch of one run, and the room granted; fractions."""
 
     test_accuracy: float
     room: float
@@ -201,10 +201,10 @@ def _batch_size(where: str, value: Any) -> int:
     return _number(where, "a size", value, int, low=1)
 
 
-def _specs(
-    table: _Table, common: Mapping[str, Any], options: GridOptions
-) -> Iterator[RunSpec]:
-    table.require_keys({"norm", "regularizer", "batch_size"}, set())
+def _specs(table: _Table, common: Mapping[str, Any], options: GridOptions) -> Iterator[RunSpec]:
+    table.require_keys({"norm", "regularizer", "batch_size"}, {"recipe"})
+    if "recipe" in table.values:
+        common = {**common, "recipe": table.one_of("recipe", tuple(RECIPES))}
     norms = options.grid_norms(table.each("norm", _norm))
     regularizers = table.each("regularizer", _regularizer)
     batch_sizes = table.each("batch_size", _batch_size)
@@ -219,7 +219,7 @@ def _specs(
 
 @dataclass(frozen=True)
 class _Target:
-    """A target and the cases that it fits: those with a listed value under each key that it names."""
+    """A target, and the cases that it fits: those with a listed value under each key it names."""
 
     test_accuracy: float
     where: Mapping[str, list[Any]]

@@ -1,10 +1,12 @@
 """Data sets as whole tensors, from scikit-learn and torchvision."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import platformdirs
@@ -24,7 +26,7 @@ class DatasetDamaged(Exception):
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: images uint8 of shape ``(N, channels, height, width)``, labels int64 of shape ``(N,)``.
+    """A data set: images uint8 of ``(N, channels, height, width)``, labels int64 of ``(N,)``.
 
     ``mean`` and ``std`` are those of the training images' pixels on the scale from 0 to 1.
     """
@@ -38,8 +40,13 @@ class ImageData:
     std: float
 
     def to(self, device: torch.device) -> "ImageData":
-        tensors = (self.train_images, self.train_labels, self.test_images, self.test_labels)
-        return ImageData(self.name, *(t.to(device) for t in tensors), self.mean, self.std)
+        return dataclasses.replace(
+            self,
+            train_images=self.train_images.to(device),
+            train_labels=self.train_labels.to(device),
+            test_images=self.test_images.to(device),
+            test_labels=self.test_labels.to(device),
+        )
 
 
 def default_root() -> Path:
@@ -47,7 +54,7 @@ def default_root() -> Path:
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_path("normbench"))
 
 
-def digits(root: Path) -> ImageData:
+def digits(_: Path) -> ImageData:
     """Return scikit-learn's 1,797 digits of 8 x 8 pixels: 1,348 to train, every fourth to test.
 
     The test part is 449 images, so that its accuracy comes in steps of 0.22 points.
@@ -123,7 +130,7 @@ def _torchvision_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
     return dataset.data.unsqueeze(1), dataset.targets.long()
 
 
-def _torchvision():  # type: ignore[no-untyped-def]  # torchvision ships no types
+def _torchvision() -> Any:
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:
@@ -140,7 +147,7 @@ class Source:
     """Where a data set comes from: how to load it, to check its files, and to download it."""
 
     load: Callable[[Path], ImageData]
-    check: Callable[[Path], None] = lambda root: None
+    check: Callable[[Path], None] = lambda _: None
     download: Callable[[Path], None] | None = None
 
 

@@ -62,7 +62,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=empty)
     cases = {item: case for item in items if (case := _case(item))}
     others = [item for item in items if item not in cases and item not in empty]
-    items[:] = sorted(cases, key=lambda item: -estimated_seconds(cases[item].spec) * cases[item].seeds) + others
+    items[:] = (
+        sorted(cases, key=lambda item: -estimated_seconds(cases[item].spec) * cases[item].seeds)
+        + others
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -84,7 +87,7 @@ def _prepare(config: pytest.Config, cases: list[Case]) -> None:
         notes = config.stash[BENCHMARK].prepare(cases)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     for note in notes if reporter else ():
         reporter.ensure_newline()
         reporter.write_line(f"normbench: {note}", yellow=True)
@@ -104,7 +107,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-    node: Any = report.node  # type: ignore[attr-defined]  # xdist sets it
+    node = report.node
     case = node.config.stash[BENCHMARK].store.record_crash(node.gateway.id)
     if case:
         report.user_properties.append((CASE_PROPERTY, case))
@@ -138,7 +141,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[RunSpec], RunResult]:
 
 
 class Verdicts:
-    """Collects the cases' outcomes where all reports arrive, and shows and stores what they come to."""
+    """Collects the cases' outcomes where all reports arrive; shows and stores what they come to."""
 
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark

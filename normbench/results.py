@@ -46,9 +46,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The outcome of one run. ``confusion[true][predicted]`` counts test images after the last epoch.
+    """The outcome of one run.
 
-    ``mistakes`` holds the most confident ones. The figures of a run that is not ``ok`` cannot
+    ``confusion[true][predicted]`` counts test images after the last epoch; ``mistakes`` holds
+    the most confident ones. The figures of a run that is not ``ok`` cannot
     be had: asking for one raises RunFailed with the run's message.
     """
 

@@ -106,7 +106,7 @@ class LongestFirstScheduling(LoadScheduling):
             for node in self.nodes:
                 node.shutdown()
 
-    def check_schedule(self, node: WorkerController, duration: float = 0) -> None:
+    def check_schedule(self, node: WorkerController, duration: float = 0) -> None:  # noqa: ARG002
         if node.shutting_down:
             return
         if self.pending:

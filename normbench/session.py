@@ -73,7 +73,7 @@ def environment(root: Path) -> dict[str, Any]:
 
 @dataclass
 class Session:
-    """One pytest session's folder, ``results/runs/<name>``; ``verdicts`` maps case ids to verdicts."""
+    """A session's folder, ``results/runs/<name>``; ``verdicts`` maps case ids to verdicts."""
 
     results: Path
     name: str
@@ -116,14 +116,14 @@ class Session:
         write_whole(self.folder / "session.json", json.dumps(document, indent=1) + "\n")
 
     def _link_latest(self) -> None:
-        """Lead ``results/latest`` to this session: a link, or its name in a file where links fail."""
+        """Lead ``results/latest`` here: by a link, or by a name in a file where links fail."""
         latest, target = self.results / "latest", Path("runs") / self.name
         temporary = self.results / f".latest.{os.getpid()}"
         try:
             temporary.symlink_to(target, target_is_directory=True)
         except (OSError, NotImplementedError):
             temporary.write_text(f"{target}\n")
-        os.replace(temporary, latest)
+        temporary.replace(latest)
 
 
 def _timestamp(seconds: float) -> str:
@@ -134,4 +134,4 @@ def write_whole(file: Path, text: str) -> None:
     """Write ``text`` such that a reader, or a crash, sees the old file or the new one."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    temporary.replace(file)

@@ -55,7 +55,7 @@ TERMINAL: dict[str, str] = {
 
 
 def case_row(case: Case, runs: Runs, verdict: str) -> dict[str, Any]:
-    """Return a case's row; figures are means over the runs that ended well, and None without any."""
+    """Return a case's row; figures are means over the runs that ended well, None without any."""
     spec = case.spec
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {
@@ -102,7 +102,9 @@ def case_tables(
         if case.id in verdicts:
             stored = Runs.of(results[s.key] for s in case.specs if s.key in results)
             rows.setdefault(case.grid, []).append(case_row(case, stored, verdicts[case.id]))
-    return {grid: pd.DataFrame(grid_rows, columns=list(COLUMNS)) for grid, grid_rows in rows.items()}
+    return {
+        grid: pd.DataFrame(grid_rows, columns=list(COLUMNS)) for grid, grid_rows in rows.items()
+    }
 
 
 def _cells(table: pd.DataFrame, columns: Iterable[str]) -> list[list[str]]:
@@ -126,6 +128,7 @@ def _alignment(columns: Iterable[str]) -> list[str]:
 
 
 def terminal_table(table: pd.DataFrame) -> str:
+    """Return the columns that fit into a terminal, leaving out those without a figure."""
     columns = [name for name in TERMINAL if not table[name].isna().all()]
     return tabulate(
         _cells(table, columns),
@@ -137,6 +140,7 @@ def terminal_table(table: pd.DataFrame) -> str:
 
 
 def markdown_table(table: pd.DataFrame) -> str:
+    """Return all columns that have a figure, as a table of GitHub's markdown."""
     columns = [name for name in COLUMNS if not table[name].isna().all()]
     return tabulate(
         # a user's norm may hold what markdown would read as the end of a cell

@@ -36,7 +36,7 @@ class FlatParameters:
     def __init__(self, network: nn.Module) -> None:
         parameters = list(network.parameters())
         count = sum(p.numel() for p in parameters)
-        values = torch.empty(count, device=parameters[0].device)
+        values = parameters[0].new_empty(count)
         self.gradient = torch.zeros_like(values)
         start = 0
         for parameter in parameters:
@@ -73,9 +73,7 @@ class Evaluation:
 
     def confusion(self) -> tuple[tuple[int, ...], ...]:
         classes = self.logits.shape[1]
-        cells = torch.bincount(
-            self.labels * classes + self.logits.argmax(1), minlength=classes**2
-        )
+        cells = torch.bincount(self.labels * classes + self.logits.argmax(1), minlength=classes**2)
         return tuple(map(tuple, cells.view(classes, classes).tolist()))
 
     def mistakes(self, limit: int = KEPT_MISTAKES) -> tuple[Mistake, ...]:
@@ -88,7 +86,7 @@ class Evaluation:
 
 
 def batch_count(images: int, batch_size: int) -> int:
-    """Return the steps of an epoch: an incomplete last batch is left out unless it is the only one."""
+    """Return an epoch's steps: an incomplete last batch is left out unless it is the only one."""
     return max(1, images // batch_size)
 
 
@@ -214,7 +212,7 @@ def _train_epochs(
         epochs.append(
             Epoch(
                 epoch=len(epochs) + 1,
-                learning_rate=schedule.get_last_lr()[0],
+                learning_rate=float(schedule.get_last_lr()[0]),
                 train_loss=train_loss,
                 train_accuracy=train_accuracy,
                 test_loss=test_loss,

@@ -3,6 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
+
+from normbench.data import load_dataset
+from normbench.spec import RunSpec
+from normbench.trainer import train
 
 pytest_plugins = ["pytester"]
 
@@ -72,6 +78,18 @@ class Project:
         return (self.path / "results" / "latest").resolve()
 
 
+@pytest.fixture(scope="session")
+def modules_loaded(tmp_path_factory) -> None:
+    """Import what a run imports as it goes: pytester forgets modules that an inner session brought.
+
+    torch and its parts cannot be imported a second time.
+    """
+    assert torchvision.datasets
+    cpu = torch.device("cpu")
+    digits = load_dataset("digits", tmp_path_factory.getbasetemp(), cpu)
+    train(RunSpec("digits", "digits", "batch", recipe="digits", batch_size=512), digits, cpu)
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(modules_loaded: None, pytester: pytest.Pytester) -> Project:
     return Project(pytester)

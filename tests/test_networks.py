@@ -70,7 +70,9 @@ def test_a_norm_that_cannot_take_the_features_is_refused():
 
 
 def test_an_unknown_network_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown network 'resnet': expected one of digits, mnist"):
+    with pytest.raises(
+        ValueError, match=r"unknown network 'resnet': expected one of digits, mnist"
+    ):
         build_network("resnet", "batch")
 
 

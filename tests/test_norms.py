@@ -54,7 +54,14 @@ def test_each_norm_equals_its_closed_form(name, expected):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("none", 0), ("batch", 32), ("layer", 32), ("layer_chw", 480), ("group:4", 32), ("instance", 32)],
+    [
+        ("none", 0),
+        ("batch", 32),
+        ("layer", 32),
+        ("layer_chw", 480),
+        ("group:4", 32),
+        ("instance", 32),
+    ],
 )
 def test_affine_parameters_are_per_channel_except_for_layer_chw(name, parameters):
     assert sum(p.numel() for p in build(name).parameters()) == parameters
@@ -137,7 +144,11 @@ def test_a_norm_of_ones_own_is_given_contiguous_features(own_module):
     [
         ("missing", UnknownNorm, r"has no attribute 'missing'"),
         ("number", UnknownNorm, r"is a int: expected something to call"),
-        ("failing", NormDoesNotFit, r"for layer 'block1.norm' of 16 channels: RuntimeError: no such"),
+        (
+            "failing",
+            NormDoesNotFit,
+            r"for layer 'block1.norm' of 16 channels: RuntimeError: no such",
+        ),
         ("text", NormDoesNotFit, r"returned a str for layer 'block1.norm'"),
     ],
 )

@@ -37,7 +37,12 @@ def test_weight_decay_equals_the_gradient_of_the_l2_penalty():
 
 @pytest.mark.parametrize(
     ("l1", "l2", "name"),
-    [(0, 0, "none"), (0.001, 0, "l1:0.001"), (0, 0.01, "l2:0.01"), (0.001, 0.002, "l1:0.001+l2:0.002")],
+    [
+        (0, 0, "none"),
+        (0.001, 0, "l1:0.001"),
+        (0, 0.01, "l2:0.01"),
+        (0.001, 0.002, "l1:0.001+l2:0.002"),
+    ],
 )
 def test_every_regularizer_has_one_spelling(l1, l2, name):
     assert Regularizer(l1, l2).name == name
