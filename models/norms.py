@@ -170,7 +170,7 @@ class _OnContiguous(nn.Module):
 
 
 def _imported(name: str) -> NormFactory:
-    """Wrap a user's factory, called with the channels, and ``height=``, ``width=`` if it has them."""
+    """Wrap a user's factory, called with the channels, and ``height=``, ``width=`` if it can."""
     module_name, _, attribute = name.partition(":")
     try:
         factory: Any = getattr(importlib.import_module(module_name), attribute)

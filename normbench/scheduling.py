@@ -90,6 +90,8 @@ class LongestFirstScheduling(LoadScheduling):
     the opposite direction. Collection puts the longest first.
     """
 
+    collection: list[str] | None
+
     def schedule(self) -> None:
         if self.collection is not None:
             for node in self.nodes:
@@ -98,8 +100,8 @@ class LongestFirstScheduling(LoadScheduling):
         if not self._check_nodes_have_same_collection():
             self.log("**Different tests collected, aborting run**")
             return
-        self.collection = next(iter(self.node2collection.values()))
-        self.pending[:] = range(len(self.collection))
+        collection: list[str] = next(iter(self.node2collection.values()))
+        self.collection, self.pending[:] = collection, range(len(collection))
         for node in (*self.nodes, *reversed(self.nodes)):
             self._send_tests(node, 1)
         if not self.pending:
