@@ -87,7 +87,7 @@ class MnistNet(ConvolutionalNetwork):
 
     image_size = 24
     parameter_limit = 15_000
-    stages = ((16, 5, 2, 1), (16, 3, 1, 2), (32, 3, 1, 2), (24, 3, 1, 1))
+    stages = ((16, 5, 2, 1), (16, 3, 1, 1), (16, 3, 1, 2), (24, 3, 1, 2), (24, 3, 1, 1))
 
 
 NETWORKS: dict[str, type[ConvolutionalNetwork]] = {"digits": DigitsNet, "mnist": MnistNet}

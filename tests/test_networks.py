@@ -24,8 +24,8 @@ def test_a_network_stays_within_its_parameter_limit(network, norm):
 
 
 def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
-    convolutions = 1 * 16 * 25 + 16 * 16 * 9 + 16 * 32 * 9 + 32 * 24 * 9
-    channels = 16 + 16 + 32 + 24
+    convolutions = 1 * 16 * 25 + 2 * 16 * 16 * 9 + 16 * 24 * 9 + 24 * 24 * 9
+    channels = 3 * 16 + 2 * 24
     linear = 24 * 10 + 10
     assert count_parameters(build_network("mnist", "batch")) == convolutions + 2 * channels + linear
     # without a norm, a bias stands for the norm's affine part
@@ -33,9 +33,9 @@ def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
 
 
 def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
-    elements = 16 * 12 * 12 + 16 * 6 * 6 + 32 * 3 * 3 + 24 * 3 * 3
+    elements = 2 * 16 * 12 * 12 + 16 * 6 * 6 + 24 * 3 * 3 + 24 * 3 * 3
     batch = count_parameters(build_network("mnist", "batch"))
-    assert count_parameters(build_network("mnist", "layer_chw")) == batch + 2 * (elements - 88)
+    assert count_parameters(build_network("mnist", "layer_chw")) == batch + 2 * (elements - 96)
 
 
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
@@ -52,7 +52,7 @@ def test_images_become_logits_in_either_memory_format(network, norm):
 def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
     with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
     layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]
-    assert [layer.p for layer in layers] == [0.03] * 4
+    assert [layer.p for layer in layers] == [0.03] * 5
     without = MnistNet(norm_factory("batch"))
     assert not any(isinstance(m, nn.Dropout) for m in without.modules())
 

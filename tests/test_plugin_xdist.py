@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from .conftest import Project
 from .test_plugin import rows, verdicts
@@ -43,9 +44,10 @@ def measured(project: Project) -> dict[str, tuple]:
 def test_any_number_of_workers_leaves_the_same_rows(project, monkeypatch):
     # equal thread counts, as results are the same to the bit only with those
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
     found = []
     for arguments in (["-p", "no:xdist"], ["-n", "0"], ["-n", "2"], ["-n", "4"]):
-        project.run_apart(*arguments).assert_outcomes(passed=4)
+        project.pytester.runpytest_inprocess("bench", *arguments).assert_outcomes(passed=4)
         found.append(measured(project))
         assert set(verdicts(project).values()) == {"passed"}
     assert len(found[0]) == 4

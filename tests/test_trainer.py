@@ -137,7 +137,7 @@ def test_a_run_describes_itself(digits):
     assert result.parameters == 14_458
     assert result.cpu_seconds > 0
     # the cycle has come down to where OneCycleLR ends: 1 / 25 / 10,000 of its peak
-    assert result.epochs[-1].learning_rate == pytest.approx(0.1 / 250_000, rel=0.2)
+    assert result.epochs[-1].learning_rate == pytest.approx(0.05 / 250_000, rel=0.2)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(digits, monkeypatch):
