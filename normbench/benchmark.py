@@ -161,3 +161,4 @@ class Benchmark:
         self.session.verdicts = self.verdicts()
         self.session.write(status)
         write_tables(self.session.folder / "tables", self.tables(), self.session)
+        self.store.close()

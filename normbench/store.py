@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,11 @@ class RunStore:
                 return result
             finally:
                 claim.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the locks and claims of a session that has ended; the rows stay."""
+        shutil.rmtree(self._running, ignore_errors=True)
+        (self.folder / "runs.lock").unlink(missing_ok=True)
 
     def record_crash(self, worker: str) -> str | None:
         """Store what ``worker`` was training when it died as crashed; return its case's id."""

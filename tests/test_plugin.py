@@ -34,8 +34,13 @@ def test_a_session_leaves_rows_verdicts_and_tables(project):
         [100 * by_label[n, l1] for n in ("batch", "layer") for l1 in (0.0, 0.001)]
     )
     markdown = (project.session / "tables" / "tiny.md").read_text()
-    assert "| norm" in markdown.replace("| data set   | norm", "| norm")
+    assert "| batch  | none" in markdown
     assert document["environment"]["processor"] in markdown
+    assert sorted(file.name for file in project.session.iterdir()) == [
+        "runs.jsonl",
+        "session.json",
+        "tables",
+    ]
 
 
 def test_an_accuracy_below_its_target_fails_and_the_table_says_so(project):
