@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class Benchmark:
         parameters = (node.partition("[")[2].removesuffix("]") for node in node_ids)
         return [self._by_id[p] for p in parameters if p in self._by_id]
 
-    def prepare(self, cases: Iterable[Case]) -> Iterator[str]:
+    def prepare(self, cases: Iterable[Case]) -> list[str]:
         """Make the session's folder and check the data sets, before the first of ``cases`` trains.
 
         Returns what the user should know. Raises UnusableInput for a folder that cannot be
@@ -98,9 +98,9 @@ class Benchmark:
         """
         datasets = sorted({case.spec.dataset for case in cases})
         if self._prepared or not datasets:
-            return iter(())
+            return []
         self._prepared = True
-        notes = []
+        notes: list[str] = []
         self.session.environment = environment(self.root)
         try:
             self.session.open()
@@ -111,7 +111,7 @@ class Benchmark:
                     notes.append(f"skipping {name}: {unavailable}")
         except (SessionError, DatasetDamaged) as error:
             raise UnusableInput(str(error)) from error
-        return iter(notes)
+        return notes
 
     def worker_input(self, worker: str, workers: int) -> dict[str, Any]:
         """Return what a new worker is told: builtin types only, as xdist sends them."""
