@@ -151,14 +151,13 @@ class Benchmark:
 
         return {case: verdict(case, outcome) for case, outcome in self._outcomes.items()}
 
-    def tables(self) -> dict[str, pd.DataFrame]:
-        return case_tables(self.cases, self.store.results(), self.verdicts())
-
-    def finish(self, status: str) -> None:
-        """Write the session's verdicts and tables, if anything of it was run."""
+    def finish(self, status: str) -> dict[str, pd.DataFrame]:
+        """Write the session's verdicts and tables, if anything was run; return the tables."""
         if not self._outcomes:
-            return
+            return {}
         self.session.verdicts = self.verdicts()
         self.session.write(status)
-        write_tables(self.session.folder / "tables", self.tables(), self.session)
+        tables = case_tables(self.cases, self.store.results(), self.session.verdicts)
+        write_tables(self.session.folder / "tables", tables, self.session)
         self.store.close()
+        return tables

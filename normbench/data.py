@@ -147,14 +147,15 @@ class Source:
     """Where a data set comes from: how to load it, to check its files, and to download it."""
 
     load: Callable[[Path], ImageData]
+    training_images: int
     check: Callable[[Path], None] = lambda _: None
     download: Callable[[Path], None] | None = None
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(digits),
-    "mnist": Source(mnist, check_mnist, _download_mnist),
-    "mnist-heldout": Source(mnist_heldout, check_mnist, _download_mnist),
+    "digits": Source(digits, 1_348),
+    "mnist": Source(mnist, 60_000, check_mnist, _download_mnist),
+    "mnist-heldout": Source(mnist_heldout, 60_000 - HELD_OUT, check_mnist, _download_mnist),
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from normbench.benchmark import Benchmark
@@ -145,6 +146,7 @@ class Verdicts:
 
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
+        self.tables: dict[str, pd.DataFrame] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         case = dict(report.user_properties).get(CASE_PROPERTY)
@@ -154,12 +156,11 @@ class Verdicts:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
-        self.benchmark.finish("interrupted" if interrupted else "finished")
+        self.tables = self.benchmark.finish("interrupted" if interrupted else "finished")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        tables = self.benchmark.tables()
-        for grid, table in tables.items() if terminalreporter.verbosity >= 0 else ():
+        for grid, table in self.tables.items() if terminalreporter.verbosity >= 0 else ():
             terminalreporter.section(f"normbench: {grid}")
             terminalreporter.write_line(terminal_table(table))
-        if tables:
+        if self.tables:
             terminalreporter.write_line(f"normbench: results in {self.benchmark.session.folder}")

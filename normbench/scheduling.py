@@ -7,19 +7,19 @@ import torch
 from xdist.scheduler import LoadScheduling
 from xdist.workermanage import WorkerController
 
+from normbench.data import SOURCES
 from normbench.spec import RunSpec
 
 # Seconds of one core that an image takes, and that a step takes however few images it has: fitted
 # to runs at batch sizes 32 and 64 on a 2.5 GHz Xeon. They order the runs; only ratios matter.
 SECONDS_AN_IMAGE = {"digits": 5e-5, "mnist": 1.5e-4}
 SECONDS_A_STEP = 3e-3
-TRAINING_IMAGES = {"digits": 1_348, "mnist": 60_000, "mnist-heldout": 50_000}
 NORM_FACTOR = {"none": 0.85, "instance": 1.25, "layer_chw": 1.25}
 
 
 def estimated_seconds(spec: RunSpec) -> float:
     """Estimate what a run costs one core, to put the longest first."""
-    images = TRAINING_IMAGES[spec.dataset]
+    images = SOURCES[spec.dataset].training_images
     per_epoch = images * SECONDS_AN_IMAGE[spec.network] + images / spec.batch_size * SECONDS_A_STEP
     return spec.epochs * per_epoch * NORM_FACTOR.get(spec.norm, 1.0)
 
@@ -109,6 +109,7 @@ class LongestFirstScheduling(LoadScheduling):
                 node.shutdown()
 
     def check_schedule(self, node: WorkerController, duration: float = 0) -> None:  # noqa: ARG002
+        """Keep the worker at two tests; ``duration`` is xdist's, and of no use here."""
         if node.shutting_down:
             return
         if self.pending:

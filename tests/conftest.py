@@ -65,6 +65,17 @@ class Project:
     def grid(self, **settings) -> None:
         self.write("bench/cases/tiny.toml", tiny_grid(**settings))
 
+    def norm(self, name: str, forward: str) -> None:
+        """Write a norm ``own_norms:name`` whose forward pass is the given lines."""
+        lines = "".join(f"        {line}\n" for line in forward.splitlines())
+        self.write(
+            "own_norms.py",
+            f"from torch import nn\nclass {name}(nn.Identity):\n"
+            f"    def __init__(self, channels):\n        super().__init__()\n"
+            f"    def forward(self, x):\n{lines}",
+        )
+        self.pytester.syspathinsert()
+
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in this process: without xdist, and fast."""
         return self.pytester.runpytest_inprocess("-p", "no:xdist", "bench", *arguments)

@@ -1,5 +1,6 @@
 """The data sets: what is in them, and what is said when they are not there or not whole."""
 
+import dataclasses
 import struct
 
 import pytest
@@ -44,12 +45,13 @@ def offline(monkeypatch):
 
     for name, source in data.SOURCES.items():
         if source.download:
-            monkeypatch.setitem(data.SOURCES, name, data.Source(source.load, source.check, refuse))
+            monkeypatch.setitem(data.SOURCES, name, dataclasses.replace(source, download=refuse))
 
 
 def test_the_digits_need_no_download(tmp_path):
     digits = load_dataset("digits", tmp_path, CPU)
     assert digits.train_images.shape == (1348, 1, 8, 8)
+    assert data.SOURCES["digits"].training_images == 1348
     assert digits.test_images.shape == (449, 1, 8, 8)
     assert digits.train_images.dtype == torch.uint8
     assert digits.test_labels.bincount().min() >= 40
@@ -61,6 +63,7 @@ def test_the_digits_need_no_download(tmp_path):
 def test_mnist_comes_from_torchvisions_files(mnist_root):
     mnist = load_dataset("mnist", mnist_root, CPU)
     assert mnist.train_images.shape == (60_000, 1, 28, 28)
+    assert data.SOURCES["mnist"].training_images == 60_000
     assert mnist.test_images.shape == (10_000, 1, 28, 28)
     assert mnist.train_images[300, 0, 5, 5] == 300 % 256
     assert mnist.train_labels[59_999] == 9
@@ -69,6 +72,7 @@ def test_mnist_comes_from_torchvisions_files(mnist_root):
 def test_the_held_out_part_is_the_end_of_the_training_set(mnist_root):
     heldout = load_dataset("mnist-heldout", mnist_root, CPU)
     assert heldout.train_images.shape == (50_000, 1, 28, 28)
+    assert data.SOURCES["mnist-heldout"].training_images == 50_000
     assert heldout.test_images.shape == (10_000, 1, 28, 28)
     assert heldout.test_images[0, 0, 0, 0] == 50_000 % 256
 
@@ -88,7 +92,7 @@ def test_a_data_set_that_is_not_there_says_where_and_what_to_do(tmp_path, offlin
 
 def test_a_data_set_that_is_not_there_is_downloaded(tmp_path, monkeypatch):
     source = data.SOURCES["mnist"]
-    monkeypatch.setitem(data.SOURCES, "mnist", data.Source(source.load, source.check, write_mnist))
+    monkeypatch.setitem(data.SOURCES, "mnist", dataclasses.replace(source, download=write_mnist))
     ensure_dataset("mnist", tmp_path)
     assert (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").stat().st_size == 10_008
 

@@ -125,17 +125,8 @@ def test_a_data_set_that_is_not_to_be_had_skips_with_reason_and_remedy(project, 
 
 
 def test_a_run_that_raises_is_stored_as_an_error(project):
-    project.write(
-        "broken_norms.py",
-        "from torch import nn\n"
-        "class Broken(nn.Identity):\n"
-        "    def __init__(self, channels):\n        super().__init__()\n"
-        "    def forward(self, x):\n"
-        "        if len(x) > 2:\n            raise RuntimeError('too many images')\n"
-        "        return x\n",
-    )
-    project.pytester.syspathinsert()
-    result = project.run("--bench-norm", "broken_norms:Broken", "--bench-norm-only")
+    project.norm("Broken", "if len(x) > 2:\n    raise RuntimeError('too many images')\nreturn x")
+    result = project.run("--bench-norm", "own_norms:Broken", "--bench-norm-only")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*RuntimeError: too many images*"])
     assert [row["status"] for row in rows(project)] == ["error", "error"]
@@ -143,15 +134,8 @@ def test_a_run_that_raises_is_stored_as_an_error(project):
 
 
 def test_a_run_that_diverges_fails_without_a_number(project):
-    project.write(
-        "exploding.py",
-        "from torch import nn\n"
-        "class Exploding(nn.Identity):\n"
-        "    def __init__(self, channels):\n        super().__init__()\n"
-        "    def forward(self, x):\n        return x * 1e30 * 1e30\n",
-    )
-    project.pytester.syspathinsert()
-    result = project.run("--bench-norm", "exploding:Exploding", "--bench-norm-only")
+    project.norm("Exploding", "return x * 1e30 * 1e30")
+    result = project.run("--bench-norm", "own_norms:Exploding", "--bench-norm-only")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*RunFailed: *diverged: the loss was no longer finite in epoch 1"])
     assert set(verdicts(project).values()) == {"diverged"}
