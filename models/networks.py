@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,42 +10,76 @@ from torch import Tensor, nn
 from models.norms import NormDoesNotFit, NormFactory, NormSite, norm_factory
 
 
-def _block(
-    norm: NormFactory, site: NormSite, convolution: Sequence[int], pool: int, dropout: float
-) -> nn.Sequential:
-    """Return convolution, max-pool, norm, ReLU and dropout, in this order.
+class Stage(NamedTuple):
+    """A block of a network: ``pool`` is its max-pool's size, ``groups`` its convolution's groups.
+
+    ``residual`` adds the block's input to its output.
+    """
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    pool: int = 1
+    groups: int = 1
+    residual: bool = False
+
+    @property
+    def padding(self) -> int:
+        return (self.kernel - 1) // 2
+
+    def output_size(self, size: int) -> int:
+        """Return the height and width of what the block makes of square features of ``size``."""
+        return ((size + 2 * self.padding - self.kernel) // self.stride + 1) // self.pool
+
+
+class Block(nn.Sequential):
+    """Convolution, max-pool, norm, activation and dropout, in this order.
 
     The pool stands before the norm because that leaves a quarter of the elements to normalize.
     A norm's affine part is the block's bias; only a block without a norm has one of its own.
     """
-    inputs, kernel, stride = convolution
-    norm_layer = norm(site)
-    layers: list[tuple[str, nn.Module]] = [
-        (
-            "convolution",
-            nn.Conv2d(
-                inputs,
-                site.channels,
-                kernel,
-                stride,
-                padding=kernel // 2,
-                bias=isinstance(norm_layer, nn.Identity),
-            ),
+
+    def __init__(
+        self,
+        stage: Stage,
+        channels: int,
+        site: NormSite,
+        norm: NormFactory,
+        activation: type[nn.Module],
+        dropout: float,
+    ) -> None:
+        norm_layer = norm(site)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["convolution"] = nn.Conv2d(
+            channels,
+            stage.channels,
+            stage.kernel,
+            stage.stride,
+            padding=stage.padding,
+            groups=stage.groups,
+            bias=isinstance(norm_layer, nn.Identity),
         )
-    ]
-    if pool > 1:
-        layers.append(("pool", nn.MaxPool2d(pool)))
-    layers += [("norm", norm_layer), ("activation", nn.ReLU())]
-    if dropout:
-        layers.append(("dropout", nn.Dropout(dropout)))
-    return nn.Sequential(OrderedDict(layers))
+        if stage.pool > 1:
+            layers["pool"] = nn.MaxPool2d(stage.pool)
+        layers |= {"norm": norm_layer, "activation": activation()}
+        if dropout:
+            layers["dropout"] = nn.Dropout(dropout)
+        super().__init__(layers)
+        self.residual = stage.residual
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` features; a residual block keeps their shape."""
+        output = features
+        for layer in self:
+            output = layer(output)
+        return features + output if self.residual else output
 
 
 class ConvolutionalNetwork(nn.Module):
     """A stack of convolution blocks, a global max-pool and a linear layer.
 
     Takes images of shape ``(batch, channels, image_size, image_size)`` and returns logits of
-    shape ``(batch, 10)``. ``stages`` holds a tuple (channels, kernel, stride, pool) a block.
+    shape ``(batch, 10)``. ``stages`` holds a Stage a block.
     Raises models.norms.NormDoesNotFit where the norm cannot stand in one of the blocks.
     """
 
@@ -53,18 +87,20 @@ class ConvolutionalNetwork(nn.Module):
     image_channels: ClassVar[int] = 1
     classes: ClassVar[int] = 10
     parameter_limit: ClassVar[int]
-    stages: ClassVar[Sequence[tuple[int, int, int, int]]]
+    stages: ClassVar[Sequence[Stage]]
+    activation: ClassVar[type[nn.Module]] = nn.ReLU
 
     def __init__(self, norm: NormFactory, dropout: float = 0.0) -> None:
         super().__init__()
         channels, size = self.image_channels, self.image_size
         self.blocks = nn.Sequential()
-        for number, (width, kernel, stride, pool) in enumerate(self.stages, start=1):
-            convolution = (channels, kernel, stride)
-            channels, size = width, -(-size // stride) // pool
+        for number, stage in enumerate(self.stages, start=1):
+            size = stage.output_size(size)
             name = f"block{number}"
-            site = NormSite(f"{name}.norm", channels, size, size)
-            self.blocks.add_module(name, _block(norm, site, convolution, pool, dropout))
+            site = NormSite(f"{name}.norm", stage.channels, size, size)
+            block = Block(stage, channels, site, norm, self.activation, dropout)
+            self.blocks.add_module(name, block)
+            channels = stage.channels
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.classifier = nn.Linear(channels, self.classes)
 
@@ -79,7 +115,7 @@ class DigitsNet(ConvolutionalNetwork):
 
     image_size = 8
     parameter_limit = 15_000
-    stages = ((16, 3, 1, 1), (32, 3, 1, 2), (32, 3, 1, 1))
+    stages = (Stage(16), Stage(32, pool=2), Stage(32))
 
 
 class MnistNet(ConvolutionalNetwork):
@@ -87,7 +123,15 @@ class MnistNet(ConvolutionalNetwork):
 
     image_size = 24
     parameter_limit = 15_000
-    stages = ((16, 5, 2, 1), (16, 3, 1, 1), (16, 3, 1, 2), (24, 3, 1, 2), (24, 3, 1, 1))
+    stages = (
+        Stage(16, kernel=5, stride=2),
+        Stage(16),
+        Stage(16),
+        Stage(16, pool=2),
+        Stage(24, pool=2),
+        Stage(16),
+    )
+    activation = nn.SiLU
 
 
 NETWORKS: dict[str, type[ConvolutionalNetwork]] = {"digits": DigitsNet, "mnist": MnistNet}

@@ -51,10 +51,42 @@ def random_affine(
 
     Pixels from outside the image are 0, the background. Only what is kept is computed.
     """
-    if augmentation == Augmentation():
+    if not augmentation.affine:
         return center_crop(images, size).contiguous()
     grid = sampling_grid(len(images), augmentation, images.shape[-1], size, generator)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+
+
+def random_crop(images: Tensor, border: int, generator: torch.Generator) -> Tensor:
+    """Move each image of ``(N, C, H, W)`` by up to ``border`` whole pixels, both ways.
+
+    What moves in from outside is the image's mirrored border.
+    """
+    count, _, height, width = images.shape
+    bordered = F.pad(images, (border,) * 4, mode="reflect")
+    windows = bordered.unfold(2, height, 1).unfold(3, width, 1)
+    top, left = torch.randint(
+        2 * border + 1, (2, count), generator=generator, device=generator.device
+    )
+    return windows[torch.arange(count, device=images.device), :, top, left]
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image of ``(N, C, H, W)`` left to right with probability one half."""
+    drawn = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
+    return torch.where(drawn < 0.5, images.flip(3), images)
+
+
+def augment(
+    images: Tensor, augmentation: Augmentation, size: int, generator: torch.Generator
+) -> Tensor:
+    """Change each float image of ``(N, C, H, H)`` at random; return ``(N, C, size, size)``."""
+    images = random_affine(images, augmentation, size, generator)
+    if augmentation.crop:
+        images = random_crop(images, augmentation.crop, generator)
+    if augmentation.flip:
+        images = random_flip(images, generator)
+    return images
 
 
 def normalize_(images: Tensor, mean: float, std: float) -> Tensor:

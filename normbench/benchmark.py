@@ -86,9 +86,12 @@ class Benchmark:
         return {case.id: case for case in self.cases}
 
     def cases_of_nodes(self, node_ids: Iterable[str]) -> list[Case]:
-        """Return the cases that node ids, such as ``test_mnist[mnist-batch-none-b64]``, name."""
-        parameters = (node.partition("[")[2].removesuffix("]") for node in node_ids)
-        return [self._by_id[p] for p in parameters if p in self._by_id]
+        """Return the cases that node ids, such as ``test_mnist[mnist-batch-none-b64]``, name.
+
+        A node id that names a grid stands for all of its cases.
+        """
+        named = {node.partition("[")[2].removesuffix("]") for node in node_ids}
+        return [case for case in self.cases if named & {case.id, case.grid}]
 
     def prepare(self, cases: Iterable[Case]) -> list[str]:
         """Make the session's folder and check the data sets, before the first of ``cases`` trains.

@@ -5,13 +5,13 @@ import itertools
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from models.networks import NETWORKS, check_network
 from models.norms import norm_factory
-from normbench.data import SOURCES
+from normbench.data import SOURCES, default_root, source_on_disk
 from normbench.recipes import RECIPES
 from normbench.spec import RunSpec
 
@@ -70,6 +70,7 @@ class GridOptions:
     seeds: int = 1
     norms: tuple[str, ...] = ()
     norms_only: bool = False
+    data: Path = field(default_factory=default_root)
 
     def grid_norms(self, norms: Sequence[str]) -> list[str]:
         return list(dict.fromkeys((*(() if self.norms_only else norms), *self.norms)))
@@ -79,40 +80,45 @@ class GridOptions:
 
 
 def load_cases(file: Path, options: GridOptions) -> list[Case]:
-    """Return the cases of a file that belong to the chosen tier or a smaller one.
+    """Return the cases of a file whose grids belong to the chosen tier or a smaller one.
 
+    A configuration that stands in several grids is a case of the first of them.
     Raises CasesError, naming the file and the key, for whatever is not as bench/cases has it,
     and for a norm that does not fit the network.
     """
-    document = _read(file)
-    top = _Table(f"{file}", document)
+    top = _Table(f"{file}", _read(file))
     top.require_keys(
         required={"schema", "tier", "dataset", "network", "recipe", "epochs", "grid", "target"},
-        optional={"dropout", "published", "published_room"},
+        optional={"dropout", "train_images", "seeds", "published", "published_room"},
     )
     top.one_of("schema", (1,))
     tier = top.one_of("tier", TIERS)
+    dataset = source_on_disk(top.one_of("dataset", tuple(SOURCES)), options.data)
     common = {
-        "dataset": top.one_of("dataset", tuple(SOURCES)),
+        "dataset": dataset,
         "network": top.one_of("network", tuple(NETWORKS)),
         "recipe": top.one_of("recipe", tuple(RECIPES)),
         "epochs": top.number("epochs", int, low=1),
         "dropout": top.number("dropout", float, low=0, high=1, default=0.0),
     }
+    if "train_images" in top.values:
+        most = SOURCES[dataset].training_images
+        common["train_images"] = top.number("train_images", int, low=1, high=most)
+    seeds = max(options.seeds, top.number("seeds", int, low=1, default=1))
     targets = [_Target.read(table) for table in top.tables("target")]
     published = _published(file, top)
     cases: dict[str, Case] = {}
     for table in top.tables("grid"):
+        grid_tier = table.one_of("tier", TIERS) if "tier" in table.values else tier
         for spec in _specs(table, common, options):
             target = next((t for t in targets if t.fits(spec)), None)
             if target is None:
                 raise CasesError(f"{file}: no [[target]] fits {spec.label}; add one without keys")
-            row = published.get(_row_key(spec))
-            case = Case(file.stem, tier, spec, target.test_accuracy, row, options.seeds)
-            if case.id in cases:
-                raise CasesError(f"{file}: {spec.label} stands in two grids; leave one out")
-            cases[case.id] = case
-    return list(cases.values()) if options.includes(tier) else []
+            if options.includes(grid_tier):
+                row = published.get(_row_key(spec))
+                case = Case(file.stem, grid_tier, spec, target.test_accuracy, row, seeds)
+                cases.setdefault(case.id, case)
+    return list(cases.values())
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -202,7 +208,7 @@ def _batch_size(where: str, value: Any) -> int:
 
 
 def _specs(table: _Table, common: Mapping[str, Any], options: GridOptions) -> Iterator[RunSpec]:
-    table.require_keys({"norm", "regularizer", "batch_size"}, {"recipe"})
+    table.require_keys({"norm", "regularizer", "batch_size"}, {"recipe", "tier"})
     if "recipe" in table.values:
         common = {**common, "recipe": table.one_of("recipe", tuple(RECIPES))}
     norms = options.grid_norms(table.each("norm", _norm))

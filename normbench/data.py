@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ class DatasetDamaged(Exception):
 class ImageData:
     """A data set: images uint8 of ``(N, channels, height, width)``, labels int64 of ``(N,)``.
 
-    ``mean`` and ``std`` are those of the training images' pixels on the scale from 0 to 1.
+    ``mean`` and ``std`` are those of the training images' pixels on the scale from 0 to 1, over
+    all channels alike.
     """
 
     name: str
@@ -38,6 +40,14 @@ class ImageData:
     test_labels: Tensor
     mean: float
     std: float
+
+    def training_part(self, count: int, generator: torch.Generator) -> "ImageData":
+        """Return the data set with ``count`` random training images in place of all."""
+        order = torch.randperm(len(self.train_labels), generator=generator, device=generator.device)
+        chosen = order[:count]
+        return dataclasses.replace(
+            self, train_images=self.train_images[chosen], train_labels=self.train_labels[chosen]
+        )
 
     def to(self, device: torch.device) -> "ImageData":
         return dataclasses.replace(
@@ -88,15 +98,29 @@ def mnist(root: Path) -> ImageData:
     return ImageData("mnist", *train, *test, mean=0.1307, std=0.3081)
 
 
-def mnist_heldout(root: Path) -> ImageData:
-    """Return MNIST's training images alone, the last 10,000 of them held out as the test part.
+def held_out(data: ImageData, order: Tensor | None = None) -> ImageData:
+    """Return the training images alone, the last 10,000 of them held out as the test part.
 
     Recipes are chosen on it, so that the test images stay unseen until they are reported on.
+    ``order`` shuffles the training images first, where they lie sorted by class.
     """
-    images, labels = _torchvision_mnist(root, train=True)
-    kept = slice(0, -HELD_OUT), slice(-HELD_OUT, None)
-    (train, test), (train_labels, test_labels) = ([t[k] for k in kept] for t in (images, labels))
-    return ImageData("mnist-heldout", train, train_labels, test, test_labels, 0.1307, 0.3081)
+    images, labels = data.train_images, data.train_labels
+    if order is not None:
+        images, labels = images[order], labels[order]
+    kept, held = slice(0, -HELD_OUT), slice(-HELD_OUT, None)
+    return dataclasses.replace(
+        data,
+        name=f"{data.name}-heldout",
+        train_images=images[kept],
+        train_labels=labels[kept],
+        test_images=images[held],
+        test_labels=labels[held],
+    )
+
+
+def mnist_heldout(root: Path) -> ImageData:
+    """Return MNIST's training images, in part held out."""
+    return held_out(mnist(root))
 
 
 def check_mnist(root: Path) -> None:
@@ -130,6 +154,99 @@ def _torchvision_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
     return dataset.data.unsqueeze(1), dataset.targets.long()
 
 
+# Over the training images' pixels, all channels together.
+CIFAR10_MEAN, CIFAR10_STD = 0.473, 0.251
+CIFAR10_PARTS = {"train": 50_000, "test": 10_000}
+CIFAR10_CLASSES = 10
+
+
+def cifar10(root: Path) -> ImageData:
+    """Return CIFAR-10 from torchvision's files under ``root/cifar-10-batches-py``."""
+    check_cifar10(root)
+
+    def part(train: bool) -> tuple[Tensor, Tensor]:
+        dataset = _torchvision().datasets.CIFAR10(root, train=train)
+        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
+        return images.contiguous(), torch.tensor(dataset.targets)
+
+    return ImageData("cifar10", *part(True), *part(False), CIFAR10_MEAN, CIFAR10_STD)
+
+
+def check_cifar10(root: Path) -> None:
+    """Raise DatasetUnavailable where no file is there, DatasetDamaged where not all are whole."""
+    dataset = _torchvision().datasets.CIFAR10
+    folder = root / dataset.base_folder
+    sums = dict([*dataset.train_list, *dataset.test_list])
+    sums[dataset.meta["filename"]] = dataset.meta["md5"]
+    if not any((folder / name).is_file() for name in sums):
+        raise DatasetUnavailable(
+            f"CIFAR-10 is not in {folder}, and it could not be downloaded; name its folder with "
+            f"--bench-data DIR or ${ENVIRONMENT_VARIABLE}, or run once with a network"
+        )
+    check = _torchvision().datasets.utils.check_integrity
+    if damaged := [name for name, md5 in sums.items() if not check(str(folder / name), md5)]:
+        raise DatasetDamaged(
+            f"{folder}: {', '.join(damaged)} are missing or not as published (their MD5 differs); "
+            "remove the folder to have it downloaded again"
+        )
+
+
+def _download_cifar10(root: Path) -> None:
+    _torchvision().datasets.CIFAR10(root, download=True)
+
+
+def cifar10_jpeg(root: Path) -> ImageData:
+    """Return CIFAR-10 as a JPEG copy under ``root/cifar10-jpeg/{train,test}/<class>/*.jpg``.
+
+    Its pixels are not those of the original, so neither are the results: they carry its name.
+    """
+    parts = [_decoded(root / "cifar10-jpeg" / part) for part in CIFAR10_PARTS]
+    (train, train_labels), (test, test_labels) = parts
+    return ImageData(
+        "cifar10-jpeg", train, train_labels, test, test_labels, CIFAR10_MEAN, CIFAR10_STD
+    )
+
+
+def cifar10_jpeg_heldout(root: Path) -> ImageData:
+    """Return the JPEG copy's training images, in part held out."""
+    shuffled = torch.Generator().manual_seed(0)
+    order = torch.randperm(CIFAR10_PARTS["train"], generator=shuffled)
+    return held_out(cifar10_jpeg(root), order)
+
+
+def _decoded(folder: Path) -> tuple[Tensor, Tensor]:
+    """Decode a folder of one folder of JPEG images a class; the classes in alphabetical order."""
+    files = _torchvision().datasets.ImageFolder(folder)
+    images = torch.from_numpy(np.stack([np.asarray(files.loader(f)) for f, _ in files.samples]))
+    return images.permute(0, 3, 1, 2).contiguous(), torch.tensor(files.targets)
+
+
+def check_cifar10_jpeg(root: Path) -> None:
+    """Raise DatasetUnavailable where it is not there, DatasetDamaged where an image is not whole.
+
+    A whole JPEG file ends in the marker FF D9.
+    """
+    copy = root / "cifar10-jpeg"
+    if not copy.is_dir():
+        raise DatasetUnavailable(
+            f"{copy} is not there: expected {{train,test}}/<class>/*.jpg; name the folder that "
+            f"it lies in with --bench-data DIR or ${ENVIRONMENT_VARIABLE}"
+        )
+    for part, expected in CIFAR10_PARTS.items():
+        files = sorted((copy / part).glob("*/*.jpg"))
+        classes = len({file.parent for file in files})
+        if len(files) != expected or classes != CIFAR10_CLASSES:
+            raise DatasetDamaged(
+                f"{copy / part} holds {len(files):,} images of {classes} classes: expected "
+                f"{expected:,} of {CIFAR10_CLASSES}; unpack the copy again"
+            )
+        if cut := next((f for f in files if not f.read_bytes().endswith(b"\xff\xd9")), None):
+            raise DatasetDamaged(
+                f"{cut} is truncated: expected a JPEG image, which ends in FF D9; "
+                "unpack the copy again"
+            )
+
+
 def _torchvision() -> Any:
     try:
         import torchvision
@@ -144,19 +261,56 @@ def _torchvision() -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from: how to load it, to check its files, and to download it."""
+    """Where a data set comes from: how to load it, to check its files, and to download it.
 
+    ``family`` is the data set that its images are, by which pytest's ``-m`` selects; ``folder``
+    is its place under the data root. ``stand_in`` names the source that is taken where this one
+    is not on disk and that one is.
+    """
+
+    family: str
     load: Callable[[Path], ImageData]
     training_images: int
+    folder: str = ""
     check: Callable[[Path], None] = lambda _: None
     download: Callable[[Path], None] | None = None
+    stand_in: str | None = None
 
+
+_MNIST = Source("mnist", mnist, 60_000, "MNIST/raw", check_mnist, _download_mnist)
+_JPEG = Source("cifar10", cifar10_jpeg, 50_000, "cifar10-jpeg", check_cifar10_jpeg)
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(digits, 1_348),
-    "mnist": Source(mnist, 60_000, check_mnist, _download_mnist),
-    "mnist-heldout": Source(mnist_heldout, 60_000 - HELD_OUT, check_mnist, _download_mnist),
+    "digits": Source("digits", digits, 1_348),
+    "mnist": _MNIST,
+    "mnist-heldout": dataclasses.replace(
+        _MNIST, load=mnist_heldout, training_images=60_000 - HELD_OUT
+    ),
+    "cifar10": Source(
+        "cifar10",
+        cifar10,
+        50_000,
+        "cifar-10-batches-py",
+        check_cifar10,
+        _download_cifar10,
+        stand_in="cifar10-jpeg",
+    ),
+    "cifar10-jpeg": _JPEG,
+    "cifar10-jpeg-heldout": dataclasses.replace(
+        _JPEG, load=cifar10_jpeg_heldout, training_images=50_000 - HELD_OUT
+    ),
 }
+
+
+def source_on_disk(name: str, root: Path) -> str:
+    """Return the data set's name, or that of its stand-in where only the stand-in is on disk.
+
+    Looks for folders alone, as it is asked in every process while tests are collected.
+    """
+    stand_in = SOURCES[name].stand_in
+    if stand_in is None or (root / SOURCES[name].folder).is_dir():
+        return name
+    return stand_in if (root / SOURCES[stand_in].folder).is_dir() else name
 
 
 def ensure_dataset(name: str, root: Path) -> None:

@@ -126,7 +126,6 @@ class Options:
     """The options once parsed, with absolute paths."""
 
     grid: GridOptions
-    data: Path
     device: str
     cases: tuple[Path, ...]
     results: Path
@@ -146,12 +145,16 @@ class Options:
                 seeds=config.getoption("--bench-seeds"),
                 norms=norms,
                 norms_only=norms_only,
+                data=here / data if data else default_root().absolute(),
             ),
-            data=here / data if data else default_root().absolute(),
             device=config.getoption("--bench-device"),
             cases=tuple(here / file for file in config.getoption("--bench-cases")),
             results=here / config.getoption("--bench-results"),
         )
+
+    @property
+    def data(self) -> Path:
+        return self.grid.data
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as session.json stores them."""

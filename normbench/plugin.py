@@ -1,6 +1,7 @@
 """The pytest plugin: parses, wires, delegates."""
 
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from normbench.benchmark import Benchmark
 from normbench.cases import Case
-from normbench.data import DatasetUnavailable
+from normbench.data import SOURCES, DatasetUnavailable
 from normbench.options import add_options
 from normbench.results import RunResult
 from normbench.scheduling import LongestFirstScheduling, estimated_seconds
@@ -26,39 +27,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "cases(*grids): parametrize `case` with the grids of bench/cases named so; "
-        "without a name, with those given by --bench-cases",
+        "cases(*grids): parametrize `case` with each case of the grids of bench/cases named so, "
+        "or `cases` with each grid's list of cases; without a name, those of --bench-cases",
     )
     benchmark = config.stash[BENCHMARK] = Benchmark.of(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Verdicts(benchmark), "normbench-verdicts")
-    for dataset in sorted({case.spec.dataset for case in benchmark.cases}):
-        config.addinivalue_line("markers", f"{dataset}: cases that train on {dataset}")
+    for family in sorted({_family(case) for case in benchmark.cases}):
+        config.addinivalue_line("markers", f"{family}: cases that train on {family}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("cases")
-    if marker is None or "case" not in metafunc.fixturenames:
+    if marker is None:
         return
-    metafunc.parametrize(
-        "case",
-        [
-            pytest.param(case, id=case.id, marks=getattr(pytest.mark, case.spec.dataset))
-            for case in metafunc.config.stash[BENCHMARK].grids(*marker.args)
-        ],
-    )
+    cases = metafunc.config.stash[BENCHMARK].grids(*marker.args)
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", [_parameter(case.id, [case], case) for case in cases])
+    if "cases" in metafunc.fixturenames:
+        by_grid = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
+        metafunc.parametrize("cases", [_parameter(g, c, c) for g, c in by_grid.items()])
+
+
+def _parameter(name: str, cases: list[Case], value: Case | list[Case]) -> Any:
+    families = sorted({_family(case) for case in cases})
+    return pytest.param(value, id=name, marks=[getattr(pytest.mark, f) for f in families])
+
+
+def _family(case: Case) -> str:
+    return SOURCES[case.spec.dataset].family
 
 
 def _case(item: pytest.Item) -> Case | None:
-    callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("case") if callspec else None
+    """Return the case that the test is about; None for a test about a whole grid, or none."""
+    case = _parameters(item).get("case")
     return case if isinstance(case, Case) else None
+
+
+def _cases(item: pytest.Item) -> list[Case]:
+    """Return the cases that the test may ask runs of."""
+    grid = _parameters(item).get("cases")
+    case = _case(item)
+    return grid if isinstance(grid, list) else [case] if case else []
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec else {}
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests whose grid has no case in this tier, and put the longest cases first."""
-    empty = [i for i in items if i.get_closest_marker("cases") and _case(i) is None]
+    """Leave out tests whose grid has no case in this tier, and put the longest cases first.
+
+    What looks at a whole grid comes last, when most of the runs that it asks for are there.
+    """
+    empty = [i for i in items if i.get_closest_marker("cases") and not _cases(i)]
     if empty:
         config.hook.pytest_deselected(items=empty)
     cases = {item: case for item in items if (case := _case(item))}
@@ -73,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the session where this process both collects and runs, without xdist."""
     if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
-        _prepare(session.config, [case for item in session.items if (case := _case(item))])
+        _prepare(session.config, [case for item in session.items for case in _cases(item)])
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,15 +5,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random affine changes of each training image, drawn uniformly from both signs.
+    """Random changes of each training image, drawn uniformly from both signs.
 
-    ``rotation`` is in degrees, ``shift`` in pixels; ``scale`` and ``shear`` are fractions.
+    ``rotation`` is in degrees, ``shift`` in pixels; ``scale`` and ``shear`` are fractions: these
+    four are one affine map. ``crop`` is in whole pixels, over a mirrored border, and ``flip``
+    mirrors every other image left to right.
     """
 
     rotation: float = 0.0
     shift: float = 0.0
     scale: float = 0.0
     shear: float = 0.0
+    crop: int = 0
+    flip: bool = False
+
+    @property
+    def affine(self) -> bool:
+        return any((self.rotation, self.shift, self.scale, self.shear))
 
 
 @dataclass(frozen=True)

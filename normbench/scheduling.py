@@ -19,7 +19,7 @@ NORM_FACTOR = {"none": 0.85, "instance": 1.25, "layer_chw": 1.25}
 
 def estimated_seconds(spec: RunSpec) -> float:
     """Estimate what a run costs one core, to put the longest first."""
-    images = SOURCES[spec.dataset].training_images
+    images = spec.train_images or SOURCES[spec.dataset].training_images
     per_epoch = images * SECONDS_AN_IMAGE[spec.network] + images / spec.batch_size * SECONDS_A_STEP
     return spec.epochs * per_epoch * NORM_FACTOR.get(spec.norm, 1.0)
 

@@ -15,8 +15,9 @@ class RunSpec:
     """One training run. Equal specs give equal results on one machine and torch build.
 
     ``l1`` and ``l2`` are the strengths of models.regularizers.Regularizer, ``dropout`` is a
-    probability, ``recipe`` names an entry of normbench.recipes. Raises ValueError for a value
-    out of range; names are checked where they are looked up.
+    probability, ``recipe`` names an entry of normbench.recipes. ``train_images`` is the size of
+    the part of the training set, drawn by the seed, that is trained on; None is all. Raises
+    ValueError for a value out of range; names are checked where they are looked up.
     """
 
     dataset: str
@@ -29,12 +30,13 @@ class RunSpec:
     dropout: float = 0.0
     recipe: str = "mnist"
     seed: int = 0
+    train_images: int | None = None
 
     def __post_init__(self) -> None:
         Regularizer(self.l1, self.l2)
-        for name in ("batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected 1 or larger")
+        for name in ("batch_size", "epochs", "train_images"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} = {value!r}: expected 1 or larger")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout = {self.dropout!r}: expected a probability below 1")
         if self.seed < 0:

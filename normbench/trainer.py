@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from models.networks import ConvolutionalNetwork, build_network, count_parameters
 from models.regularizers import Regularizer
-from normbench.augmentation import center_crop, normalize_, random_affine
+from normbench.augmentation import augment, center_crop, normalize_
 from normbench.data import ImageData
 from normbench.recipes import RECIPES, Recipe
 from normbench.results import Epoch, Mistake, RunResult
@@ -100,7 +100,7 @@ def training_batches(
     chunk = max(1, CHUNK_IMAGES // spec.batch_size) * spec.batch_size
     for indices in order.split(chunk):
         images = data.train_images[indices].float()
-        images = random_affine(images, recipe.augmentation, size, generator)
+        images = augment(images, recipe.augmentation, size, generator)
         images = normalize_(images, data.mean, data.std)
         images = images.contiguous(memory_format=torch.channels_last)
         labels = data.train_labels[indices]
@@ -186,6 +186,8 @@ def _train_epochs(
 ) -> tuple[list[Epoch], Evaluation]:
     """Return the epochs whose losses were finite, and the last evaluation."""
     generator = torch.Generator(device).manual_seed(spec.seed)
+    if spec.train_images:
+        data = data.training_part(spec.train_images, generator)
     flat = FlatParameters(network)
     peak = recipe.peak_learning_rate(spec.batch_size)
     optimizer = torch.optim.SGD(

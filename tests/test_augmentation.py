@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from normbench.augmentation import center_crop, normalize_, random_affine, sampling_grid
+from normbench.augmentation import (
+    augment,
+    center_crop,
+    normalize_,
+    random_affine,
+    random_crop,
+    random_flip,
+    sampling_grid,
+)
 from normbench.recipes import Augmentation
 
 
@@ -86,3 +94,40 @@ def test_normalizing_brings_mean_and_deviation_to_0_and_1():
     assert normalize_(pixels, mean=0.2, std=0.4).tolist() == pytest.approx(
         [-0.5, 2.0, 0.0], abs=1e-6
     )
+
+
+def test_a_random_crop_moves_whole_pixels_and_mirrors_the_border():
+    image = torch.arange(25.0).view(1, 1, 5, 5)
+    mirrored = F.pad(image, (2,) * 4, mode="reflect")
+    moves = {
+        (top, left): mirrored[0, 0, top : top + 5, left : left + 5]
+        for top in range(5)
+        for left in range(5)
+    }
+    cropped = random_crop(image.expand(500, 1, 5, 5), 2, generator())
+    seen = [
+        next(move for move, expected in moves.items() if torch.equal(got, expected))
+        for got in cropped[:, 0]
+    ]
+    # each of the 25 moves, each about 20 times
+    assert set(seen) == set(moves)
+    assert max(seen.count(move) for move in moves) < 45
+
+
+def test_a_random_flip_mirrors_about_half_of_the_images_left_to_right():
+    images = torch.arange(12.0).view(1, 3, 2, 2).expand(1000, 3, 2, 2)
+    flipped = random_flip(images, generator())
+    mirrored = [torch.equal(image, images[0].flip(2)) for image in flipped]
+    kept = [torch.equal(image, images[0]) for image in flipped]
+    assert [a != b for a, b in zip(mirrored, kept, strict=True)] == [True] * 1000
+    # a fair coin's standard deviation is 16
+    assert 430 < sum(mirrored) < 570
+
+
+def test_augmentation_takes_an_affine_map_a_crop_and_a_flip_in_turn():
+    images = torch.rand(4, 3, 8, 8)
+    every = Augmentation(rotation=10, crop=1, flip=True)
+    drawn = generator()
+    expected = random_flip(random_crop(random_affine(images, every, 8, drawn), 1, drawn), drawn)
+    assert torch.equal(augment(images, every, 8, generator()), expected)
+    assert torch.equal(augment(images, Augmentation(), 6, generator()), images[..., 1:7, 1:7])

@@ -67,6 +67,47 @@ def test_the_first_target_that_fits_is_the_cases(load):
     assert [case.target for case in cases] == pytest.approx([0.05, 0.9, 0.05, 0.05])
 
 
+SECOND_GRID = """
+[[grid]]
+tier = "full"
+recipe = "mnist"
+norm = ["batch", "instance"]
+regularizer = [{}]
+batch_size = [64, 128]
+"""
+
+
+def test_a_configuration_of_several_grids_is_a_case_of_the_first(load):
+    cases = {case.spec.label: case for case in load(tiny_grid() + SECOND_GRID)}
+    assert cases["batch-none-b64"].spec.recipe == "digits"
+    assert cases["batch-none-b128"].spec.recipe == "mnist"
+    assert len(cases) == 4 + 3
+    added = load(tiny_grid() + SECOND_GRID, GridOptions(norms=("group:4",)))
+    assert [c.spec.label for c in added].count("group:4-none-b64") == 1
+
+
+def test_a_grid_may_have_a_tier_of_its_own(load):
+    text = tiny_grid() + SECOND_GRID
+    assert len(load(text, GridOptions(tier="standard"))) == 4
+    assert {case.tier for case in load(text)} == {"smoke", "full"}
+
+
+def test_a_file_may_ask_for_several_seeds_and_for_a_part_of_the_images(load):
+    text = "seeds = 3\ntrain_images = 500\n" + tiny_grid()
+    case = load(text)[0]
+    assert [spec.seed for spec in case.specs] == [0, 1, 2]
+    assert case.spec.train_images == 500
+    assert load(text, GridOptions(seeds=2))[0].seeds == 3
+    assert load(text, GridOptions(seeds=5))[0].seeds == 5
+
+
+def test_the_copy_on_disk_stands_in_for_cifar10_and_is_named(load, tmp_path):
+    text = tiny_grid().replace('dataset = "digits"', 'dataset = "cifar10"')
+    assert load(text, GridOptions(data=tmp_path))[0].spec.dataset == "cifar10"
+    (tmp_path / "cifar10-jpeg").mkdir()
+    assert load(text, GridOptions(data=tmp_path))[0].spec.dataset == "cifar10-jpeg"
+
+
 def test_a_grid_may_have_a_recipe_of_its_own(load):
     text = tiny_grid().replace("[[grid]]", '[[grid]]\nrecipe = "mnist"')
     assert {case.spec.recipe for case in load(text)} == {"mnist"}
@@ -94,7 +135,9 @@ def test_a_grid_may_have_a_recipe_of_its_own(load):
         ("[64]", '["64"]', r"a size = '64'; expected a whole number of at least 1"),
         ("[64]", "64", r"batch_size = 64; expected a list of values"),
         ("[64]", "[]", r"batch_size = \[\]; expected a list of values"),
-        ("[64]", "[64, 64]", r"batch-none-b64 stands in two grids"),
+        ("[[grid]]", '[[grid]]\ntier = "all"', r"tier = 'all'; expected one of 'smoke'"),
+        ("schema = 1", "schema = 1\nseeds = 0", r"seeds = 0; expected a whole number"),
+        ("schema = 1", "schema = 1\ntrain_images = 9999", r"at least 1 and at most 1348"),
         ("test_accuracy = 5.0", "test_accuracy = 101", r"at least 0 and at most 100"),
         ("test_accuracy = 5.0", "accuracy = 5", r"\[\[target\]\] 1: unknown key accuracy"),
         ("test_accuracy = 5.0", "test_accuracy = 5\nnorm = 3", r"norm = 3; expected a name"),

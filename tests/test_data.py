@@ -1,10 +1,14 @@
 """The data sets: what is in them, and what is said when they are not there or not whole."""
 
 import dataclasses
+import hashlib
+import pickle
 import struct
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from normbench import data
 from normbench.data import (
@@ -13,6 +17,7 @@ from normbench.data import (
     DatasetUnavailable,
     ensure_dataset,
     load_dataset,
+    source_on_disk,
 )
 
 CPU = torch.device("cpu")
@@ -142,3 +147,128 @@ def test_the_data_root_comes_from_the_environment(monkeypatch, tmp_path):
 
 def test_every_file_of_mnist_has_its_size():
     assert sum(MNIST_FILES.values()) == 54_950_048
+
+
+def write_cifar10(root, monkeypatch) -> None:
+    """Write files of CIFAR-10's form, two images a file, and have torchvision expect their MD5."""
+    from torchvision.datasets import CIFAR10
+
+    folder = root / CIFAR10.base_folder
+    folder.mkdir()
+
+    def written(name: str, document: dict) -> str:
+        content = pickle.dumps(document)
+        (folder / name).write_bytes(content)
+        return hashlib.md5(content).hexdigest()
+
+    def batch(number: int) -> dict:
+        pixels = np.arange(2 * 3072, dtype=np.uint32).reshape(2, 3072) % 251 + number
+        return {"data": pixels.astype(np.uint8), "labels": [number, number + 1]}
+
+    files = [f"data_batch_{number}" for number in range(1, 6)]
+    train = [[name, written(name, batch(n))] for n, name in enumerate(files, start=1)]
+    meta = written("batches.meta", {"label_names": [f"class {n}" for n in range(10)]})
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", written("test_batch", batch(0))]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta})
+
+
+def write_cifar10_jpeg(root, monkeypatch, train: int = 40, test: int = 20) -> None:
+    """Write a JPEG copy of a few images: those of class c are of one grey, 20 * c."""
+    for part, count in (("train", train), ("test", test)):
+        for n in range(count):
+            folder = root / "cifar10-jpeg" / part / f"class{n % 10}"
+            folder.mkdir(parents=True, exist_ok=True)
+            grey = Image.new("RGB", (32, 32), (20 * (n % 10),) * 3)
+            grey.save(folder / f"{n:04}.jpg")
+    monkeypatch.setattr(data, "CIFAR10_PARTS", {"train": train, "test": test})
+
+
+def test_cifar10_comes_from_torchvisions_files(tmp_path, monkeypatch, offline):
+    write_cifar10(tmp_path, monkeypatch)
+    ensure_dataset("cifar10", tmp_path)
+    cifar10 = data.cifar10(tmp_path)
+    assert cifar10.train_images.shape == (10, 3, 32, 32)
+    assert cifar10.test_images.shape == (2, 3, 32, 32)
+    assert cifar10.train_labels.tolist() == [1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
+    # in the files a row is 1024 reds, 1024 greens, 1024 blues
+    green, row, column = 1, 3, 7
+    assert cifar10.test_images[0, green, row, column] == (1024 + 3 * 32 + 7) % 251
+
+
+def test_a_changed_file_of_cifar10_is_named(tmp_path, monkeypatch, offline):
+    write_cifar10(tmp_path, monkeypatch)
+    file = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DatasetDamaged, match=r"data_batch_3 are missing or not as published"):
+        ensure_dataset("cifar10", tmp_path)
+
+
+def test_cifar10_that_is_nowhere_says_where_it_was_looked_for(tmp_path, offline):
+    with pytest.raises(
+        DatasetUnavailable, match=r"CIFAR-10 is not in .*cifar-10-batches-py, and it could not be"
+    ):
+        ensure_dataset("cifar10", tmp_path)
+
+
+def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(tmp_path, monkeypatch):
+    write_cifar10_jpeg(tmp_path, monkeypatch)
+    ensure_dataset("cifar10-jpeg", tmp_path)
+    copy = data.cifar10_jpeg(tmp_path)
+    assert copy.name == "cifar10-jpeg"
+    assert copy.train_images.shape == (40, 3, 32, 32)
+    assert copy.test_images.shape == (20, 3, 32, 32)
+    assert copy.test_labels.bincount().tolist() == [2] * 10
+    # one grey survives the compression
+    assert torch.equal(copy.train_images.float().mean((1, 2, 3)), copy.train_labels * 20.0)
+
+
+def test_the_copys_held_out_part_is_drawn_from_all_classes(tmp_path, monkeypatch):
+    write_cifar10_jpeg(tmp_path, monkeypatch)
+    monkeypatch.setattr(data, "HELD_OUT", 15)
+    heldout = data.cifar10_jpeg_heldout(tmp_path)
+    assert heldout.name == "cifar10-jpeg-heldout"
+    assert (len(heldout.train_labels), len(heldout.test_labels)) == (25, 15)
+    assert len(heldout.test_labels.unique()) > 5
+    both = torch.cat([heldout.train_labels, heldout.test_labels])
+    assert both.bincount().tolist() == [4] * 10
+
+
+def test_a_truncated_or_a_missing_image_of_the_copy_is_damage(tmp_path, monkeypatch):
+    write_cifar10_jpeg(tmp_path, monkeypatch)
+    image = tmp_path / "cifar10-jpeg" / "test" / "class3" / "0013.jpg"
+    image.write_bytes(image.read_bytes()[:-40])
+    with pytest.raises(DatasetDamaged, match=r"class3/0013.jpg is truncated: expected a JPEG"):
+        ensure_dataset("cifar10-jpeg", tmp_path)
+    image.unlink()
+    with pytest.raises(DatasetDamaged, match=r"test holds 19 images of 10 classes: expected 20"):
+        ensure_dataset("cifar10-jpeg", tmp_path)
+
+
+def test_a_copy_that_is_not_there_says_what_was_expected(tmp_path):
+    with pytest.raises(DatasetUnavailable, match=r"cifar10-jpeg is not there: expected \{train"):
+        ensure_dataset("cifar10-jpeg", tmp_path)
+
+
+def test_the_copy_stands_in_for_cifar10_where_only_the_copy_is_on_disk(tmp_path):
+    assert source_on_disk("cifar10", tmp_path) == "cifar10"
+    (tmp_path / "cifar10-jpeg").mkdir()
+    assert source_on_disk("cifar10", tmp_path) == "cifar10-jpeg"
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert source_on_disk("cifar10", tmp_path) == "cifar10"
+    assert source_on_disk("mnist", tmp_path) == "mnist"
+
+
+def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path):
+    digits = load_dataset("digits", tmp_path, CPU)
+    part = digits.training_part(100, torch.Generator().manual_seed(0))
+    assert part.train_images.shape == (100, 1, 8, 8)
+    assert part.test_images is digits.test_images
+    by_image = {
+        image.numpy().tobytes(): label
+        for image, label in zip(digits.train_images, digits.train_labels.tolist(), strict=True)
+    }
+    drawn = [by_image[image.numpy().tobytes()] for image in part.train_images]
+    assert drawn == part.train_labels.tolist()
+    other = digits.training_part(100, torch.Generator().manual_seed(1))
+    assert not torch.equal(part.train_images, other.train_images)

@@ -6,13 +6,15 @@ from torch import nn
 
 from models.networks import (
     NETWORKS,
+    Block,
     DigitsNet,
     MnistNet,
+    Stage,
     build_network,
     check_network,
     count_parameters,
 )
-from models.norms import NormDoesNotFit, norm_factory
+from models.norms import NormDoesNotFit, NormSite, norm_factory
 
 PER_CHANNEL = ["none", "batch", "layer", "group:2", "group:4", "instance"]
 
@@ -24,18 +26,18 @@ def test_a_network_stays_within_its_parameter_limit(network, norm):
 
 
 def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
-    convolutions = 1 * 16 * 25 + 2 * 16 * 16 * 9 + 16 * 24 * 9 + 24 * 24 * 9
-    channels = 3 * 16 + 2 * 24
-    linear = 24 * 10 + 10
+    convolutions = 1 * 16 * 25 + 3 * 16 * 16 * 9 + 16 * 24 * 9 + 24 * 16 * 9
+    channels = 5 * 16 + 24
+    linear = 16 * 10 + 10
     assert count_parameters(build_network("mnist", "batch")) == convolutions + 2 * channels + linear
     # without a norm, a bias stands for the norm's affine part
     assert count_parameters(build_network("mnist", "none")) == convolutions + channels + linear
 
 
 def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
-    elements = 2 * 16 * 12 * 12 + 16 * 6 * 6 + 24 * 3 * 3 + 24 * 3 * 3
+    elements = 3 * 16 * 12 * 12 + 16 * 6 * 6 + 24 * 3 * 3 + 16 * 3 * 3
     batch = count_parameters(build_network("mnist", "batch"))
-    assert count_parameters(build_network("mnist", "layer_chw")) == batch + 2 * (elements - 96)
+    assert count_parameters(build_network("mnist", "layer_chw")) == batch + 2 * (elements - 104)
 
 
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
@@ -52,7 +54,7 @@ def test_images_become_logits_in_either_memory_format(network, norm):
 def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
     with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
     layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]
-    assert [layer.p for layer in layers] == [0.03] * 5
+    assert [layer.p for layer in layers] == [0.03] * 6
     without = MnistNet(norm_factory("batch"))
     assert not any(isinstance(m, nn.Dropout) for m in without.modules())
 
@@ -60,7 +62,7 @@ def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
 def test_a_group_count_that_does_not_divide_is_refused_naming_the_block():
     with pytest.raises(NormDoesNotFit, match=r"layer 'block1.norm': its 16 channels"):
         check_network("mnist", "group:3")
-    with pytest.raises(NormDoesNotFit, match=r"layer 'block4.norm': its 24 channels"):
+    with pytest.raises(NormDoesNotFit, match=r"layer 'block5.norm': its 24 channels"):
         check_network("mnist", "group:16")
 
 
@@ -86,3 +88,35 @@ def test_checking_leaves_the_global_random_numbers_alone():
 
 def test_the_networks_know_their_names():
     assert NETWORKS == {"digits": DigitsNet, "mnist": MnistNet}
+
+
+def block(stage: Stage, channels: int = 8, norm: str = "batch") -> Block:
+    size = stage.output_size(6)
+    site = NormSite("b", stage.channels, size, size)
+    return Block(stage, channels, site, norm_factory(norm), nn.ReLU, dropout=0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "size"),
+    [
+        (Stage(8), 6),
+        (Stage(8, pool=2), 3),
+        (Stage(8, kernel=5, stride=2), 3),
+        (Stage(8, kernel=4, stride=2), 3),
+        (Stage(8, kernel=4), 5),
+        (Stage(8, kernel=1, stride=4), 2),
+    ],
+)
+def test_a_stage_knows_the_size_of_its_output(stage, size):
+    assert stage.output_size(6) == size
+    assert block(stage)(torch.randn(2, 8, 6, 6)).shape == (2, 8, size, size)
+
+
+def test_a_residual_block_adds_its_input_to_its_output():
+    torch.manual_seed(0)
+    residual = block(Stage(8, residual=True, groups=2))
+    plain = block(Stage(8, groups=2))
+    plain.load_state_dict(residual.state_dict())
+    features = torch.randn(2, 8, 6, 6)
+    torch.testing.assert_close(residual(features), features + plain(features))
+    assert plain.convolution.weight.shape == (8, 4, 3, 3)
