@@ -36,7 +36,9 @@ class Block(nn.Sequential):
     """Convolution, max-pool, norm, activation and dropout, in this order.
 
     The pool stands before the norm because that leaves a quarter of the elements to normalize.
-    A norm's affine part is the block's bias; only a block without a norm has one of its own.
+    A norm's affine part is the block's bias; only a block without a norm has one of its own. Such
+    a block begins with weights that keep the scale of what passes through it, which otherwise the
+    norm sees to (He et al., Delving Deep into Rectifiers, 2015).
     """
 
     def __init__(
@@ -49,8 +51,7 @@ class Block(nn.Sequential):
         dropout: float,
     ) -> None:
         norm_layer = norm(site)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["convolution"] = nn.Conv2d(
+        convolution = nn.Conv2d(
             channels,
             stage.channels,
             stage.kernel,
@@ -59,6 +60,10 @@ class Block(nn.Sequential):
             groups=stage.groups,
             bias=isinstance(norm_layer, nn.Identity),
         )
+        if convolution.bias is not None:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(convolution=convolution)
         if stage.pool > 1:
             layers["pool"] = nn.MaxPool2d(stage.pool)
         layers |= {"norm": norm_layer, "activation": activation()}
@@ -134,7 +139,28 @@ class MnistNet(ConvolutionalNetwork):
     activation = nn.SiLU
 
 
-NETWORKS: dict[str, type[ConvolutionalNetwork]] = {"digits": DigitsNet, "mnist": MnistNet}
+class CifarNet(ConvolutionalNetwork):
+    """For the 32 x 32 pixels of CIFAR-10 in three colours, with two residual connections."""
+
+    image_size = 32
+    image_channels = 3
+    parameter_limit = 49_999
+    stages = (
+        Stage(24, pool=2),
+        Stage(24, residual=True),
+        Stage(32, pool=2),
+        Stage(32, residual=True),
+        Stage(48, pool=2),
+        Stage(56, groups=2),
+    )
+    activation = nn.SiLU
+
+
+NETWORKS: dict[str, type[ConvolutionalNetwork]] = {
+    "digits": DigitsNet,
+    "mnist": MnistNet,
+    "cifar10": CifarNet,
+}
 
 
 def build_network(network: str, norm: str, dropout: float = 0.0) -> ConvolutionalNetwork:

@@ -7,6 +7,7 @@ from torch import nn
 from models.networks import (
     NETWORKS,
     Block,
+    CifarNet,
     DigitsNet,
     MnistNet,
     Stage,
@@ -19,10 +20,12 @@ from models.norms import NormDoesNotFit, NormSite, norm_factory
 PER_CHANNEL = ["none", "batch", "layer", "group:2", "group:4", "instance"]
 
 
-@pytest.mark.parametrize("norm", PER_CHANNEL)
-@pytest.mark.parametrize("network", NETWORKS.values())
+@pytest.mark.parametrize("norm", [*PER_CHANNEL, "group:8"])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_a_network_stays_within_its_parameter_limit(network, norm):
-    assert count_parameters(network(norm_factory(norm))) <= network.parameter_limit == 15_000
+    limit = {"digits": 15_000, "mnist": 15_000, "cifar10": 49_999}
+    assert NETWORKS[network].parameter_limit == limit[network]
+    assert count_parameters(build_network(network, norm)) <= limit[network]
 
 
 def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
@@ -32,6 +35,14 @@ def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
     assert count_parameters(build_network("mnist", "batch")) == convolutions + 2 * channels + linear
     # without a norm, a bias stands for the norm's affine part
     assert count_parameters(build_network("mnist", "none")) == convolutions + channels + linear
+
+
+def test_cifar_net_has_two_residual_connections_and_the_parameters_of_its_stages():
+    network = build_network("cifar10", "group:4")
+    assert sum(block.residual for block in network.blocks) == 2
+    convolutions = 9 * (3 * 24 + 24 * 24 + 24 * 32 + 32 * 32 + 32 * 48 + 48 * 56 // 2)
+    channels = 2 * 24 + 2 * 32 + 48 + 56
+    assert count_parameters(network) == convolutions + 2 * channels + 56 * 10 + 10
 
 
 def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
@@ -44,7 +55,7 @@ def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
 @pytest.mark.parametrize("network", NETWORKS.values())
 def test_images_become_logits_in_either_memory_format(network, norm):
     model = network(norm_factory(norm)).eval()
-    images = torch.randn(3, 1, model.image_size, model.image_size)
+    images = torch.randn(3, model.image_channels, model.image_size, model.image_size)
     logits = model(images)
     assert logits.shape == (3, 10)
     again = model.to(memory_format=torch.channels_last)(images)
@@ -73,7 +84,7 @@ def test_a_norm_that_cannot_take_the_features_is_refused():
 
 def test_an_unknown_network_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"unknown network 'resnet': expected one of digits, mnist"
+        ValueError, match=r"unknown network 'resnet': expected one of digits, mnist, cifar10"
     ):
         build_network("resnet", "batch")
 
@@ -87,7 +98,7 @@ def test_checking_leaves_the_global_random_numbers_alone():
 
 
 def test_the_networks_know_their_names():
-    assert NETWORKS == {"digits": DigitsNet, "mnist": MnistNet}
+    assert NETWORKS == {"digits": DigitsNet, "mnist": MnistNet, "cifar10": CifarNet}
 
 
 def block(stage: Stage, channels: int = 8, norm: str = "batch") -> Block:

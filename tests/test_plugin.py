@@ -210,3 +210,43 @@ def test_a_truncated_data_file_ends_the_session(project):
     result = project.run("--bench-data", "data")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *raw lacks train-labels-idx1-ubyte*"])
+
+
+WHOLE_GRID = """
+import pytest
+
+@pytest.mark.cases("tiny")
+def test_a_whole_grid(cases, run):
+    assert [case.spec.norm for case in cases] == ["batch", "batch", "layer", "layer"]
+    assert {run(case.spec).status for case in cases} == {"ok"}
+"""
+
+
+def test_a_test_of_a_whole_grid_comes_last_and_trains_nothing_again(project):
+    project.write("bench/test_a_whole.py", WHOLE_GRID)
+    result = project.run("-v")
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["*test_tiny*PASSED*", "*test_a_whole_grid?tiny?*PASSED*"])
+    assert len(rows(project)) == 4
+
+
+@pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "2"]])
+def test_a_test_of_a_whole_grid_may_run_alone(project, workers):
+    project.write("bench/test_a_whole.py", WHOLE_GRID)
+    result = project.pytester.runpytest_inprocess("bench", "-k", "whole", *workers)
+    result.assert_outcomes(passed=1)
+    assert len(rows(project)) == 4
+    # the session was prepared before the first run
+    assert json.loads((project.session / "session.json").read_text())["environment"]["torch"]
+
+
+def test_a_test_of_a_whole_grid_is_left_out_where_the_tier_has_no_case(project):
+    project.write("bench/test_a_whole.py", WHOLE_GRID)
+    grid = project.path / "bench" / "cases" / "tiny.toml"
+    grid.write_text(grid.read_text().replace('"smoke"', '"full"'))
+    project.run().assert_outcomes(deselected=2)
+
+
+def test_cases_are_selected_by_their_data_set(project):
+    project.run("-m", "digits").assert_outcomes(passed=4)
+    project.run("-m", "not digits").assert_outcomes(deselected=4)

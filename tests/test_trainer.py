@@ -209,3 +209,14 @@ def test_evaluation_uses_running_statistics_and_counts_every_image(digits):
     assert not network.training
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(norm.num_batches_tracked == 0 for norm in norms)
+
+
+def test_a_part_of_the_training_images_is_trained_on(digits):
+    spec = dataclasses.replace(SPEC, train_images=100, batch_size=50)
+    first, again = train(spec, digits, CPU), train(spec, digits, CPU)
+    assert without_times(first) == without_times(again)
+    # accuracies are hundredths, of two batches of 50 an epoch
+    hundredths = [100 * epoch.train_accuracy for epoch in first.epochs]
+    assert hundredths == pytest.approx([round(value) for value in hundredths])
+    whole = train(dataclasses.replace(spec, train_images=None), digits, CPU)
+    assert whole.test_accuracy > first.test_accuracy
