@@ -66,9 +66,10 @@ def _case(item: pytest.Item) -> Case | None:
 
 def _cases(item: pytest.Item) -> list[Case]:
     """Return the cases that the test may ask runs of."""
-    grid = _parameters(item).get("cases")
+    if isinstance(cases := _parameters(item).get("cases"), list):
+        return cases
     case = _case(item)
-    return grid if isinstance(grid, list) else [case] if case else []
+    return [case] if case else []
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:

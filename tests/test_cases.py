@@ -183,3 +183,17 @@ def test_the_smoke_tier_is_every_norm_by_every_regularizer_at_two_batch_sizes():
     assert len({case.spec.regularizer for case in cases}) == 5
     assert {case.spec.batch_size for case in cases} == {32, 64}
     assert len(cases) == 70
+
+
+def test_the_readmes_example_is_a_cases_file(load):
+    readme = (BENCH_CASES.parent.parent / "README.md").read_text()
+    example = readme.partition("```toml\n")[2].partition("```")[0]
+    cases = load(example.replace("mypkg.norms:RMSNorm2d", "torch.nn:BatchNorm2d"))
+    assert len(cases) == 3 * 3 * 2
+    assert {case.seeds for case in cases} == {3}
+    assert {case.spec.train_images for case in cases} == {6000}
+    assert {(c.spec.norm, c.target) for c in cases if not c.spec.l1} == {
+        ("batch", 0.98),
+        ("group:2", 0.95),
+        ("torch.nn:BatchNorm2d", 0.95),
+    }
