@@ -131,3 +131,13 @@ def test_a_residual_block_adds_its_input_to_its_output():
     features = torch.randn(2, 8, 6, 6)
     torch.testing.assert_close(residual(features), features + plain(features))
     assert plain.convolution.weight.shape == (8, 4, 3, 3)
+
+
+def test_a_block_without_a_norm_begins_at_hes_scale():
+    torch.manual_seed(0)
+    convolution = block(Stage(256), channels=64, norm="none").convolution
+    assert convolution.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.01)
+    assert not convolution.bias.any()
+    # torch's own begin, uniform up to 1 / sqrt(fan_in), is left to the others
+    bound = block(Stage(256), channels=64).convolution.weight.abs().max().item()
+    assert bound == pytest.approx((1 / (64 * 9)) ** 0.5, rel=0.01)
