@@ -47,11 +47,12 @@ AFFINE = Augmentation(rotation=10, shift=2, scale=0.1, shear=0.1)
 
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(learning_rate=0.05, augmentation=Augmentation(shift=0.5)),
-    "mnist": Recipe(learning_rate=0.15, label_smoothing=0.1, augmentation=AFFINE),
+    # At a peak of 0.15 group:2 with L2 lost its way at batch size 128 in 2 of 2 held-out runs.
+    "mnist": Recipe(learning_rate=0.1, label_smoothing=0.1, augmentation=AFFINE),
     # L1 pulls each weight by learning_rate * l1 a step however small it is, so that a fast recipe
     # shakes the small weights to death: with l1 = 0.01, held-out accuracy fell from 98.4 % at a
     # learning rate of 0.001 to 96.9 % at 0.01 and to chance at 0.1 (group:2, one seed each).
-    "mnist-l1": Recipe(learning_rate=0.005, warmup=0.1, augmentation=AFFINE),
+    "mnist-l1": Recipe(learning_rate=0.003, warmup=0.1, augmentation=AFFINE),
     "cifar10": Recipe(
         learning_rate=0.1,
         warmup=0.2,
