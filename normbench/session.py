@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ class SessionError(Exception):
 
 
 def new_session_name() -> str:
-    """Return a name that sorts by time and differs between processes that start in one second."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    """Return a name that sorts by time, and differs between sessions that start in one second.
+
+    Several may start in one process, one after the other, and in several processes at once.
+    """
+    return f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"
 
 
 def processor_name() -> str:

@@ -1,11 +1,18 @@
 """The session's folder: found again by its link, whole at any time, and signed by its machine."""
 
 import json
+import time
 
 import pytest
 import torch
 
-from normbench.session import Session, SessionError, environment, write_whole
+from normbench.session import (
+    Session,
+    SessionError,
+    environment,
+    new_session_name,
+    write_whole,
+)
 
 
 def test_latest_leads_to_the_newest_session(tmp_path):
@@ -57,3 +64,12 @@ def test_a_file_is_replaced_whole(tmp_path):
         write_whole(file, text)
         assert file.read_text() == text
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_sessions_of_one_process_and_one_second_have_names_of_their_own_in_order():
+    names = []
+    for _ in range(3):
+        names.append(new_session_name())
+        time.sleep(0.001)
+    assert len(set(names)) == 3
+    assert names == sorted(names)
