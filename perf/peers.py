@@ -236,7 +236,7 @@ def keras(workload: Workload, workers: int) -> Measurement:
     torch.set_num_threads(available_cores())
     network = build_network("mnist", workload.norm)
 
-    class OneCycle(keras.callbacks.Callback):  # type: ignore[misc]
+    class OneCycle(keras.callbacks.Callback):
         """Sets each step's learning rate, as torch's schedule has it."""
 
         def __init__(self) -> None:
@@ -253,7 +253,7 @@ def keras(workload: Workload, workers: int) -> Measurement:
             self.model.optimizer.learning_rate = self.rates[self.step]
             self.step += 1
 
-    class Model(keras.Model):  # type: ignore[misc]
+    class Model(keras.Model):
         def __init__(self) -> None:
             super().__init__()
             self.network = keras.layers.TorchModuleWrapper(network)
@@ -311,7 +311,7 @@ def contenders(workload: Workload) -> Iterator[tuple[str, Callable[[], Measureme
     yield "normbench -n 2", Engine(workload, 2).round
     yield "normbench -n 1", Engine(workload, 1).round
     for workers in (0, 2):
-        yield f"textbook loop, {workers} loader workers", lambda w=workers: textbook(workload, w)  # type: ignore[misc]
+        yield f"textbook loop, {workers} loader workers", lambda w=workers: textbook(workload, w)
     yield "Lightning, 2 loader workers", lambda: lightning(workload, 2)
     yield "Keras 3 on torch, 2 loader workers", lambda: keras(workload, 2)
 
@@ -367,7 +367,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
 def accuracy(network: nn.Module, loader: DataLoader[tuple[Tensor, Tensor]]) -> float:
     network.eval()
     right = sum((network(x).argmax(1) == y).sum().item() for x, y in loader)
-    return right / len(loader.dataset)  # type: ignore[arg-type]
+    return right / len(loader.dataset)
 
 
 def textbook_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int, float, float]]:
