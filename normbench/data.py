@@ -93,7 +93,6 @@ MNIST_FILES = {
 
 def mnist(root: Path) -> ImageData:
     """Return MNIST from torchvision's files under ``root/MNIST/raw``."""
-    check_mnist(root)
     train, test = (_torchvision_mnist(root, train=train) for train in (True, False))
     return ImageData("mnist", *train, *test, mean=0.1307, std=0.3081)
 
@@ -162,7 +161,6 @@ CIFAR10_CLASSES = 10
 
 def cifar10(root: Path) -> ImageData:
     """Return CIFAR-10 from torchvision's files under ``root/cifar-10-batches-py``."""
-    check_cifar10(root)
 
     def part(train: bool) -> tuple[Tensor, Tensor]:
         dataset = _torchvision().datasets.CIFAR10(root, train=train)
@@ -339,4 +337,6 @@ def load_dataset(name: str, root: Path, device: torch.device) -> ImageData:
 
     Raises DatasetUnavailable and DatasetDamaged.
     """
-    return SOURCES[name].load(root).to(device)
+    source = SOURCES[name]
+    source.check(root)
+    return source.load(root).to(device)

@@ -272,3 +272,9 @@ def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path):
     assert drawn == part.train_labels.tolist()
     other = digits.training_part(100, torch.Generator().manual_seed(1))
     assert not torch.equal(part.train_images, other.train_images)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-heldout", "cifar10", "cifar10-jpeg"])
+def test_loading_what_is_not_there_says_so_for_every_data_set(tmp_path, name):
+    with pytest.raises(DatasetUnavailable, match=r"name (its folder|the folder that it lies in)"):
+        load_dataset(name, tmp_path, CPU)
