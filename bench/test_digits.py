@@ -2,10 +2,8 @@
 
 import pytest
 
-from normbench import Runs
-
 
 @pytest.mark.cases("digits")
-def test_digits(case, run):
-    runs = Runs.of(run(spec) for spec in case.specs)
+def test_digits(case, run_case):
+    runs = run_case(case)
     assert runs.test_accuracy > case.target

@@ -2,12 +2,10 @@
 
 import pytest
 
-from normbench import Runs
-
 
 @pytest.mark.cases("mnist")
-def test_mnist(case, run):
-    runs = Runs.of(run(spec) for spec in case.specs)
+def test_mnist(case, run_case):
+    runs = run_case(case)
     assert runs.test_accuracy > case.target
     if case.published:
         assert runs.best_test_accuracy >= case.published.floor

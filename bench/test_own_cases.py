@@ -2,12 +2,10 @@
 
 import pytest
 
-from normbench import Runs
-
 
 @pytest.mark.cases()
-def test_own_cases(case, run):
-    runs = Runs.of(run(spec) for spec in case.specs)
+def test_own_cases(case, run_case):
+    runs = run_case(case)
     assert runs.test_accuracy > case.target
     if case.published:
         assert runs.best_test_accuracy >= case.published.floor

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,17 @@ class ConvolutionalNetwork(nn.Module):
             channels = stage.channels
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.classifier = nn.Linear(channels, self.classes)
+
+    @classmethod
+    def definition(cls) -> dict[str, Any]:
+        """Describe the architecture in builtin types."""
+        return {
+            "image_size": cls.image_size,
+            "image_channels": cls.image_channels,
+            "classes": cls.classes,
+            "stages": [stage._asdict() for stage in cls.stages],
+            "activation": cls.activation.__name__,
+        }
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.pool(self.blocks(images)).flatten(1)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,33 @@ import pandas as pd
 import pytest
 import torch
 
+from normbench.baseline import Baseline, BaselineError, find_baseline
 from normbench.cases import Case, load_cases
+from normbench.comparison import Comparison, compare, undecided
 from normbench.data import DatasetDamaged, DatasetUnavailable, ensure_dataset, load_dataset
 from normbench.options import Options
-from normbench.results import RunResult
+from normbench.results import RunResult, Runs
 from normbench.scheduling import DeviceSlots, available_cores, parse_device, threads_for_each
 from normbench.session import Session, SessionError, environment, new_session_name
 from normbench.spec import RunSpec
+from normbench.stats import LOOKS, Variance
 from normbench.store import RunStore
-from normbench.tables import case_tables, write_tables
+from normbench.summary import session_summary, write_summary
+from normbench.tables import case_tables, write_comparison, write_tables
 from normbench.trainer import train
 
 
 class UnusableInput(ValueError):
     """Something that the user gave and that nothing can be trained with."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a session comes to: a table a grid, the comparison if one was asked for, and a note."""
+
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    note: str = ""
 
 
 class Benchmark:
@@ -45,15 +60,16 @@ class Benchmark:
             worker_input["session"] if worker_input else new_session_name(),
             options=options.to_dict(),
         )
-        self.store = RunStore(self.session.folder, self.worker)
         self.slots = DeviceSlots(parse_device(options.device, torch.cuda.device_count()))
         self.device = torch.device(
             worker_input["device"] if worker_input else self.slots.devices[0]
         )
+        self.store = RunStore(self.session.folder, self.worker, str(self.device))
         self.cases = [case for file in self._files() for case in load_cases(file, options.grid)]
         if worker_input and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(worker_input["threads"])
-        self._outcomes: dict[str, str] = {}
+        self.baseline = self._find_baseline()
+        self.outcomes: dict[str, str] = {}
         self._prepared = False
 
     @classmethod
@@ -75,6 +91,11 @@ class Benchmark:
                     "rename the file"
                 )
         return files
+
+    def _find_baseline(self) -> Baseline | None:
+        if self.options.baseline is None:
+            return None
+        return find_baseline(self.options.baseline, self.options.reference)
 
     def grids(self, *names: str) -> list[Case]:
         """Return the cases of the named grids; without a name, those of --bench-cases."""
@@ -99,10 +120,15 @@ class Benchmark:
         Returns what the user should know. Raises UnusableInput for a folder that cannot be
         written to and for damaged data.
         """
+        cases = list(cases)
         datasets = sorted({case.spec.dataset for case in cases})
         if self._prepared or not datasets:
             return []
         self._prepared = True
+        if self.options.grid.sequential:
+            self._require_known_spread(cases)
+        if self.options.save_baseline is not None:
+            self._require_writable(self.options.reference)
         notes: list[str] = []
         self.session.environment = environment(self.root)
         try:
@@ -115,6 +141,29 @@ class Benchmark:
         except (SessionError, DatasetDamaged) as error:
             raise UnusableInput(str(error)) from error
         return notes
+
+    def _require_known_spread(self, cases: Iterable[Case]) -> None:
+        unknown = next(
+            (c for c in cases if self.baseline and not self.baseline.variance(c.spec).known), None
+        )
+        if unknown is not None:
+            raise UnusableInput(
+                f"--bench-seeds auto: the baseline {self.options.baseline} has no two runs of one "
+                f"case on {unknown.spec.dataset} with the recipe {unknown.spec.recipe}, which "
+                f"{unknown.id} needs; give --bench-seeds a number, or select fewer cases"
+            )
+
+    @staticmethod
+    def _require_writable(folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UnusableInput(
+                f"--bench-save-baseline: cannot write to {folder}: {error}; expected a folder to "
+                "write to"
+            ) from error
 
     def worker_input(self, worker: str, workers: int) -> dict[str, Any]:
         """Return what a new worker is told: builtin types only, as xdist sends them."""
@@ -134,14 +183,40 @@ class Benchmark:
         data = load_dataset(spec.dataset, self.options.data, self.device)
 
         def train_here(spec: RunSpec) -> RunResult:
-            return dataclasses.replace(train(spec, data, self.device), worker=self.worker)
+            result = train(spec, data, self.device, self.store.note_epoch)
+            return dataclasses.replace(result, worker=self.worker)
 
         return self.store.get_or_train(spec, train_here, case)
 
+    def run_case(self, case: Case) -> Runs:
+        """Return the case's runs: those of all its seeds, or as many as decide it.
+
+        Raises what run raises.
+        """
+        if not self.options.grid.sequential or self.baseline is None:
+            return Runs.of(self.run(spec, case.id) for spec in case.specs)
+        runs: list[RunResult] = []
+        for look in LOOKS:
+            runs += [self.run(spec, case.id) for spec in case.specs[len(runs) : look]]
+            ended_well = all(run.status == "ok" for run in runs)
+            if not (ended_well and self._undecided(case, runs, self.baseline)):
+                break
+        return Runs.of(runs)
+
+    def _undecided(self, case: Case, runs: list[RunResult], baseline: Baseline) -> bool:
+        return undecided(
+            case.spec,
+            [run.test_accuracy for run in runs],
+            case.target,
+            baseline,
+            cases=len(self.cases),
+            minimum_effect=self.options.minimum_effect,
+        )
+
     def record_outcome(self, case: str, outcome: str) -> None:
         """Note a test's outcome for its case; of several tests of one case, a failed one counts."""
-        if self._outcomes.get(case) != "failed":
-            self._outcomes[case] = outcome
+        if self.outcomes.get(case) != "failed":
+            self.outcomes[case] = outcome
 
     def verdicts(self) -> dict[str, str]:
         """Return each case's verdict: passed, failed, skipped, or how its run came to a bad end."""
@@ -152,15 +227,60 @@ class Benchmark:
             ends = [run.status for run in runs if run.status != "ok"]
             return ends[0] if outcome == "failed" and ends else outcome
 
-        return {case: verdict(case, outcome) for case, outcome in self._outcomes.items()}
+        return {case: verdict(case, outcome) for case, outcome in self.outcomes.items()}
 
-    def finish(self, status: str) -> dict[str, pd.DataFrame]:
-        """Write the session's verdicts and tables, if anything was run; return the tables."""
-        if not self._outcomes:
-            return {}
+    def finish(self, status: str) -> Findings:
+        """Write what the session has found, if anything was run, and return it."""
+        if not self.outcomes:
+            return Findings()
+        results = self.store.results()
         self.session.verdicts = self.verdicts()
+        now = self._as_baseline(results.values())
+        comparison = None
+        if self.baseline is not None:
+            comparison = compare(self.baseline, now, self.options.minimum_effect)
+            self.session.comparison = comparison.to_dict()
         self.session.write(status)
-        tables = case_tables(self.cases, self.store.results(), self.session.verdicts)
-        write_tables(self.session.folder / "tables", tables, self.session)
+        tables = case_tables(self.cases, results, self.session.verdicts, self._variances(now))
+        folder = self.session.folder / "tables"
+        write_tables(folder, tables, self.session)
+        if comparison is not None:
+            write_comparison(folder, comparison, self.session)
+        write_summary(self.session.folder, session_summary(tables, comparison, self.session))
         self.store.close()
-        return tables
+        return Findings(tables, comparison, self._save_baseline(now, status))
+
+    def _as_baseline(self, runs: Iterable[RunResult]) -> Baseline:
+        return Baseline.of_runs(
+            self.session.name,
+            created=self.session.started_at,
+            workers=self.session.workers,
+            sequential=self.options.grid.sequential,
+            environment=self.session.environment,
+            runs=runs,
+        )
+
+    def _variances(self, now: Baseline) -> Mapping[RunSpec, Variance]:
+        """Return each configuration's variance: the session's own, else the baseline's."""
+
+        def variance(spec: RunSpec) -> Variance:
+            own = now.variance(spec)
+            return self.baseline.variance(spec) if self.baseline and not own.known else own
+
+        return {spec: variance(spec) for spec in now.cases}
+
+    def _save_baseline(self, now: Baseline, status: str) -> str:
+        """Write the baseline that was asked for; return what became of it."""
+        name = self.options.save_baseline
+        if name is None:
+            return ""
+        bad = [case for case in now.cases.values() if not case.complete]
+        if status != "finished" or bad:
+            why = f"a run of {len(bad)} of its cases ended badly" if bad else "it was interrupted"
+            return f"the session is no baseline, as {why}: {name} was not written"
+        file = self.options.reference / f"{name}.json"
+        try:
+            dataclasses.replace(now, name=name).write(file)
+        except BaselineError as error:
+            return f"{error}; the runs are in {self.session.folder}"
+        return f"baseline {name} written to {file}"

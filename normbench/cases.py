@@ -64,10 +64,15 @@ class Case:
 
 @dataclass(frozen=True)
 class GridOptions:
-    """What the command line says of every grid."""
+    """What the command line says of every grid.
+
+    ``seeds`` is the least number of runs a case, or, where they are added while a case is
+    undecided (``sequential``), the largest.
+    """
 
     tier: str = "full"
     seeds: int = 1
+    sequential: bool = False
     norms: tuple[str, ...] = ()
     norms_only: bool = False
     data: Path = field(default_factory=default_root)
@@ -104,7 +109,8 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
     if "train_images" in top.values:
         most = SOURCES[dataset].training_images
         common["train_images"] = top.number("train_images", int, low=1, high=most)
-    seeds = max(options.seeds, top.number("seeds", int, low=1, default=1))
+    seeds = top.number("seeds", int, low=1, default=1)
+    seeds = options.seeds if options.sequential else max(options.seeds, seeds)
     targets = [_Target.read(table) for table in top.tables("target")]
     published = _published(file, top)
     cases: dict[str, Case] = {}

@@ -269,17 +269,25 @@ class Source:
     family: str
     load: Callable[[Path], ImageData]
     training_images: int
+    test_images: int = 10_000
     folder: str = ""
     check: Callable[[Path], None] = lambda _: None
     download: Callable[[Path], None] | None = None
     stand_in: str | None = None
 
 
-_MNIST = Source("mnist", mnist, 60_000, "MNIST/raw", check_mnist, _download_mnist)
-_JPEG = Source("cifar10", cifar10_jpeg, 50_000, "cifar10-jpeg", check_cifar10_jpeg)
+_MNIST = Source(
+    "mnist",
+    mnist,
+    60_000,
+    folder="MNIST/raw",
+    check=check_mnist,
+    download=_download_mnist,
+)
+_JPEG = Source("cifar10", cifar10_jpeg, 50_000, folder="cifar10-jpeg", check=check_cifar10_jpeg)
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("digits", digits, 1_348),
+    "digits": Source("digits", digits, 1_348, test_images=449),
     "mnist": _MNIST,
     "mnist-heldout": dataclasses.replace(
         _MNIST, load=mnist_heldout, training_images=60_000 - HELD_OUT
@@ -288,9 +296,9 @@ SOURCES: dict[str, Source] = {
         "cifar10",
         cifar10,
         50_000,
-        "cifar-10-batches-py",
-        check_cifar10,
-        _download_cifar10,
+        folder="cifar-10-batches-py",
+        check=check_cifar10,
+        download=_download_cifar10,
         stand_in="cifar10-jpeg",
     ),
     "cifar10-jpeg": _JPEG,

@@ -1,6 +1,7 @@
 """The plugin's options: one parser each, and what they come to."""
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 
 from models.norms import norm_factory
 from normbench.cases import TIERS, GridOptions
+from normbench.comparison import MINIMUM_EFFECT
 from normbench.data import ENVIRONMENT_VARIABLE, default_root
 from normbench.scheduling import parse_device
+from normbench.stats import LOOKS
 
 
 def parse_tier(text: str) -> str:
@@ -19,10 +22,36 @@ def parse_tier(text: str) -> str:
     return text
 
 
-def parse_seeds(text: str) -> int:
+def parse_seeds(text: str) -> int | None:
+    """Return the number of runs a case; None for ``auto``."""
+    if text == "auto":
+        return None
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of runs, at least 1")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a whole number of runs, at least 1, or auto"
+        )
     return int(text)
+
+
+def parse_points(text: str) -> float:
+    """Return a difference of accuracies as a fraction, of percentage points."""
+    try:
+        points = float(text)
+    except ValueError:
+        points = -1.0
+    if not 0 <= points <= 100:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected percentage points between 0 and 100, such as 0.1"
+        )
+    return points / 100
+
+
+def parse_baseline_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a name of letters, digits, dots, dashes and underscores"
+        )
+    return text
 
 
 def parse_norm(text: str) -> str:
@@ -88,8 +117,30 @@ def add_options(parser: pytest.Parser) -> None:
         "seeds",
         type=parse_seeds,
         default=1,
-        metavar="N",
-        help="independent runs of each case; the target is held against their mean (default 1)",
+        metavar="N|auto",
+        help="independent runs of each case; the target is held against their mean (default 1); "
+        f"auto: up to {LOOKS[-1]}, while a case is undecided beside its target and the baseline",
+    )
+    add(
+        "baseline",
+        metavar="NAME|FILE",
+        help="fail where a case is worse than in this baseline: a name in results/reference, a "
+        "file, or a session's folder",
+    )
+    add(
+        "save-baseline",
+        type=parse_baseline_name,
+        metavar="NAME",
+        help="store this session's runs as results/reference/NAME.json",
+    )
+    add(
+        "minimum-effect",
+        type=parse_points,
+        metavar="POINTS",
+        help="how many percentage points a mean must differ from the baseline's to matter "
+        "(default: "
+        + ", ".join(f"{100 * effect:g} on {name}" for name, effect in MINIMUM_EFFECT.items())
+        + ")",
     )
     add(
         "norm",
@@ -129,6 +180,10 @@ class Options:
     device: str
     cases: tuple[Path, ...]
     results: Path
+    reference: Path
+    baseline: str | None = None
+    save_baseline: str | None = None
+    minimum_effect: float | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Options":
@@ -137,12 +192,25 @@ class Options:
         norms_only = bool(config.getoption("--bench-norm-only"))
         if norms_only and not norms:
             raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
+        seeds: int | None = config.getoption("--bench-seeds")
+        baseline: str | None = config.getoption("--bench-baseline")
+        minimum_effect: float | None = config.getoption("--bench-minimum-effect")
+        if baseline is None and seeds is None:
+            raise pytest.UsageError(
+                "--bench-seeds auto needs --bench-baseline: the spread of its seeds tells how many "
+                "runs decide a case"
+            )
+        if baseline is None and minimum_effect is not None:
+            raise pytest.UsageError("--bench-minimum-effect needs --bench-baseline to differ from")
         here = config.invocation_params.dir
+        if baseline is not None and (here / baseline).expanduser().exists():
+            baseline = str((here / baseline).expanduser())
         data = config.getoption("--bench-data")
         return cls(
             grid=GridOptions(
                 tier=config.getoption("--bench-tier"),
-                seeds=config.getoption("--bench-seeds"),
+                seeds=LOOKS[-1] if seeds is None else seeds,
+                sequential=seeds is None,
                 norms=norms,
                 norms_only=norms_only,
                 data=here / data if data else default_root().absolute(),
@@ -150,6 +218,10 @@ class Options:
             device=config.getoption("--bench-device"),
             cases=tuple(here / file for file in config.getoption("--bench-cases")),
             results=here / config.getoption("--bench-results"),
+            reference=config.rootpath / "results" / "reference",
+            baseline=baseline,
+            save_baseline=config.getoption("--bench-save-baseline"),
+            minimum_effect=minimum_effect,
         )
 
     @property
@@ -160,10 +232,12 @@ class Options:
         """Return the options as session.json stores them."""
         return {
             "tier": self.grid.tier,
-            "seeds": self.grid.seeds,
+            "seeds": "auto" if self.grid.sequential else self.grid.seeds,
             "norm": list(self.grid.norms),
             "norm_only": self.grid.norms_only,
             "device": self.device,
             "data": str(self.data),
             "cases": [str(file) for file in self.cases],
+            "baseline": self.baseline,
+            "minimum_effect": self.minimum_effect,
         }

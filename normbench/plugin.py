@@ -1,20 +1,23 @@
 """The pytest plugin: parses, wires, delegates."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from normbench.benchmark import Benchmark
+from normbench.benchmark import Benchmark, Findings
 from normbench.cases import Case
 from normbench.data import SOURCES, DatasetUnavailable
 from normbench.options import add_options
-from normbench.results import RunResult
+from normbench.progress import LiveProgress, SessionProgress
+from normbench.results import RunResult, Runs
 from normbench.scheduling import LongestFirstScheduling, estimated_seconds
 from normbench.spec import RunSpec
-from normbench.tables import terminal_table
+from normbench.store import RunStore
+from normbench.tables import terminal_comparison, terminal_table
 
 BENCHMARK = pytest.StashKey[Benchmark]()
 CASE_PROPERTY = "normbench_case"
@@ -117,6 +120,9 @@ def _prepare(config: pytest.Config, cases: list[Case]) -> None:
     for note in notes if reporter else ():
         reporter.ensure_newline()
         reporter.write_line(f"normbench: {note}", yellow=True)
+    verdicts: Any = config.pluginmanager.get_plugin("normbench-verdicts")
+    if reporter and cases and reporter.verbosity >= 0:
+        verdicts.show_progress(cases, reporter)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -158,12 +164,36 @@ def run(request: pytest.FixtureRequest) -> Callable[[RunSpec], RunResult]:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
 
     def run_spec(spec: RunSpec) -> RunResult:
-        try:
+        with _skipping_without_data():
             return benchmark.run(spec, case.id if case else "")
-        except DatasetUnavailable as unavailable:
-            pytest.skip(str(unavailable))
 
     return run_spec
+
+
+@pytest.fixture
+def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
+    """Train a case's runs, one a seed or as many as decide it, and return them as Runs.
+
+    Skips the test as ``run`` does.
+    """
+    benchmark = request.config.stash[BENCHMARK]
+
+    def run_all(case: Case) -> Runs:
+        request.node.user_properties.append((CASE_PROPERTY, case.id))
+        with _skipping_without_data():
+            runs = benchmark.run_case(case)
+        request.node.user_properties.extend(runs.figures().items())
+        return runs
+
+    return run_all
+
+
+@contextmanager
+def _skipping_without_data() -> Iterator[None]:
+    try:
+        yield
+    except DatasetUnavailable as unavailable:
+        pytest.skip(str(unavailable))
 
 
 class Verdicts:
@@ -171,7 +201,27 @@ class Verdicts:
 
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
-        self.tables: dict[str, pd.DataFrame] = {}
+        self.findings = Findings()
+        self.progress: LiveProgress | None = None
+
+    def show_progress(self, cases: list[Case], reporter: Any) -> None:
+        """Tell of the session from now on: on a board, where nobody else writes to the terminal."""
+        if self.progress is not None:
+            return
+        config = reporter.config
+        # with -s, and without workers, tests write to the same terminal
+        prints_through = (
+            config.getoption("capture") == "no" and config.getoption("dist", "no") == "no"
+        )
+        self.progress = LiveProgress(
+            # a store of its own: this one is read from another thread
+            SessionProgress(RunStore(self.benchmark.session.folder), cases),
+            self.benchmark.outcomes,
+            config.get_terminal_writer(),
+            on_terminal=reporter.isatty and os.environ.get("TERM") != "dumb" and not prints_through,
+            verbose=reporter.verbosity > 0,
+        )
+        self.progress.start()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         case = dict(report.user_properties).get(CASE_PROPERTY)
@@ -179,13 +229,25 @@ class Verdicts:
             self.benchmark.record_outcome(str(case), report.outcome)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.progress is not None:
+            self.progress.stop()
         interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
-        self.tables = self.benchmark.finish("interrupted" if interrupted else "finished")
+        self.findings = self.benchmark.finish("interrupted" if interrupted else "finished")
+        comparison = self.findings.comparison
+        if exitstatus == pytest.ExitCode.OK and comparison and comparison.regressions:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for grid, table in self.tables.items() if terminalreporter.verbosity >= 0 else ():
+        findings = self.findings
+        for grid, table in findings.tables.items() if terminalreporter.verbosity >= 0 else ():
             terminalreporter.section(f"normbench: {grid}")
             terminalreporter.write_line(terminal_table(table))
-        if self.tables:
+        if (comparison := findings.comparison) is not None:
+            terminalreporter.section(f"normbench: beside the baseline {comparison.baseline}")
+            worse = bool(comparison.regressions)
+            terminalreporter.write_line(terminal_comparison(comparison), red=worse)
+        if findings.tables:
             terminalreporter.write_line(f"normbench: results in {self.benchmark.session.folder}")
+        if findings.note:
+            terminalreporter.write_line(f"normbench: {findings.note}")

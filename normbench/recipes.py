@@ -1,6 +1,11 @@
 """Recipes: how a network is trained, chosen on a held-out part of the training set."""
 
+import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
+
+from models.networks import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,12 @@ RECIPES: dict[str, Recipe] = {
         augmentation=Augmentation(crop=2, flip=True),
     ),
 }
+
+
+def fingerprint(network: str, recipe: str) -> str:
+    """Return a short digest of a network's and a recipe's definitions.
+
+    Runs of one spec with different fingerprints were trained differently, and do not compare.
+    """
+    definition = [NETWORKS[network].definition(), dataclasses.asdict(RECIPES[recipe])]
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:12]

@@ -49,8 +49,9 @@ class RunResult:
     """The outcome of one run.
 
     ``confusion[true][predicted]`` counts test images after the last epoch; ``mistakes`` holds
-    the most confident ones. The figures of a run that is not ``ok`` cannot
-    be had: asking for one raises RunFailed with the run's message.
+    the most confident ones. ``fingerprint`` is that of the network and the recipe, empty for a
+    run that did not end. The figures of a run that is not ``ok`` cannot be had: asking for one
+    raises RunFailed with the run's message.
     """
 
     spec: RunSpec
@@ -67,6 +68,7 @@ class RunResult:
     started: str = ""
     ended: str = ""
     torch: str = ""
+    fingerprint: str = ""
 
     @property
     def last(self) -> Epoch:
@@ -162,6 +164,14 @@ class Runs:
     def mean(self, name: str) -> float:
         """Return the mean of a RunResult's figure, such as ``"test_loss"``, over the runs."""
         return statistics.fmean(getattr(result, name) for result in self.results)
+
+    def figures(self) -> dict[str, float]:
+        """Return the means by name, as a JUnit report keeps them; none if a run failed."""
+        if any(result.status != "ok" for result in self.results):
+            return {}
+        names = ("test_accuracy", "best_test_accuracy", "train_accuracy", "test_loss")
+        seconds = ("train_seconds", "test_seconds", "cpu_seconds")
+        return {"runs": len(self), **{name: self.mean(name) for name in (*names, *seconds)}}
 
     @property
     def test_accuracy(self) -> float:

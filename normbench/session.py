@@ -85,11 +85,16 @@ class Session:
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
+    comparison: dict[str, Any] | None = None
     started: float = field(default_factory=time.time)
 
     @property
     def folder(self) -> Path:
         return self.results / "runs" / self.name
+
+    @property
+    def started_at(self) -> str:
+        return _timestamp(self.started)
 
     def open(self) -> None:
         """Make the folder and write session.json; raises SessionError where that cannot be done."""
@@ -109,13 +114,14 @@ class Session:
             "schema": SCHEMA,
             "session": self.name,
             "status": status,
-            "started": _timestamp(self.started),
+            "started": self.started_at,
             "ended": None if status == "running" else _timestamp(time.time()),
             "seconds": round(time.time() - self.started, 3),
             "workers": self.workers,
             "environment": self.environment,
             "options": self.options,
             "verdicts": self.verdicts,
+            "comparison": self.comparison,
         }
         write_whole(self.folder / "session.json", json.dumps(document, indent=1) + "\n")
 

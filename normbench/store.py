@@ -1,16 +1,36 @@
 """The session's runs: each spec trained once, each finished row on disk at once."""
 
+import dataclasses
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from normbench.results import RunResult
+from normbench.results import Epoch, RunResult
+from normbench.session import write_whole
 from normbench.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class RunningRun:
+    """A run that a worker is at: the epochs are those that it has finished."""
+
+    worker: str
+    device: str
+    case: str
+    spec: RunSpec
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def share(self) -> float:
+        """The part of the run that is done."""
+        return len(self.epochs) / self.spec.epochs
 
 
 class RunStore:
@@ -21,11 +41,13 @@ class RunStore:
     whoever asks for it while it is trained waits for the row.
     """
 
-    def __init__(self, folder: Path, worker: str = "main") -> None:
+    def __init__(self, folder: Path, worker: str = "main", device: str = "") -> None:
         self.folder = folder
         self.worker = worker
+        self.device = device
         self.file = folder / "runs.jsonl"
         self._running = folder / "running"
+        self._claim: dict[str, Any] = {}
         self._known: dict[str, RunResult] = {}
         self._read_to = 0
 
@@ -72,7 +94,9 @@ class RunStore:
             if (known := self.find(spec)) is not None:
                 return known
             claim = self._running / f"{self.worker}.json"
-            claim.write_text(json.dumps({"spec": spec.to_dict(), "case": case}))
+            self._claim = {"spec": spec.to_dict(), "case": case, "device": self.device}
+            self._claim["epochs"] = []
+            write_whole(claim, json.dumps(self._claim))
             try:
                 result = train(spec)
             except Exception as error:
@@ -84,6 +108,30 @@ class RunStore:
                 return result
             finally:
                 claim.unlink(missing_ok=True)
+
+    def note_epoch(self, epoch: Epoch) -> None:
+        """Let others see that the run which this process is at has finished an epoch."""
+        self._claim["epochs"].append(dataclasses.asdict(epoch))
+        write_whole(self._running / f"{self.worker}.json", json.dumps(self._claim))
+
+    def running(self) -> list[RunningRun]:
+        """Return what all workers are at, by worker."""
+        runs = []
+        for claim in sorted(self._running.glob("*.json")):
+            try:
+                running = json.loads(claim.read_text())
+            except FileNotFoundError:
+                continue  # ended since it was listed
+            runs.append(
+                RunningRun(
+                    worker=claim.stem,
+                    device=running["device"],
+                    case=running["case"],
+                    spec=RunSpec(**running["spec"]),
+                    epochs=tuple(Epoch(**epoch) for epoch in running["epochs"]),
+                )
+            )
+        return runs
 
     def close(self) -> None:
         """Remove the locks and claims of a session that has ended; the rows stay."""

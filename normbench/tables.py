@@ -1,5 +1,6 @@
 """Result tables: a row a case, in markdown, CSV and the terminal."""
 
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ import pandas as pd
 from tabulate import tabulate
 
 from normbench.cases import Case
+from normbench.comparison import MARGIN, CaseComparison, Comparison, Outcome, room
 from normbench.results import RunResult, Runs
 from normbench.session import Session, write_whole
+from normbench.spec import RunSpec
+from normbench.stats import UNKNOWN, Estimate, Variance
 
 # A column's heading in CSV, in markdown, and its number format.
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -20,6 +24,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "seeds": ("seeds", "d"),
     "test_accuracy_percent": ("test accuracy, last epoch (%)", ".2f"),
     "test_accuracy_std_percent": ("std over seeds", ".2f"),
+    "interval_points": ("95 % interval (±)", ".2f"),
     "best_test_accuracy_percent": ("best epoch (%)", ".2f"),
     "train_accuracy_percent": ("train accuracy (%)", ".2f"),
     "test_loss": ("test loss", ".4f"),
@@ -34,13 +39,16 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "difference_points": ("our best less published", "+.2f"),
 }
 
-# What stands in the terminal, under shorter headings: 118 characters, 134 with published figures.
+MARGINAL = "marginal"
+
+# What stands in the terminal, under shorter headings: 126 characters, 142 with published figures.
 TERMINAL: dict[str, str] = {
     "norm": "norm",
     "regularizer": "regularizer",
     "batch_size": "batch",
     "seeds": "n",
     "test_accuracy_percent": "test %",
+    "interval_points": "±",
     "best_test_accuracy_percent": "best %",
     "train_accuracy_percent": "train %",
     "test_loss": "loss",
@@ -54,8 +62,11 @@ TERMINAL: dict[str, str] = {
 }
 
 
-def case_row(case: Case, runs: Runs, verdict: str) -> dict[str, Any]:
-    """Return a case's row; figures are means over the runs that ended well, None without any."""
+def case_row(case: Case, runs: Runs, verdict: str, variance: Variance) -> dict[str, Any]:
+    """Return a case's row; figures are means over the runs that ended well, None without any.
+
+    A case that passed with few standard errors of room is called marginal.
+    """
     spec = case.spec
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {
@@ -72,17 +83,22 @@ def case_row(case: Case, runs: Runs, verdict: str) -> dict[str, Any]:
     finished = Runs.of(result for result in runs if result.status == "ok")
     row["seeds"] = len(finished)
     if len(finished):
-        row |= _figures(finished)
+        row |= _figures(finished, variance)
+        accuracies = [run.test_accuracy for run in finished]
+        if verdict == "passed" and room(accuracies, case.target, variance) < MARGIN:
+            row["verdict"] = MARGINAL
         if case.published is not None:
             row["difference_points"] = row["best_test_accuracy_percent"] - row["published_percent"]
     return row
 
 
-def _figures(runs: Runs) -> dict[str, Any]:
+def _figures(runs: Runs, variance: Variance) -> dict[str, Any]:
     accuracies = pd.Series([100 * result.test_accuracy for result in runs])
+    mean = Estimate.mean([result.test_accuracy for result in runs], variance)
     return {
         "test_accuracy_percent": accuracies.mean(),
         "test_accuracy_std_percent": accuracies.std() if len(runs) > 1 else None,
+        "interval_points": 100 * mean.critical(0.025) if variance.known else None,
         "best_test_accuracy_percent": 100 * runs.best_test_accuracy,
         "train_accuracy_percent": 100 * runs.mean("train_accuracy"),
         "test_loss": runs.mean("test_loss"),
@@ -94,62 +110,63 @@ def _figures(runs: Runs) -> dict[str, Any]:
 
 
 def case_tables(
-    cases: Iterable[Case], results: Mapping[str, RunResult], verdicts: Mapping[str, str]
+    cases: Iterable[Case],
+    results: Mapping[str, RunResult],
+    verdicts: Mapping[str, str],
+    variances: Mapping[RunSpec, Variance],
 ) -> dict[str, pd.DataFrame]:
-    """Return a table a grid, of the cases that have a verdict, ordered as the grid is."""
+    """Return a table a grid, of the cases that have a verdict, ordered as the grid is.
+
+    ``variances`` are those of one run of each configuration, as normbench.baseline has them.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
     for case in cases:
         if case.id in verdicts:
             stored = Runs.of(results[s.key] for s in case.specs if s.key in results)
-            rows.setdefault(case.grid, []).append(case_row(case, stored, verdicts[case.id]))
+            variance = variances.get(case.spec.with_seed(0), UNKNOWN)
+            row = case_row(case, stored, verdicts[case.id], variance)
+            rows.setdefault(case.grid, []).append(row)
     return {
         grid: pd.DataFrame(grid_rows, columns=list(COLUMNS)) for grid, grid_rows in rows.items()
     }
 
 
-def _cells(table: pd.DataFrame, columns: Iterable[str]) -> list[list[str]]:
-    """Return the formatted cells; an absent figure is an empty one."""
-    formats = {name: COLUMNS[name][1] for name in columns}
+def _tabulate(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]], style: str) -> str:
+    """Format the columns that have a figure; an absent one is an empty cell.
+
+    ``headings`` holds a heading and a number format a column.
+    """
+    columns = [name for name in headings if not table[name].isna().all()]
 
     def cell(name: str, value: Any) -> str:
         if pd.isna(value):
             return ""
-        kind = formats[name]
-        return format(int(value) if kind == "d" else value, kind)
+        kind = headings[name][1]
+        text = format(int(value) if kind == "d" else value, kind)
+        # a user's norm may hold what markdown would read as the end of a cell
+        return text.replace("|", "\\|") if style == "pipe" else text
 
-    return [
-        [cell(name, value) for name, value in zip(formats, row, strict=True)]
-        for row in table[list(formats)].itertuples(index=False)
-    ]
-
-
-def _alignment(columns: Iterable[str]) -> list[str]:
-    return ["left" if COLUMNS[name][1] == "s" else "right" for name in columns]
+    return tabulate(
+        [
+            [cell(name, value) for name, value in zip(columns, row, strict=True)]
+            for row in table[columns].itertuples(index=False)
+        ],
+        headers=[headings[name][0] for name in columns],
+        tablefmt=style,
+        colalign=["left" if headings[name][1] == "s" else "right" for name in columns],
+        disable_numparse=True,
+    )
 
 
 def terminal_table(table: pd.DataFrame) -> str:
     """Return the columns that fit into a terminal, leaving out those without a figure."""
-    columns = [name for name in TERMINAL if not table[name].isna().all()]
-    return tabulate(
-        _cells(table, columns),
-        headers=[TERMINAL[name] for name in columns],
-        tablefmt="simple",
-        colalign=_alignment(columns),
-        disable_numparse=True,
-    )
+    headings = {name: (short, COLUMNS[name][1]) for name, short in TERMINAL.items()}
+    return _tabulate(table, headings, "simple")
 
 
 def markdown_table(table: pd.DataFrame) -> str:
     """Return all columns that have a figure, as a table of GitHub's markdown."""
-    columns = [name for name in COLUMNS if not table[name].isna().all()]
-    return tabulate(
-        # a user's norm may hold what markdown would read as the end of a cell
-        [[cell.replace("|", "\\|") for cell in row] for row in _cells(table, columns)],
-        headers=[COLUMNS[name][0] for name in columns],
-        tablefmt="pipe",
-        colalign=_alignment(columns),
-        disable_numparse=True,
-    )
+    return _tabulate(table, COLUMNS, "pipe")
 
 
 def provenance(session: Session) -> str:
@@ -163,6 +180,77 @@ def provenance(session: Session) -> str:
         "Accuracies are means over the seeds; seconds are wall-clock, evaluation included. "
         "Published figures are their authors' best test epoch of one run."
     )
+
+
+COMPARISON_COLUMNS: dict[str, tuple[str, str]] = {
+    "case": ("case", "s"),
+    "baseline_percent": ("baseline (%)", ".2f"),
+    "baseline_runs": ("runs", "d"),
+    "now_percent": ("now (%)", ".2f"),
+    "now_runs": ("runs now", "d"),
+    "difference_points": ("difference", "+.2f"),
+    "interval_points": ("95 % interval (±)", ".2f"),
+    "adjusted_p": ("adjusted p", ".2g"),
+    "outcome": ("outcome", "s"),
+    "reason": ("reason", "s"),
+}
+
+
+def comparison_frame(cases: Iterable[CaseComparison]) -> pd.DataFrame:
+    """Return a row a case; what could not be had is None."""
+    return pd.DataFrame([_comparison_row(case) for case in cases], columns=list(COMPARISON_COLUMNS))
+
+
+def comparison_table(cases: Iterable[CaseComparison], style: str = "pipe") -> str:
+    """Return a line a case, in markdown or in another of tabulate's styles."""
+    return _tabulate(comparison_frame(cases), COMPARISON_COLUMNS, style)
+
+
+def _comparison_row(case: CaseComparison) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "case": case.label,
+        "outcome": str(case.outcome),
+        "reason": case.reason or None,
+        "adjusted_p": case.adjusted_p,
+    }
+    for side, values in (("baseline", case.before), ("now", case.now)):
+        row[f"{side}_runs"] = len(values) or None
+        row[f"{side}_percent"] = 100 * statistics.fmean(values) if values else None
+    if case.before and case.now:
+        row["difference_points"] = 100 * case.difference.value
+        if case.variance.known:
+            row["interval_points"] = 100 * case.difference.critical(0.025)
+    return row
+
+
+def comparison_summary(comparison: Comparison) -> str:
+    """Say in a line how many cases came out how, and how fast the session was."""
+    counts = [f"{len(found)} {outcome}" for outcome in Outcome if (found := comparison.of(outcome))]
+    speed = "on another machine, so that speeds do not compare"
+    if comparison.speed is not None:
+        speed = f"at {comparison.speed:.2f} of the baseline's speed"
+        speed += ": SLOWER" if comparison.slow else ""
+    return f"{', '.join(counts) or 'nothing to compare'}; {speed}"
+
+
+def terminal_comparison(comparison: Comparison) -> str:
+    """Return the cases that differ, or could not be compared, as a table, and the summary."""
+    quiet = (Outcome.NO_DIFFERENCE, Outcome.ONLY_BASELINE, Outcome.ONLY_NOW)
+    told = [case for outcome in Outcome if outcome not in quiet for case in comparison.of(outcome)]
+    table = comparison_table(told, "simple") if told else ""
+    return f"{table}\n{comparison_summary(comparison)}".lstrip()
+
+
+def write_comparison(folder: Path, comparison: Comparison, session: Session) -> None:
+    """Write ``folder/comparison.md`` and ``folder/comparison.csv``, with every case."""
+    cases = [case for outcome in Outcome for case in comparison.of(outcome)]
+    text = (
+        f"# Beside the baseline {comparison.baseline}\n\n{provenance(session)}\n\n"
+        f"{comparison_summary(comparison)}\n\n"
+        f"{comparison_table(cases)}\n"
+    )
+    write_whole(folder / "comparison.md", text)
+    write_whole(folder / "comparison.csv", comparison_frame(cases).to_csv(index=False))
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], session: Session) -> None:

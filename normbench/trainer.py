@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from models.networks import ConvolutionalNetwork, build_network, count_parameter
 from models.regularizers import Regularizer
 from normbench.augmentation import augment, center_crop, normalize_
 from normbench.data import ImageData
-from normbench.recipes import RECIPES, Recipe
+from normbench.recipes import RECIPES, Recipe, fingerprint
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec
 
@@ -147,8 +147,13 @@ def prepare_images(images: Tensor, data: ImageData, size: int) -> Tensor:
     return prepared.contiguous(memory_format=torch.channels_last)
 
 
-def train(spec: RunSpec, data: ImageData, device: torch.device) -> RunResult:
-    """Train as ``spec`` says and return the outcome.
+def train(
+    spec: RunSpec,
+    data: ImageData,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> RunResult:
+    """Train as ``spec`` says and return the outcome; ``on_epoch`` is told of each epoch's end.
 
     A loss that is no longer finite ends the run as ``diverged``. What the network itself raises
     is passed on. The global random numbers are left as they were found.
@@ -158,7 +163,7 @@ def train(spec: RunSpec, data: ImageData, device: torch.device) -> RunResult:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(spec.seed)
         network = build_network(spec.network, spec.norm, spec.dropout).to(device)
-        epochs, evaluation = _train_epochs(network, spec, recipe, data, device)
+        epochs, evaluation = _train_epochs(network, spec, recipe, data, device, on_epoch)
     diverged = len(epochs) < spec.epochs
     return RunResult(
         spec=spec,
@@ -174,6 +179,7 @@ def train(spec: RunSpec, data: ImageData, device: torch.device) -> RunResult:
         started=started.isoformat(timespec="seconds"),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
         torch=torch.__version__,
+        fingerprint=fingerprint(spec.network, spec.recipe),
     )
 
 
@@ -183,6 +189,7 @@ def _train_epochs(
     recipe: Recipe,
     data: ImageData,
     device: torch.device,
+    on_epoch: Callable[[Epoch], None],
 ) -> tuple[list[Epoch], Evaluation]:
     """Return the epochs whose losses were finite, and the last evaluation."""
     generator = torch.Generator(device).manual_seed(spec.seed)
@@ -223,5 +230,6 @@ def _train_epochs(
                 test_seconds=time.perf_counter() - middle,
             )
         )
+        on_epoch(epochs[-1])
         if len(epochs) == spec.epochs:
             return epochs, tested

@@ -31,12 +31,10 @@ test_accuracy = {target}
 
 TEST_MODULE = """
 import pytest
-from normbench import Runs
 
 @pytest.mark.cases("tiny")
-def test_tiny(case, run):
-    runs = Runs.of(run(spec) for spec in case.specs)
-    assert runs.test_accuracy > case.target
+def test_tiny(case, run_case):
+    assert run_case(case).test_accuracy > case.target
 """
 
 

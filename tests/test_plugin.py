@@ -1,6 +1,7 @@
 """The plugin as its users meet it: options, selection, tables, workers, crashes."""
 
 import json
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -39,6 +40,7 @@ def test_a_session_leaves_rows_verdicts_and_tables(project):
     assert sorted(file.name for file in project.session.iterdir()) == [
         "runs.jsonl",
         "session.json",
+        "summary.md",
         "tables",
     ]
 
@@ -69,6 +71,17 @@ def test_a_norm_of_ones_own_gets_its_rows_beside_the_known_ones(project):
     result.stdout.fnmatch_lines(["torch.nn:BatchNorm2d *none *passed*"])
     project.run("--bench-norm", "group:8", "--bench-norm-only").assert_outcomes(passed=2)
     assert {row["spec"]["norm"] for row in rows(project)} == {"group:8"}
+
+
+def test_a_junit_report_carries_each_cases_figures(project):
+    project.grid(norms=["batch"])
+    project.run("--bench-seeds", "2", "--junitxml", "report.xml").assert_outcomes(passed=2)
+    cases = ElementTree.parse(project.path / "report.xml").getroot().iter("testcase")
+    figures = [{p.get("name"): p.get("value") for p in case.iter("property")} for case in cases]
+    table = pd.read_csv(project.session / "tables" / "tiny.csv")
+    accuracies = sorted(100 * float(figure["test_accuracy"]) for figure in figures)
+    assert accuracies == pytest.approx(sorted(table["test_accuracy_percent"]))
+    assert {figure["runs"] for figure in figures} == {"2"}
 
 
 def test_pytests_own_selection_works(project):
@@ -162,7 +175,7 @@ def test_a_run_that_diverges_fails_without_a_number(project):
         (["--bench-cases", "no.toml"], "*--bench-cases: 'no.toml' is no file: expected a cases*"),
         (["--bench-results", "conftest.py"], "*--bench-results: 'conftest.py' is not a folder*"),
         (["--bench-data", "conftest.py"], "*--bench-data: 'conftest.py' is not a folder*"),
-        (["--bench-baseline", "cpu"], "*unrecognized arguments: --bench-baseline*"),
+        (["--bench-resume"], "*unrecognized arguments: --bench-resume*"),
     ],
 )
 def test_a_bad_option_ends_the_session_before_anything_trains(project, arguments, message):

@@ -7,6 +7,7 @@ from normbench.cases import Case, Published
 from normbench.results import Epoch, RunResult
 from normbench.session import Session
 from normbench.spec import RunSpec
+from normbench.stats import UNKNOWN, Variance
 from normbench.tables import case_tables, markdown_table, terminal_table, write_tables
 
 SPEC = RunSpec("digits", "digits", "group:4", l1=0.001, batch_size=64, epochs=2)
@@ -18,8 +19,11 @@ def run(seed: int, accuracies: tuple[float, ...], status: str = "ok") -> RunResu
     return RunResult(SPEC.with_seed(seed), status, parameters=120, epochs=epochs, cpu_seconds=4.0)
 
 
-def table(case: Case, runs: list[RunResult], verdict: str = "passed") -> pd.DataFrame:
-    return case_tables([case], {r.spec.key: r for r in runs}, {case.id: verdict})["digits"]
+def table(
+    case: Case, runs: list[RunResult], verdict: str = "passed", variance: Variance = UNKNOWN
+) -> pd.DataFrame:
+    results = {r.spec.key: r for r in runs}
+    return case_tables([case], results, {case.id: verdict}, {SPEC: variance})["digits"]
 
 
 def test_a_row_holds_the_means_over_the_seeds():
@@ -38,6 +42,27 @@ def test_one_seed_has_no_deviation():
     assert table(CASE, [run(0, (0.9, 0.9))])["test_accuracy_std_percent"].isna().all()
 
 
+def test_the_interval_is_students_with_the_variance_of_all_cases():
+    runs = [run(0, (0.9, 0.92)), run(1, (0.9, 0.94))]
+    row = table(CASE, runs, variance=Variance(0.0002, 10)).iloc[0]
+    # t of 0.975 on ten degrees of freedom, times the standard error of two runs
+    assert row["interval_points"] == pytest.approx(100 * 2.228139 * 0.01)
+    assert table(CASE, runs)["interval_points"].isna().all()
+
+
+def test_a_case_that_passed_with_little_room_is_marginal():
+    runs = [run(0, (0.9, 0.92)), run(1, (0.9, 0.94))]
+
+    def verdict(standard_error, said="passed"):
+        variance = Variance(2 * standard_error**2, 10)
+        return table(CASE, runs, said, variance)["verdict"][0]
+
+    # three points above its target
+    assert verdict(0.016) == "marginal"
+    assert verdict(0.014) == "passed"
+    assert verdict(0.016, "failed") == "failed"
+
+
 def test_the_difference_is_our_best_epoch_less_the_published_one():
     case = Case("digits", "smoke", SPEC, 0.9, Published(0.9537, 0.001, "grid"))
     row = table(case, [run(0, (0.96, 0.92))]).iloc[0]
@@ -53,7 +78,7 @@ def test_a_failed_run_has_a_verdict_and_no_figure():
 
 
 def test_a_case_that_was_not_run_has_no_row():
-    assert case_tables([CASE], {}, {}) == {}
+    assert case_tables([CASE], {}, {}, {}) == {}
 
 
 def test_the_terminals_table_leaves_out_empty_columns_and_fits_120_characters():
@@ -67,7 +92,7 @@ def test_the_terminals_table_leaves_out_empty_columns_and_fits_120_characters():
 def test_markdown_keeps_a_bar_in_a_name_from_ending_its_cell():
     spec = RunSpec("digits", "digits", "pkg:a|b")
     case = Case("digits", "smoke", spec, 0.9)
-    text = markdown_table(case_tables([case], {}, {case.id: "skipped"})["digits"])
+    text = markdown_table(case_tables([case], {}, {case.id: "skipped"}, {})["digits"])
     assert "pkg:a\\|b" in text
 
 

@@ -1,0 +1,183 @@
+"""Statistics of verdicts: pure functions of accuracies, with the source of each."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from scipy import optimize, special
+
+K = TypeVar("K", bound=Hashable)
+
+# The numbers of runs after which a case of --bench-seeds auto is looked at. The first two may end
+# the search, but never with an alarm: accuracies are skewed towards worse, which t-tests on one or
+# two runs take for a drop (docs/verdicts.md).
+ALARM_LOOKS = (3, 5, 8)
+LOOKS = (1, 2, *ALARM_LOOKS)
+
+
+@dataclass(frozen=True)
+class Variance:
+    """The variance of one run over its seeds, and the degrees of freedom that it is known with.
+
+    No degrees of freedom say that it is not known; infinitely many, that it is.
+    """
+
+    value: float
+    freedom: float
+
+    @property
+    def known(self) -> bool:
+        return self.freedom > 0
+
+
+UNKNOWN = Variance(math.nan, 0.0)
+
+
+def pooled_variance(samples: Sequence[Sequence[float]]) -> Variance:
+    """Return the variance within the samples, taken to be the same in all of them."""
+    repeated = [sample for sample in samples if len(sample) > 1]
+    if not repeated:
+        return UNKNOWN
+    freedom = sum(len(sample) - 1 for sample in repeated)
+    squares = sum(float(np.var(sample)) * len(sample) for sample in repeated)
+    return Variance(squares / freedom, freedom)
+
+
+def moderated_variances(
+    samples: Mapping[K, Sequence[float]], resolution: float = 0.0
+) -> dict[K, Variance]:
+    """Return each sample's variance, drawn towards what the samples have in common.
+
+    Of a sample of two or three runs the variance is hardly known; the pooled one of all samples
+    is known well, but wrong for a case that is noisier than the others. The estimate in between
+    weighs the two by how much the samples' variances differ, which the samples themselves tell:
+    where that is no more than chance, it is the pooled one.
+    ``resolution`` is the smallest step of the values: no variance is taken to be known below
+    that of rounding to it, ``resolution ** 2 / 12``.
+
+    Source: Smyth, Linear Models and Empirical Bayes Methods for Assessing Differential Expression,
+    2004, sections 3 and 6.2.
+    """
+    pooled = pooled_variance(list(samples.values()))
+    own = {key: pooled_variance([sample]) for key, sample in samples.items()}
+    floor = resolution**2 / 12
+    if not pooled.known:
+        return own
+    common = _common_variance([v for v in own.values() if v.known], floor)
+    if math.isinf(common.freedom):
+        return dict.fromkeys(samples, Variance(max(pooled.value, floor), pooled.freedom))
+
+    def moderate(variance: Variance) -> Variance:
+        freedom = common.freedom + variance.freedom
+        squares = common.freedom * common.value
+        if variance.known:
+            squares += variance.freedom * variance.value
+        return Variance(max(squares / freedom, floor), min(freedom, pooled.freedom))
+
+    return {key: moderate(variance) for key, variance in own.items()}
+
+
+def _common_variance(variances: Sequence[Variance], floor: float) -> Variance:
+    """Fit a scaled F distribution to the variances by the moments of their logarithms.
+
+    Returns its scale and its second degrees of freedom: infinitely many where the variances
+    differ by no more than chance.
+    """
+    same = Variance(math.nan, math.inf)
+    values = np.array([max(v.value, floor) for v in variances])
+    if len(values) < 3 or not values.all():
+        return same
+    half = np.array([v.freedom for v in variances]) / 2
+    logs = np.log(values) - special.digamma(half) + np.log(half)
+    excess = logs.var(ddof=1) - special.polygamma(1, half).mean()
+    if excess <= special.polygamma(1, 5e3):
+        return same
+    solution = optimize.brentq(lambda h: float(special.polygamma(1, h)) - excess, 1e-6, 5e3)
+    scale = math.exp(float(logs.mean()) + float(special.digamma(solution)) - math.log(solution))
+    return Variance(scale, 2 * float(solution))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, or a difference of two, with its standard error; Student's t gives the rest.
+
+    Raises ValueError, where a probability is asked for, if the variance is not known.
+    """
+
+    value: float
+    standard_error: float
+    freedom: float
+
+    @classmethod
+    def mean(cls, values: Sequence[float], variance: Variance) -> "Estimate":
+        error = math.sqrt(variance.value / len(values))
+        return cls(float(np.mean(values)), error, variance.freedom)
+
+    @classmethod
+    def difference(
+        cls, now: Sequence[float], before: Sequence[float], variance: Variance
+    ) -> "Estimate":
+        """Estimate the mean of ``now`` less that of ``before``, both of ``variance``."""
+        error = math.sqrt(variance.value * (1 / len(now) + 1 / len(before)))
+        return cls(float(np.mean(now) - np.mean(before)), error, variance.freedom)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the two-sided confidence interval."""
+        reach = self.critical((1 - confidence) / 2)
+        return self.value - reach, self.value + reach
+
+    def critical(self, p: float) -> float:
+        """Return how far below zero a value has the one-sided probability ``p``."""
+        self._require_freedom()
+        return -float(special.stdtrit(self.freedom, p)) * self.standard_error
+
+    def p_below(self, value: float = 0.0) -> float:
+        """Return the one-sided p-value of being this far below, were ``value`` the truth."""
+        self._require_freedom()
+        distance = self.value - value
+        if self.standard_error == 0:
+            return 0.0 if distance < 0 else 1.0
+        return float(special.stdtr(self.freedom, distance / self.standard_error))
+
+    def p_above(self, value: float = 0.0) -> float:
+        """Return the one-sided p-value of being this far above, were ``value`` the truth."""
+        return Estimate(-self.value, self.standard_error, self.freedom).p_below(-value)
+
+    def _require_freedom(self) -> None:
+        if self.freedom <= 0:
+            raise ValueError("no degrees of freedom: the variance over the seeds is not known")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values such that all together give a false alarm with at most the level chosen.
+
+    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def alarm_looks(runs: int) -> tuple[int, ...]:
+    """Return the looks of so many runs that may give an alarm."""
+    return tuple(look for look in ALARM_LOOKS if look <= runs)
+
+
+def sequential_p(p_at_looks: Sequence[float]) -> float:
+    """Return a p-value that stopping after any of the planned looks leaves valid.
+
+    ``p_at_looks`` are the ordinary p-values at the looks of alarm_looks: each of those planned
+    spends an equal part of the error, and by Bonferroni's inequality all together no more than the
+    whole. Without any look it is 1.
+
+    Source: Pocock, Group Sequential Methods in the Design and Analysis of Clinical Trials, 1977,
+    with Bonferroni's bound in place of his exact one: it needs neither a known variance nor the
+    looks' joint distribution. Lan and DeMets, Discrete Sequential Boundaries for Clinical Trials,
+    1983, on spending the error.
+    """
+    return min(1.0, len(ALARM_LOOKS) * min(p_at_looks, default=1.0))
