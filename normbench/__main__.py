@@ -8,19 +8,29 @@ from pathlib import Path
 from normbench.baseline import BaselineError, find_baseline
 from normbench.comparison import compare
 from normbench.options import parse_points
+from normbench.report import ReportError, write_report
 from normbench.tables import terminal_comparison
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m normbench", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser(
-        "compare",
-        help="tell where session B is worse than session A",
-        description="Tell where B is worse than A, each a session's folder, a baseline's file or "
-        "a name in results/reference. Exits with 1 if a case is worse, with 2 if one of the two "
-        "cannot be read.",
+    commands = parser.add_subparsers(required=True)
+    _add_compare(commands.add_parser("compare", help="tell where session B is worse than A"))
+    _add_report(commands.add_parser("report", help="draw the report of a session again"))
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (BaselineError, ReportError) as error:
+        print(f"normbench: {error}", file=sys.stderr)
+        return 2
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Tell where B is worse than A, each a session's folder, a baseline's file or a name in "
+        "results/reference. Exits with 1 if a case is worse, with 2 if one of the two cannot be "
+        "read."
     )
     command.add_argument("before", metavar="A")
     command.add_argument("now", metavar="B")
@@ -31,18 +41,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="how many percentage points a mean must differ to matter",
     )
     command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    options = parser.parse_args(arguments)
-    try:
-        before, now = (
-            find_baseline(text, options.results / "reference")
-            for text in (options.before, options.now)
-        )
-    except BaselineError as error:
-        print(f"normbench compare: {error}", file=sys.stderr)
-        return 2
+    command.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    folder = options.results / "reference"
+    before, now = (find_baseline(text, folder) for text in (options.before, options.now))
     comparison = compare(before, now, options.minimum_effect)
     print(terminal_comparison(comparison))
     return 1 if comparison.regressions else 0
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.description = "Draw report.html of each session again, from what it has stored."
+    command.add_argument("sessions", metavar="SESSION", nargs="*", type=Path)
+    command.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    for folder in options.sessions or [Path("results/latest")]:
+        print(write_report(folder))
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from normbench.cases import Case, load_cases
 from normbench.comparison import Comparison, compare, undecided
 from normbench.data import DatasetDamaged, DatasetUnavailable, ensure_dataset, load_dataset
 from normbench.options import Options
+from normbench.report import write_report
 from normbench.results import RunResult, Runs
 from normbench.scheduling import DeviceSlots, available_cores, parse_device, threads_for_each
 from normbench.session import Session, SessionError, environment, new_session_name
@@ -25,7 +26,7 @@ from normbench.spec import RunSpec
 from normbench.stats import LOOKS, Variance
 from normbench.store import RunStore
 from normbench.summary import session_summary, write_summary
-from normbench.tables import case_tables, write_comparison, write_tables
+from normbench.tables import COMPARISON, case_tables, write_comparison, write_tables
 from normbench.trainer import train
 
 
@@ -84,6 +85,11 @@ class Benchmark:
     def _files(self) -> list[Path]:
         files = [*sorted((self.root / "bench" / "cases").glob("*.toml")), *self.options.cases]
         stems = [file.stem for file in files]
+        if COMPARISON in stems:
+            raise UnusableInput(
+                f"a grid cannot be called {COMPARISON!r}, as the table beside a baseline is: "
+                "rename the cases file"
+            )
         for file in self.options.cases:
             if stems.count(file.stem) > 1:
                 raise UnusableInput(
@@ -247,6 +253,7 @@ class Benchmark:
         if comparison is not None:
             write_comparison(folder, comparison, self.session)
         write_summary(self.session.folder, session_summary(tables, comparison, self.session))
+        write_report(self.session.folder)
         self.store.close()
         return Findings(tables, comparison, self._save_baseline(now, status))
 

@@ -57,7 +57,9 @@ class SessionProgress:
 
     def __init__(self, store: RunStore, cases: Sequence[Case]) -> None:
         self.store = store
-        self.cases = {case.id: case for case in cases}
+        # looked at every second, so worked out once
+        self._keys = {case.id: [spec.key for spec in case.specs] for case in cases}
+        self._costs = {case.id: estimated_seconds(case.spec) * case.seeds for case in cases}
         self.started = time.monotonic()
 
     def epochs(self) -> Iterator[tuple[RunSpec, tuple[Epoch, ...]]]:
@@ -72,20 +74,18 @@ class SessionProgress:
         """Return where the session is; ``outcomes`` are those of the cases that are over."""
         finished = self.store.results()
         running = self.store.running()
-        part = {run.spec.key: run.share for run in running}
-        total, spent = 0.0, 0.0
-        for case in self.cases.values():
-            cost = estimated_seconds(case.spec) * case.seeds
-            runs = sum(
-                1.0 if spec.key in finished else part.get(spec.key, 0.0) for spec in case.specs
-            )
-            total += cost
-            spent += cost if case.id in outcomes else cost * runs / case.seeds
-        over = [case for case in self.cases if case in outcomes]
+        part = {run.spec.key: run.share for run in running} | dict.fromkeys(finished, 1.0)
+
+        def share_of(case: str) -> float:
+            keys = self._keys[case]
+            return 1.0 if case in outcomes else sum(part.get(k, 0.0) for k in keys) / len(keys)
+
+        spent = sum(cost * share_of(case) for case, cost in self._costs.items())
+        over = [case for case in self._costs if case in outcomes]
         return Snapshot(
             done=len(over),
-            cases=len(self.cases),
-            share=spent / total if total else 1.0,
+            cases=len(self._costs),
+            share=spent / sum(self._costs.values()),
             elapsed_seconds=time.monotonic() - self.started,
             failed=tuple(case for case in over if outcomes[case] == "failed"),
             running=tuple(running),
@@ -240,7 +240,8 @@ class LiveProgress:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="normbench-progress", daemon=True)
         self._file = writer._file
-        self._terminal = SharedTerminal(uncaptured(self._file))
+        self._own_file = uncaptured(self._file)
+        self._terminal = SharedTerminal(self._own_file)
 
     def start(self) -> None:
         self._file.flush()
@@ -255,6 +256,8 @@ class LiveProgress:
         self._tell_epochs()
         self._terminal.clear()
         self._writer._file = self._file
+        if self._own_file is not self._file:
+            self._own_file.close()
 
     def _run(self) -> None:
         while not self._stopped.wait(BOARD_INTERVAL):

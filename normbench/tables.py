@@ -182,6 +182,9 @@ def provenance(session: Session) -> str:
     )
 
 
+# The comparison's name among the tables; no grid may have it.
+COMPARISON = "comparison"
+
 COMPARISON_COLUMNS: dict[str, tuple[str, str]] = {
     "case": ("case", "s"),
     "baseline_percent": ("baseline (%)", ".2f"),
@@ -225,12 +228,19 @@ def _comparison_row(case: CaseComparison) -> dict[str, Any]:
 
 def comparison_summary(comparison: Comparison) -> str:
     """Say in a line how many cases came out how, and how fast the session was."""
-    counts = [f"{len(found)} {outcome}" for outcome in Outcome if (found := comparison.of(outcome))]
+    counts = [
+        _count(len(found), outcome) for outcome in Outcome if (found := comparison.of(outcome))
+    ]
     speed = "on another machine, so that speeds do not compare"
     if comparison.speed is not None:
         speed = f"at {comparison.speed:.2f} of the baseline's speed"
         speed += ": SLOWER" if comparison.slow else ""
     return f"{', '.join(counts) or 'nothing to compare'}; {speed}"
+
+
+def _count(number: int, outcome: Outcome) -> str:
+    countable = outcome in (Outcome.REGRESSION, Outcome.IMPROVEMENT)
+    return f"{number} {outcome}{'s' if countable and number > 1 else ''}"
 
 
 def terminal_comparison(comparison: Comparison) -> str:
@@ -242,15 +252,15 @@ def terminal_comparison(comparison: Comparison) -> str:
 
 
 def write_comparison(folder: Path, comparison: Comparison, session: Session) -> None:
-    """Write ``folder/comparison.md`` and ``folder/comparison.csv``, with every case."""
+    """Write the comparison of every case beside the grids' tables, in markdown and CSV."""
     cases = [case for outcome in Outcome for case in comparison.of(outcome)]
     text = (
         f"# Beside the baseline {comparison.baseline}\n\n{provenance(session)}\n\n"
         f"{comparison_summary(comparison)}\n\n"
         f"{comparison_table(cases)}\n"
     )
-    write_whole(folder / "comparison.md", text)
-    write_whole(folder / "comparison.csv", comparison_frame(cases).to_csv(index=False))
+    write_whole(folder / f"{COMPARISON}.md", text)
+    write_whole(folder / f"{COMPARISON}.csv", comparison_frame(cases).to_csv(index=False))
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], session: Session) -> None:

@@ -38,6 +38,7 @@ def test_a_session_leaves_rows_verdicts_and_tables(project):
     assert "| batch  | none" in markdown
     assert document["environment"]["processor"] in markdown
     assert sorted(file.name for file in project.session.iterdir()) == [
+        "report.html",
         "runs.jsonl",
         "session.json",
         "summary.md",

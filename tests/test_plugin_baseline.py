@@ -46,7 +46,7 @@ def test_a_regression_fails_the_session_though_every_target_is_met(project, work
     result.assert_outcomes(passed=4)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["digits layer-none-b64 *99.10* 3 * 1 *regression*"])
-    result.stdout.fnmatch_lines(["2 regression, 2 improvement; *"])
+    result.stdout.fnmatch_lines(["2 regressions, 2 improvements; *"])
 
 
 def test_the_minimum_effect_is_the_users(project):
