@@ -59,7 +59,7 @@ RECIPES: dict[str, Recipe] = {
     # learning rate of 0.001 to 96.9 % at 0.01 and to chance at 0.1 (group:2, one seed each).
     "mnist-l1": Recipe(learning_rate=0.003, warmup=0.1, augmentation=AFFINE),
     "cifar10": Recipe(
-        learning_rate=0.1,
+        learning_rate=0.05,
         warmup=0.2,
         label_smoothing=0.1,
         augmentation=Augmentation(crop=2, flip=True),

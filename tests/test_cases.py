@@ -177,6 +177,20 @@ def test_batch_layer_and_group_without_l1_are_held_against_the_customers_target(
     assert {round(case.target, 6) for case in held} == {0.994}
 
 
+def test_the_cifar10_grid_has_its_standard_and_its_full_tier():
+    standard = load_cases(BENCH_CASES / "cifar10.toml", GridOptions(tier="standard"))
+    assert len(standard) == 3 * 4 + 3
+    assert {c.spec.batch_size for c in standard if c.published} == {64}
+    assert [c.published.test_accuracy for c in standard if c.published] == pytest.approx(
+        [0.7939, 0.7279, 0.7484]
+    )
+    full = load_cases(BENCH_CASES / "cifar10.toml", GridOptions(tier="full"))
+    assert len(full) == 6 * 4 * 3
+    assert {c.spec.epochs for c in full} <= set(range(1, 21))
+    held = {c.target for c in full if c.spec.norm != "none" and not c.spec.l1}
+    assert min(held) >= 0.70
+
+
 def test_the_smoke_tier_is_every_norm_by_every_regularizer_at_two_batch_sizes():
     cases = load_cases(BENCH_CASES / "digits.toml", GridOptions(tier="smoke"))
     assert len({case.spec.norm for case in cases}) == 7
