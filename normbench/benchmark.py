@@ -34,6 +34,11 @@ class UnusableInput(ValueError):
     """Something that the user gave and that nothing can be trained with."""
 
 
+def grid_id(grid: str) -> str:
+    """Return the id of a test about a whole grid; the grid's bare name may be any test's."""
+    return f"{grid}-grid"
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a session comes to: a table a grid, the comparison if one was asked for, and a note."""
@@ -115,10 +120,10 @@ class Benchmark:
     def cases_of_nodes(self, node_ids: Iterable[str]) -> list[Case]:
         """Return the cases that node ids, such as ``test_mnist[mnist-batch-none-b64]``, name.
 
-        A node id that names a grid stands for all of its cases.
+        A node id that names a grid, as grid_id does, stands for all of its cases.
         """
         named = {node.partition("[")[2].removesuffix("]") for node in node_ids}
-        return [case for case in self.cases if named & {case.id, case.grid}]
+        return [case for case in self.cases if named & {case.id, grid_id(case.grid)}]
 
     def prepare(self, cases: Iterable[Case]) -> list[str]:
         """Make the session's folder and check the data sets, before the first of ``cases`` trains.

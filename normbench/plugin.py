@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from normbench.benchmark import Benchmark, Findings
+from normbench.benchmark import Benchmark, Findings, grid_id
 from normbench.cases import Case
 from normbench.data import SOURCES, DatasetUnavailable
 from normbench.options import add_options
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", [_parameter(case.id, [case], case) for case in cases])
     if "cases" in metafunc.fixturenames:
         by_grid = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
-        metafunc.parametrize("cases", [_parameter(g, c, c) for g, c in by_grid.items()])
+        metafunc.parametrize("cases", [_parameter(grid_id(g), c, c) for g, c in by_grid.items()])
 
 
 def _parameter(name: str, cases: list[Case], value: Case | list[Case]) -> Any:

@@ -96,3 +96,13 @@ def test_bad_input_ends_the_session_before_workers_train(project):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: cannot write results to *"])
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_tests_of_ones_own_that_are_called_as_a_grid_open_no_session(project):
+    project.write(
+        "bench/test_other.py",
+        "import pytest\n@pytest.mark.parametrize('name', ['tiny'])\ndef test_other(name): pass\n",
+    )
+    result = project.run_apart("-n", "2", "-k", "test_other")
+    result.assert_outcomes(passed=1)
+    assert not (project.path / "results").exists()

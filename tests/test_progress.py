@@ -22,6 +22,10 @@ EPOCH = Epoch(2, 0.1, 0.25, 0.97, 0.3, 0.9876, 0.5, 0.1)
 RUNNING = RunningRun("gw0", "cpu", "digits-batch-none-b64", SPEC, (EPOCH, EPOCH))
 
 
+# Several threads in each of several processes slow each other down many times over.
+ONE_THREAD = ("OMP_NUM_THREADS", "1")
+
+
 def snapshot(**changes) -> Snapshot:
     usual = {"done": 3, "cases": 12, "share": 0.25, "elapsed_seconds": 60.0}
     return Snapshot(**{**usual, "failed": (), "running": (RUNNING,), **changes})
@@ -121,6 +125,7 @@ def on_a_terminal(project: Project, *arguments: str) -> str:
     """Run pytest on a pseudo-terminal of 140 columns; return all that it wrote."""
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "60"}
+    environment |= dict([ONE_THREAD])
     command = [sys.executable, "-m", "pytest", "bench", *arguments]
     process = subprocess.Popen(
         command, cwd=project.path, env=environment, stdout=terminal, stderr=terminal
@@ -161,6 +166,7 @@ def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(project, w
 
 
 def test_a_log_gets_plain_lines_and_verbose_adds_epochs(project, monkeypatch):
+    monkeypatch.setenv(*ONE_THREAD)
     project.grid(norms=["batch"], epochs=12)
     project.pytester.makeconftest(
         "import normbench.progress\n"
