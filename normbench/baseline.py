@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from normbench.data import SOURCES
-from normbench.results import RunResult
+from normbench.data import SOURCES, images_an_epoch
+from normbench.results import RunResult, by_configuration
 from normbench.session import write_whole
 from normbench.spec import RunSpec
 from normbench.stats import Variance, moderated_variances
+from normbench.store import RunStore
 
 SCHEMA = 1
 
@@ -67,7 +68,7 @@ class BaselineCase:
     @property
     def images_per_second(self) -> float | None:
         """The median over the runs of the rate of training, evaluation left out."""
-        images = self.spec.train_images or SOURCES[self.spec.dataset].training_images
+        images = images_an_epoch(self.spec)
         rates = [
             images * self.spec.epochs / run.train_seconds
             for run in self.runs
@@ -101,16 +102,13 @@ class Baseline:
         environment: Mapping[str, Any],
         runs: Iterable[RunResult],
     ) -> "Baseline":
-        by_configuration: dict[RunSpec, list[RunResult]] = {}
-        for run in runs:
-            by_configuration.setdefault(run.spec.with_seed(0), []).append(run)
         return cls(
             name=name,
             created=created,
             workers=workers,
             sequential=sequential,
             environment=environment,
-            cases={c: _case(c, results) for c, results in by_configuration.items()},
+            cases={c: _case(c, results) for c, results in by_configuration(runs).items()},
         )
 
     @classmethod
@@ -118,14 +116,16 @@ class Baseline:
         """Read a session's folder; raises BaselineError where it is none."""
         try:
             session = json.loads((folder / "session.json").read_text(encoding="utf-8"))
-            lines = (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+            runs = RunStore(folder).results()
+            if not runs:
+                raise ValueError("it has no runs")
             return cls.of_runs(
                 name=session["session"],
                 created=session["started"],
                 workers=session["workers"],
                 sequential=session["options"]["seeds"] == "auto",
                 environment=session["environment"],
-                runs=[RunResult.from_row(json.loads(line)) for line in lines],
+                runs=runs.values(),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise BaselineError(

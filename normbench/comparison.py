@@ -46,6 +46,10 @@ class Outcome(StrEnum):
     ONLY_NOW = "not in the baseline"
 
 
+# The outcomes that are shown case by case; the others are counted.
+TOLD = (Outcome.REGRESSION, Outcome.IMPROVEMENT, Outcome.NOT_COMPARABLE)
+
+
 @dataclass(frozen=True)
 class CaseComparison:
     """A case's accuracies before and now, fractions, and what their difference comes to.

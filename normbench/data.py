@@ -14,6 +14,8 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from normbench.spec import RunSpec
+
 ENVIRONMENT_VARIABLE = "NORMBENCH_DATA"
 
 
@@ -306,6 +308,11 @@ SOURCES: dict[str, Source] = {
         _JPEG, load=cifar10_jpeg_heldout, training_images=50_000 - HELD_OUT
     ),
 }
+
+
+def images_an_epoch(spec: RunSpec) -> int:
+    """Return how many images an epoch of ``spec`` has."""
+    return spec.train_images or SOURCES[spec.dataset].training_images
 
 
 def source_on_disk(name: str, root: Path) -> str:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normbench.cases import Case
-from normbench.data import SOURCES
+from normbench.data import images_an_epoch
 from normbench.results import Epoch
 from normbench.scheduling import estimated_seconds
 from normbench.spec import RunSpec
@@ -101,8 +101,7 @@ def describe(run: RunningRun) -> list[str]:
 
 
 def _figures(epoch: Epoch, spec: RunSpec) -> list[str]:
-    images = spec.train_images or SOURCES[spec.dataset].training_images
-    rate = images / epoch.train_seconds if epoch.train_seconds else 0.0
+    rate = images_an_epoch(spec) / epoch.train_seconds if epoch.train_seconds else 0.0
     return [
         f"epoch {epoch.epoch}/{spec.epochs}",
         f"loss {epoch.train_loss:.4f}",

@@ -9,13 +9,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from normbench.comparison import Outcome
-from normbench.results import Epoch, RunResult
+from normbench.comparison import TOLD, Outcome
+from normbench.results import Epoch, RunResult, by_configuration
 from normbench.session import write_whole
 from normbench.spec import RunSpec
 from normbench.store import RunStore
-from normbench.summary import NOT_FAILED
-from normbench.tables import COLUMNS, COMPARISON
+from normbench.summary import NOT_FAILED, verdict_counts
+from normbench.tables import COLUMNS, COMPARISON, figure
 
 # What stands in the page's table; the CSV files have every column.
 SHOWN = (
@@ -71,7 +71,7 @@ def write_report(folder: Path) -> Path:
             session=session,
             machine=session["environment"],
             cost={"runs": len(results), "core_seconds": sum(run.cpu_seconds for run in results)},
-            counts=_counts(tables),
+            counts=[(v, n, v not in NOT_FAILED) for v, n in verdict_counts(tables).items()],
             comparison=_comparison(session.get("comparison"), compared),
             data=_json({"runs": _runs(results)}),
             **_cases(tables),
@@ -88,7 +88,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = _figure
+    environment.filters["figure"] = figure
     return environment
 
 
@@ -98,25 +98,12 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
 
 
-def _counts(tables: Mapping[str, pd.DataFrame]) -> list[tuple[str, int, bool]]:
-    """Return each verdict with how many cases came to it, and whether it is a failure."""
-    verdicts = pd.concat([table["verdict"] for table in tables.values()]).value_counts()
-    return [(str(v), int(count), str(v) not in NOT_FAILED) for v, count in verdicts.items()]
-
-
-def _figure(value: Any, kind: str) -> str:
-    """Format a figure; one that is absent is an empty text."""
-    if value is None or pd.isna(value):
-        return ""
-    return format(int(value) if kind == "d" else value, kind)
-
-
 def _cases(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """Return the table of all cases, each cell as shown and as sorted, and the heat maps."""
     columns = [name for name in SHOWN if any(t[name].notna().any() for t in tables.values())]
     rows = [
         {
-            "cells": [(_figure(row[n], COLUMNS[n][1]), _sort_key(row[n])) for n in columns],
+            "cells": [(figure(row[n], COLUMNS[n][1]), _sort_key(row[n])) for n in columns],
             "failed": row["verdict"] not in NOT_FAILED,
         }
         for table in tables.values()
@@ -165,25 +152,21 @@ def _comparison(
     """Return the baseline's name, the speed, how many cases came out how, and those to look at."""
     if stored is None or table is None:
         return None
-    told = (Outcome.REGRESSION, Outcome.IMPROVEMENT, Outcome.NOT_COMPARABLE)
     counts = table["outcome"].value_counts()
     return {
         "baseline": stored["baseline"],
         "speed": stored["speed"],
         "counts": {str(o): int(counts[o]) for o in Outcome if o in counts},
-        "rows": table[table["outcome"].isin(told)].to_dict("records"),
+        "rows": table[table["outcome"].isin(TOLD)].to_dict("records"),
     }
 
 
 def _runs(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """Return, of each configuration, its curves by seed and its confusion matrix over all seeds."""
-    by_configuration: dict[RunSpec, list[RunResult]] = {}
-    for result in results:
-        if result.status == "ok":
-            by_configuration.setdefault(result.spec.with_seed(0), []).append(result)
+    found = by_configuration(result for result in results if result.status == "ok")
     # longest runs come first in a session; a page begins with what is plainest
-    ordered = sorted(by_configuration, key=lambda s: (s.dataset, s.l1, s.l2, s.batch_size))
-    return [_configuration(spec, by_configuration[spec]) for spec in ordered]
+    ordered = sorted(found, key=lambda s: (s.dataset, s.l1, s.l2, s.batch_size))
+    return [_configuration(spec, found[spec]) for spec in ordered]
 
 
 def _configuration(spec: RunSpec, runs: Sequence[RunResult]) -> dict[str, Any]:

@@ -142,6 +142,14 @@ class RunResult:
         )
 
 
+def by_configuration(results: Iterable[RunResult]) -> dict[RunSpec, list[RunResult]]:
+    """Return the runs of each spec, whatever their seed; the key's seed is 0."""
+    found: dict[RunSpec, list[RunResult]] = {}
+    for result in results:
+        found.setdefault(result.spec.with_seed(0), []).append(result)
+    return found
+
+
 @dataclass(frozen=True)
 class Runs:
     """Independent runs of one case, differing in their seed alone; figures are means over them.

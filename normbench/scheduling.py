@@ -7,7 +7,7 @@ import torch
 from xdist.scheduler import LoadScheduling
 from xdist.workermanage import WorkerController
 
-from normbench.data import SOURCES
+from normbench.data import images_an_epoch
 from normbench.spec import RunSpec
 
 # Seconds of one core that an image takes, and that a step takes however few images it has: fitted
@@ -19,7 +19,7 @@ NORM_FACTOR = {"none": 0.85, "instance": 1.4, "layer_chw": 1.25}
 
 def estimated_seconds(spec: RunSpec) -> float:
     """Estimate what a run costs one core, to put the longest first."""
-    images = spec.train_images or SOURCES[spec.dataset].training_images
+    images = images_an_epoch(spec)
     per_epoch = images * SECONDS_AN_IMAGE[spec.network] + images / spec.batch_size * SECONDS_A_STEP
     return spec.epochs * per_epoch * NORM_FACTOR.get(spec.norm, 1.0)
 

@@ -23,12 +23,17 @@ STEP_SUMMARY_BYTES = 1024 * 1024
 NOT_FAILED = ("passed", MARGINAL, "skipped")
 
 
+def verdict_counts(tables: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    """Return how many cases came to each verdict, the most frequent first."""
+    counts = pd.concat([table["verdict"] for table in tables.values()]).value_counts()
+    return {str(verdict): int(count) for verdict, count in counts.items()}
+
+
 def session_summary(
     tables: Mapping[str, pd.DataFrame], comparison: Comparison | None, session: Session
 ) -> str:
     """Return what failed, then what is worse than the baseline, then a pivot a grid."""
-    verdicts = pd.concat([table["verdict"] for table in tables.values()]).value_counts()
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(tables).items())
     parts = [f"## normbench: {counts}"]
     for grid, table in tables.items():
         failed = table[~table["verdict"].isin(NOT_FAILED)]

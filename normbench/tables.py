@@ -9,7 +9,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from normbench.cases import Case
-from normbench.comparison import MARGIN, CaseComparison, Comparison, Outcome, room
+from normbench.comparison import MARGIN, TOLD, CaseComparison, Comparison, Outcome, room
 from normbench.results import RunResult, Runs
 from normbench.session import Session, write_whole
 from normbench.spec import RunSpec
@@ -131,6 +131,11 @@ def case_tables(
     }
 
 
+def figure(value: Any, kind: str) -> str:
+    """Format a figure; one that is absent is an empty text."""
+    return "" if pd.isna(value) else format(int(value) if kind == "d" else value, kind)
+
+
 def _tabulate(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]], style: str) -> str:
     """Format the columns that have a figure; an absent one is an empty cell.
 
@@ -139,10 +144,7 @@ def _tabulate(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]], styl
     columns = [name for name in headings if not table[name].isna().all()]
 
     def cell(name: str, value: Any) -> str:
-        if pd.isna(value):
-            return ""
-        kind = headings[name][1]
-        text = format(int(value) if kind == "d" else value, kind)
+        text = figure(value, headings[name][1])
         # a user's norm may hold what markdown would read as the end of a cell
         return text.replace("|", "\\|") if style == "pipe" else text
 
@@ -245,8 +247,7 @@ def _count(number: int, outcome: Outcome) -> str:
 
 def terminal_comparison(comparison: Comparison) -> str:
     """Return the cases that differ, or could not be compared, as a table, and the summary."""
-    quiet = (Outcome.NO_DIFFERENCE, Outcome.ONLY_BASELINE, Outcome.ONLY_NOW)
-    told = [case for outcome in Outcome if outcome not in quiet for case in comparison.of(outcome)]
+    told = [case for outcome in TOLD for case in comparison.of(outcome)]
     table = comparison_table(told, "simple") if told else ""
     return f"{table}\n{comparison_summary(comparison)}".lstrip()
 
