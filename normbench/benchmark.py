@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 
 from normbench.baseline import Baseline, BaselineError, find_baseline
 from normbench.cases import Case, load_cases
+from normbench.claims import CLAIMS, Claim, Finding, is_claims_file, judge, load_claims
 from normbench.comparison import Comparison, compare, undecided
 from normbench.data import DatasetDamaged, DatasetUnavailable, ensure_dataset, load_dataset
 from normbench.options import Options
@@ -26,7 +27,13 @@ from normbench.spec import RunSpec
 from normbench.stats import LOOKS, Variance
 from normbench.store import RunStore
 from normbench.summary import session_summary, write_summary
-from normbench.tables import COMPARISON, case_tables, write_comparison, write_tables
+from normbench.tables import (
+    COMPARISON,
+    case_tables,
+    write_claims,
+    write_comparison,
+    write_tables,
+)
 from normbench.trainer import train
 
 
@@ -39,12 +46,17 @@ def grid_id(grid: str) -> str:
     return f"{grid}-grid"
 
 
+def _parameters_of(node_ids: Iterable[str]) -> set[str]:
+    return {node.partition("[")[2].removesuffix("]") for node in node_ids}
+
+
 @dataclass(frozen=True)
 class Findings:
-    """What a session comes to: a table a grid, the comparison if one was asked for, and a note."""
+    """What a session comes to: a table a grid, the comparison and the claims asked for, a note."""
 
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     comparison: Comparison | None = None
+    claims: Sequence[Finding] = ()
     note: str = ""
 
 
@@ -71,11 +83,14 @@ class Benchmark:
             worker_input["device"] if worker_input else self.slots.devices[0]
         )
         self.store = RunStore(self.session.folder, self.worker, str(self.device))
-        self.cases = [case for file in self._files() for case in load_cases(file, options.grid)]
+        self.claims: list[Claim] = []
+        self.cases: list[Case] = []
+        self._load()
         if worker_input and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(worker_input["threads"])
         self.baseline = self._find_baseline()
         self.outcomes: dict[str, str] = {}
+        self.judged: set[str] = set()
         self._prepared = False
 
     @classmethod
@@ -87,14 +102,26 @@ class Benchmark:
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
 
+    def _load(self) -> None:
+        """Read the grids, then the claims, which take their configurations from the grids."""
+        files = self._files()
+        claims = [file for file in files if is_claims_file(file)]
+        grids = {file.stem: file for file in files if file not in claims}
+        if reserved := next((g for g in grids if g == COMPARISON or g.startswith(CLAIMS)), None):
+            raise UnusableInput(
+                f"a grid cannot be called {reserved!r}, as tables of another kind are: "
+                "rename the cases file"
+            )
+        for file in grids.values():
+            self.cases += load_cases(file, self.options.grid)
+        # a claim compares the norms that it names, which --bench-norm-only leaves out
+        for file in () if self.options.grid.norms_only else claims:
+            self.claims += load_claims(file, grids, self.options.grid)
+        self.cases += self.claimed_cases
+
     def _files(self) -> list[Path]:
         files = [*sorted((self.root / "bench" / "cases").glob("*.toml")), *self.options.cases]
         stems = [file.stem for file in files]
-        if COMPARISON in stems:
-            raise UnusableInput(
-                f"a grid cannot be called {COMPARISON!r}, as the table beside a baseline is: "
-                "rename the cases file"
-            )
         for file in self.options.cases:
             if stems.count(file.stem) > 1:
                 raise UnusableInput(
@@ -102,6 +129,11 @@ class Benchmark:
                     "rename the file"
                 )
         return files
+
+    @property
+    def claimed_cases(self) -> list[Case]:
+        """The configurations that the claims need runs of, each once."""
+        return list({case.id: case for claim in self.claims for case in claim.cases}.values())
 
     def _find_baseline(self) -> Baseline | None:
         if self.options.baseline is None:
@@ -117,23 +149,31 @@ class Benchmark:
     def _by_id(self) -> dict[str, Case]:
         return {case.id: case for case in self.cases}
 
-    def cases_of_nodes(self, node_ids: Iterable[str]) -> list[Case]:
+    def claims_of_nodes(self, node_ids: Collection[str]) -> list[Claim]:
+        """Return the claims that node ids, such as ``test_claim[batch-is-best]``, name."""
+        named = _parameters_of(node_ids)
+        return [claim for claim in self.claims if claim.name in named]
+
+    def cases_of_nodes(self, node_ids: Collection[str]) -> list[Case]:
         """Return the cases that node ids, such as ``test_mnist[mnist-batch-none-b64]``, name.
 
-        A node id that names a grid, as grid_id does, stands for all of its cases.
+        A node id that names a grid, as grid_id does, or a claim stands for all of its cases.
         """
-        named = {node.partition("[")[2].removesuffix("]") for node in node_ids}
+        named = _parameters_of(node_ids)
+        named |= {case.id for claim in self.claims_of_nodes(node_ids) for case in claim.cases}
         return [case for case in self.cases if named & {case.id, grid_id(case.grid)}]
 
-    def prepare(self, cases: Iterable[Case]) -> list[str]:
+    def prepare(self, cases: Iterable[Case], claims: Collection[Claim] = ()) -> list[str]:
         """Make the session's folder and check the data sets, before the first of ``cases`` trains.
+
+        Without a case or a claim there is nothing to prepare.
 
         Returns what the user should know. Raises UnusableInput for a folder that cannot be
         written to and for damaged data.
         """
         cases = list(cases)
         datasets = sorted({case.spec.dataset for case in cases})
-        if self._prepared or not datasets:
+        if self._prepared or not (datasets or claims):
             return []
         self._prepared = True
         if self.options.grid.sequential:
@@ -224,6 +264,16 @@ class Benchmark:
             minimum_effect=self.options.minimum_effect,
         )
 
+    def judge(self, claim: Claim) -> Finding:
+        """Return what the runs say of the claim, training those that nobody has.
+
+        Raises what run raises.
+        """
+        for case in claim.cases:
+            for spec in case.specs[: claim.seeds]:
+                self.run(spec, case.id)
+        return judge(claim, self.store.results())
+
     def record_outcome(self, case: str, outcome: str) -> None:
         """Note a test's outcome for its case; of several tests of one case, a failed one counts."""
         if self.outcomes.get(case) != "failed":
@@ -242,10 +292,12 @@ class Benchmark:
 
     def finish(self, status: str) -> Findings:
         """Write what the session has found, if anything was run, and return it."""
-        if not self.outcomes:
+        if not (self.outcomes or self.judged):
             return Findings()
         results = self.store.results()
+        claims = [judge(c, results) for c in self.claims if c.name in self.judged]
         self.session.verdicts = self.verdicts()
+        self.session.claims = {finding.claim.name: finding.verdict for finding in claims}
         now = self._as_baseline(results.values())
         comparison = None
         if self.baseline is not None:
@@ -257,10 +309,13 @@ class Benchmark:
         write_tables(folder, tables, self.session)
         if comparison is not None:
             write_comparison(folder, comparison, self.session)
-        write_summary(self.session.folder, session_summary(tables, comparison, self.session))
+        if claims:
+            write_claims(folder, claims, self.session)
+        summary = session_summary(tables, comparison, claims, self.session)
+        write_summary(self.session.folder, summary)
         write_report(self.session.folder)
         self.store.close()
-        return Findings(tables, comparison, self._save_baseline(now, status))
+        return Findings(tables, comparison, claims, self._save_baseline(now, status))
 
     def _as_baseline(self, runs: Iterable[RunResult]) -> Baseline:
         return Baseline.of_runs(

@@ -2,27 +2,19 @@
 
 import csv
 import itertools
-import math
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from models.networks import NETWORKS, check_network
 from models.norms import norm_factory
+from normbench.checked_toml import CasesError, CheckedTable, checked_number, read_toml
 from normbench.data import SOURCES, default_root, source_on_disk
 from normbench.recipes import RECIPES
 from normbench.spec import RunSpec
 
-T = TypeVar("T")
-N = TypeVar("N", int, float)
-
 TIERS = ("smoke", "standard", "full")
-
-
-class CasesError(ValueError):
-    """A cases file that does not say what a cases file has to say."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
     Raises CasesError, naming the file and the key, for whatever is not as bench/cases has it,
     and for a norm that does not fit the network.
     """
-    top = _Table(f"{file}", _read(file))
+    top = CheckedTable(f"{file}", read_toml(file))
     top.require_keys(
         required={"schema", "tier", "dataset", "network", "recipe", "epochs", "grid", "target"},
         optional={"dropout", "train_images", "seeds", "published", "published_room"},
@@ -121,75 +113,10 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
             if target is None:
                 raise CasesError(f"{file}: no [[target]] fits {spec.label}; add one without keys")
             if options.includes(grid_tier):
-                row = published.get(_row_key(spec))
+                row = published.get(configuration_key(spec))
                 case = Case(file.stem, grid_tier, spec, target.test_accuracy, row, seeds)
                 cases.setdefault(case.id, case)
     return list(cases.values())
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CasesError(f"cannot read the cases file {file}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise CasesError(f"{file} is not TOML: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table of a cases file; its methods return a key's value once it is what it has to be."""
-
-    where: str
-    values: Mapping[str, Any]
-
-    def require_keys(self, required: set[str], optional: set[str]) -> None:
-        if unknown := sorted(self.values.keys() - required - optional):
-            raise CasesError(
-                f"{self.where}: unknown key {', '.join(unknown)}; "
-                f"known are {', '.join(sorted(required | optional))}"
-            )
-        if missing := sorted(required - self.values.keys()):
-            raise CasesError(f"{self.where}: the key {', '.join(missing)} is missing")
-
-    def one_of(self, key: str, allowed: tuple[T, ...]) -> T:
-        value = self.values[key]
-        if value not in allowed or isinstance(value, bool):
-            choices = ", ".join(map(repr, allowed))
-            raise CasesError(f"{self.where}: {key} = {value!r}; expected one of {choices}")
-        return allowed[allowed.index(value)]
-
-    def number(
-        self, key: str, kind: type[N], low: float, high: float = math.inf, default: N | None = None
-    ) -> N:
-        value = self.values.get(key, default)
-        return _number(self.where, key, value, kind, low, high)
-
-    def tables(self, key: str) -> Iterator["_Table"]:
-        tables = self.values[key]
-        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-            raise CasesError(f"{self.where}: expected {key} as [[{key}]] tables")
-        for number, table in enumerate(tables, start=1):
-            yield _Table(f"{self.where}: [[{key}]] {number}", table)
-
-    def each(self, key: str, check: Callable[[str, Any], Any]) -> list[Any]:
-        values = self.values[key]
-        if not isinstance(values, list) or not values:
-            raise CasesError(f"{self.where}: {key} = {values!r}; expected a list of values")
-        return [check(f"{self.where}: {key}", value) for value in values]
-
-
-def _number(
-    where: str, key: str, value: Any, kind: type[N], low: float, high: float = math.inf
-) -> N:
-    allowed = (int,) if kind is int else (int, float)
-    if type(value) not in allowed or not low <= value <= high or value == math.inf:
-        expected = "a whole number" if kind is int else "a number"
-        upper = "" if high == math.inf else f" and at most {high:g}"
-        raise CasesError(
-            f"{where}: {key} = {value!r}; expected {expected} of at least {low:g}{upper}"
-        )
-    return kind(value)
 
 
 def _norm(where: str, value: Any) -> str:
@@ -205,15 +132,19 @@ def _norm(where: str, value: Any) -> str:
 def _regularizer(where: str, value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
         raise CasesError(f"{where} = {value!r}; expected a table such as {{ l1 = 0.001 }}")
-    _Table(where, value).require_keys(set(), {"l1", "l2"})
-    return {key: _number(where, key, value.get(key, 0), float, low=0) for key in ("l1", "l2")}
+    CheckedTable(where, value).require_keys(set(), {"l1", "l2"})
+    return {
+        key: checked_number(where, key, value.get(key, 0), float, low=0) for key in ("l1", "l2")
+    }
 
 
 def _batch_size(where: str, value: Any) -> int:
-    return _number(where, "a size", value, int, low=1)
+    return checked_number(where, "a size", value, int, low=1)
 
 
-def _specs(table: _Table, common: Mapping[str, Any], options: GridOptions) -> Iterator[RunSpec]:
+def _specs(
+    table: CheckedTable, common: Mapping[str, Any], options: GridOptions
+) -> Iterator[RunSpec]:
     table.require_keys({"norm", "regularizer", "batch_size"}, {"recipe", "tier"})
     if "recipe" in table.values:
         common = {**common, "recipe": table.one_of("recipe", tuple(RECIPES))}
@@ -237,7 +168,7 @@ class _Target:
     where: Mapping[str, list[Any]]
 
     @classmethod
-    def read(cls, table: _Table) -> "_Target":
+    def read(cls, table: CheckedTable) -> "_Target":
         keys = {"norm", "l1", "l2", "batch_size"}
         table.require_keys({"test_accuracy"}, keys)
         accuracy = table.number("test_accuracy", float, low=0, high=100)
@@ -259,17 +190,16 @@ class _Target:
         return all(getattr(spec, key) in values for key, values in self.where.items())
 
 
-def _row_key(spec: RunSpec) -> tuple[str, float, float, int]:
+def configuration_key(spec: RunSpec) -> tuple[str, float, float, int]:
+    """Return what a row of a published table, or a claim, tells configurations of a grid by."""
     return spec.norm, spec.l1, spec.l2, spec.batch_size
 
 
-def _published(file: Path, top: _Table) -> dict[tuple[str, float, float, int], Published]:
+def _published(file: Path, top: CheckedTable) -> dict[tuple[str, float, float, int], Published]:
     """Read the published figures; of two rows for one configuration the better one counts."""
-    name = top.values.get("published")
-    if name is None:
+    if "published" not in top.values:
         return {}
-    if not isinstance(name, str):
-        raise CasesError(f"{file}: published = {name!r}; expected a file's name in quotes")
+    name = top.text("published")
     room = top.number("published_room", float, low=0, high=100, default=0.0) / 100
     try:
         lines = (file.parent / name).read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
 """The pytest plugin: parses, wires, delegates."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 
 from normbench.benchmark import Benchmark, Findings, grid_id
 from normbench.cases import Case
+from normbench.claims import Claim, Finding
 from normbench.data import SOURCES, DatasetUnavailable
 from normbench.options import add_options
 from normbench.progress import LiveProgress, SessionProgress
@@ -17,10 +18,11 @@ from normbench.results import RunResult, Runs
 from normbench.scheduling import LongestFirstScheduling, estimated_seconds
 from normbench.spec import RunSpec
 from normbench.store import RunStore
-from normbench.tables import terminal_comparison, terminal_table
+from normbench.tables import terminal_claims, terminal_comparison, terminal_table
 
 BENCHMARK = pytest.StashKey[Benchmark]()
 CASE_PROPERTY = "normbench_case"
+CLAIM_PROPERTY = "normbench_claim"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "cases(*grids): parametrize `case` with each case of the grids of bench/cases named so, "
         "or `cases` with each grid's list of cases; without a name, those of --bench-cases",
     )
+    config.addinivalue_line(
+        "markers",
+        "claims: parametrize `claim` with each claim of bench/cases, or `case` with each "
+        "configuration that they need runs of",
+    )
     benchmark = config.stash[BENCHMARK] = Benchmark.of(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Verdicts(benchmark), "normbench-verdicts")
@@ -41,10 +48,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    marker = metafunc.definition.get_closest_marker("cases")
-    if marker is None:
+    benchmark = metafunc.config.stash[BENCHMARK]
+    cases: list[Case] = []
+    if metafunc.definition.get_closest_marker("claims"):
+        cases = benchmark.claimed_cases
+        if "claim" in metafunc.fixturenames:
+            claims = [_parameter(claim.name, claim.cases, claim) for claim in benchmark.claims]
+            metafunc.parametrize("claim", claims)
+    elif marker := metafunc.definition.get_closest_marker("cases"):
+        cases = benchmark.grids(*marker.args)
+    else:
         return
-    cases = metafunc.config.stash[BENCHMARK].grids(*marker.args)
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", [_parameter(case.id, [case], case) for case in cases])
     if "cases" in metafunc.fixturenames:
@@ -52,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("cases", [_parameter(grid_id(g), c, c) for g, c in by_grid.items()])
 
 
-def _parameter(name: str, cases: list[Case], value: Case | list[Case]) -> Any:
+def _parameter(name: str, cases: list[Case], value: Case | list[Case] | Claim) -> Any:
     families = sorted({_family(case) for case in cases})
     return pytest.param(value, id=name, marks=[getattr(pytest.mark, f) for f in families])
 
@@ -67,8 +81,15 @@ def _case(item: pytest.Item) -> Case | None:
     return case if isinstance(case, Case) else None
 
 
+def _claim(item: pytest.Item) -> Claim | None:
+    claim = _parameters(item).get("claim")
+    return claim if isinstance(claim, Claim) else None
+
+
 def _cases(item: pytest.Item) -> list[Case]:
     """Return the cases that the test may ask runs of."""
+    if (claim := _claim(item)) is not None:
+        return claim.cases
     if isinstance(cases := _parameters(item).get("cases"), list):
         return cases
     case = _case(item)
@@ -82,11 +103,12 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests whose grid has no case in this tier, and put the longest cases first.
+    """Leave out tests without a case or a claim in this tier, and put the longest cases first.
 
     What looks at a whole grid comes last, when most of the runs that it asks for are there.
     """
-    empty = [i for i in items if i.get_closest_marker("cases") and not _cases(i)]
+    of_benchmark = [i for i in items if any(map(i.get_closest_marker, ("cases", "claims")))]
+    empty = [i for i in of_benchmark if not (_cases(i) or _claim(i))]
     if empty:
         config.hook.pytest_deselected(items=empty)
     cases = {item: case for item in items if (case := _case(item))}
@@ -101,19 +123,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the session where this process both collects and runs, without xdist."""
     if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
-        _prepare(session.config, [case for item in session.items for case in _cases(item)])
+        cases = [case for item in session.items for case in _cases(item)]
+        claims = [claim for item in session.items if (claim := _claim(item))]
+        _prepare(session.config, cases, claims)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: Any, ids: Iterable[str]) -> None:
+def pytest_xdist_node_collection_finished(node: Any, ids: Collection[str]) -> None:
     """Prepare the session in the controller, once the first worker knows what will run."""
     benchmark = node.config.stash[BENCHMARK]
-    _prepare(node.config, benchmark.cases_of_nodes(ids))
+    _prepare(node.config, benchmark.cases_of_nodes(ids), benchmark.claims_of_nodes(ids))
 
 
-def _prepare(config: pytest.Config, cases: list[Case]) -> None:
+def _prepare(config: pytest.Config, cases: list[Case], claims: list[Claim]) -> None:
     try:
-        notes = config.stash[BENCHMARK].prepare(cases)
+        notes = config.stash[BENCHMARK].prepare(cases, claims)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
@@ -188,6 +212,22 @@ def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
     return run_all
 
 
+@pytest.fixture(name="judge")
+def judge_claim(request: pytest.FixtureRequest) -> Callable[[Claim], Finding]:
+    """Train the runs that a claim stands on, and return what they say of it.
+
+    Skips the test as ``run`` does.
+    """
+    benchmark = request.config.stash[BENCHMARK]
+
+    def judge(claim: Claim) -> Finding:
+        request.node.user_properties.append((CLAIM_PROPERTY, claim.name))
+        with _skipping_without_data():
+            return benchmark.judge(claim)
+
+    return judge
+
+
 @contextmanager
 def _skipping_without_data() -> Iterator[None]:
     try:
@@ -224,9 +264,13 @@ class Verdicts:
         self.progress.start()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        case = dict(report.user_properties).get(CASE_PROPERTY)
-        if case and (report.when == "call" or report.outcome != "passed"):
+        if report.when != "call" and report.outcome == "passed":
+            return
+        properties = dict(report.user_properties)
+        if case := properties.get(CASE_PROPERTY):
             self.benchmark.record_outcome(str(case), report.outcome)
+        if (claim := properties.get(CLAIM_PROPERTY)) and report.outcome != "skipped":
+            self.benchmark.judged.add(str(claim))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -247,7 +291,11 @@ class Verdicts:
             terminalreporter.section(f"normbench: beside the baseline {comparison.baseline}")
             worse = bool(comparison.regressions)
             terminalreporter.write_line(terminal_comparison(comparison), red=worse)
-        if findings.tables:
+        if findings.claims and terminalreporter.verbosity >= 0:
+            terminalreporter.section("normbench: claims")
+            surprising = any(finding.surprising for finding in findings.claims)
+            terminalreporter.write_line(terminal_claims(findings.claims), red=surprising)
+        if findings.tables or findings.claims:
             terminalreporter.write_line(f"normbench: results in {self.benchmark.session.folder}")
         if findings.note:
             terminalreporter.write_line(f"normbench: {findings.note}")

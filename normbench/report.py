@@ -1,6 +1,7 @@
 """A session as one page: verdicts, a table to sort and filter, curves, heat maps, confusions."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
+from normbench.claims import CLAIMS
 from normbench.comparison import TOLD, Outcome
 from normbench.results import Epoch, RunResult, by_configuration
 from normbench.session import write_whole
@@ -61,8 +63,8 @@ def write_report(folder: Path) -> Path:
             f"cannot read the session {folder}: {error}; expected a folder with session.json, "
             "runs.jsonl and tables"
         ) from error
-    compared = tables.pop(COMPARISON, None)
-    if not tables:
+    compared, claims = tables.pop(COMPARISON, None), tables.pop(CLAIMS, None)
+    if not tables and claims is None:
         raise ReportError(f"{folder} has no tables: the session has not ended, or ran no case")
     page = (
         _environment()
@@ -73,6 +75,8 @@ def write_report(folder: Path) -> Path:
             cost={"runs": len(results), "core_seconds": sum(run.cpu_seconds for run in results)},
             counts=[(v, n, v not in NOT_FAILED) for v, n in verdict_counts(tables).items()],
             comparison=_comparison(session.get("comparison"), compared),
+            claims=(told := _claims(claims)),
+            claim_counts=Counter(head["verdict"] for head, _ in told),
             data=_json({"runs": _runs(results)}),
             **_cases(tables),
         )
@@ -116,7 +120,7 @@ def _cases(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return {
         "headings": [COLUMNS[name][0] for name in columns],
         "numeric": [COLUMNS[name][1] != "s" for name in columns],
-        "filters": [(COLUMNS[name][0], columns.index(name)) for name in FILTERED],
+        "filters": [(COLUMNS[n][0], columns.index(n)) for n in FILTERED if n in columns],
         "rows": rows,
         "heat_maps": heat_maps,
     }
@@ -159,6 +163,16 @@ def _comparison(
         "counts": {str(o): int(counts[o]) for o in Outcome if o in counts},
         "rows": table[table["outcome"].isin(TOLD)].to_dict("records"),
     }
+
+
+def _claims(table: pd.DataFrame | None) -> list[tuple[Any, list[Any]]]:
+    """Return each claim with what it stands on."""
+    if table is None:
+        return []
+    return [
+        (part.iloc[0].to_dict(), part[part["subject"].notna()].to_dict("records"))
+        for _, part in table.groupby("claim", sort=False)
+    ]
 
 
 def _runs(results: Sequence[RunResult]) -> list[dict[str, Any]]:

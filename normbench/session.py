@@ -77,7 +77,10 @@ def environment(root: Path) -> dict[str, Any]:
 
 @dataclass
 class Session:
-    """A session's folder, ``results/runs/<name>``; ``verdicts`` maps case ids to verdicts."""
+    """A session's folder, ``results/runs/<name>``; ``verdicts`` are those of the cases.
+
+    Both ``verdicts`` and ``claims`` map names to verdicts.
+    """
 
     results: Path
     name: str
@@ -85,6 +88,7 @@ class Session:
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
     comparison: dict[str, Any] | None = None
     started: float = field(default_factory=time.time)
 
@@ -121,6 +125,7 @@ class Session:
             "environment": self.environment,
             "options": self.options,
             "verdicts": self.verdicts,
+            "claims": self.claims,
             "comparison": self.comparison,
         }
         write_whole(self.folder / "session.json", json.dumps(document, indent=1) + "\n")

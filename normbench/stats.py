@@ -117,11 +117,24 @@ class Estimate:
 
     @classmethod
     def difference(
-        cls, now: Sequence[float], before: Sequence[float], variance: Variance
+        cls,
+        now: Sequence[float],
+        before: Sequence[float],
+        variance: Variance,
+        variance_before: Variance | None = None,
     ) -> "Estimate":
-        """Estimate the mean of ``now`` less that of ``before``, both of ``variance``."""
-        error = math.sqrt(variance.value * (1 / len(now) + 1 / len(before)))
-        return cls(float(np.mean(now) - np.mean(before)), error, variance.freedom)
+        """Estimate the mean of ``now`` less that of ``before``.
+
+        ``variance`` is that of both, unless ``variance_before`` is given. Of two variances the
+        smaller degrees of freedom count: what moderated variances know, they have in part from
+        the same runs, so that Satterthwaite's formula would count these twice.
+
+        Source: for two variances, Welch, The Generalization of "Student's" Problem, 1947.
+        """
+        other = variance if variance_before is None else variance_before
+        error = math.sqrt(variance.value / len(now) + other.value / len(before))
+        difference = float(np.mean(now) - np.mean(before))
+        return cls(difference, error, min(variance.freedom, other.freedom))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the two-sided confidence interval."""

@@ -1,16 +1,20 @@
 """A session in a page of markdown, to read in a CI run or to paste into a pull request."""
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
 
+from normbench.claims import Finding
 from normbench.comparison import Comparison
 from normbench.session import Session, write_whole
 from normbench.tables import (
     MARGINAL,
+    WHOLE,
+    claims_table,
     comparison_summary,
     comparison_table,
     markdown_table,
@@ -25,16 +29,23 @@ NOT_FAILED = ("passed", MARGINAL, "skipped")
 
 def verdict_counts(tables: Mapping[str, pd.DataFrame]) -> dict[str, int]:
     """Return how many cases came to each verdict, the most frequent first."""
-    counts = pd.concat([table["verdict"] for table in tables.values()]).value_counts()
-    return {str(verdict): int(count) for verdict, count in counts.items()}
+    counts = Counter(verdict for table in tables.values() for verdict in table["verdict"])
+    return dict(counts.most_common())
 
 
 def session_summary(
-    tables: Mapping[str, pd.DataFrame], comparison: Comparison | None, session: Session
+    tables: Mapping[str, pd.DataFrame],
+    comparison: Comparison | None,
+    claims: Sequence[Finding],
+    session: Session,
 ) -> str:
-    """Return what failed, then what is worse than the baseline, then a pivot a grid."""
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(tables).items())
-    parts = [f"## normbench: {counts}"]
+    """Return what failed, what is worse than the baseline, the claims, then a pivot a grid."""
+    counts = [f"{count} {verdict}" for verdict, count in verdict_counts(tables).items()]
+    if claims:
+        counts.append(f"{len(claims)} claim{'s' if len(claims) > 1 else ''}")
+        surprising = sum(finding.surprising for finding in claims)
+        counts += [f"{surprising} of them not as expected"] if surprising else []
+    parts = [f"## normbench: {', '.join(counts)}"]
     for grid, table in tables.items():
         failed = table[~table["verdict"].isin(NOT_FAILED)]
         if len(failed):
@@ -44,6 +55,8 @@ def session_summary(
         if comparison.regressions:
             parts.append(comparison_table(comparison.regressions))
         parts.append(comparison_summary(comparison))
+    if claims:
+        parts += ["### Claims", claims_table(claims, WHOLE)]
     for grid, table in tables.items():
         if table["test_accuracy_percent"].notna().any():
             parts += [f"### {grid}: test accuracy, last epoch (%)", pivot(table)]

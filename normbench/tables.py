@@ -1,7 +1,8 @@
 """Result tables: a row a case, in markdown, CSV and the terminal."""
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from normbench.cases import Case
+from normbench.claims import CLAIMS, ClaimVerdict, Evidence, Finding
 from normbench.comparison import MARGIN, TOLD, CaseComparison, Comparison, Outcome, room
 from normbench.results import RunResult, Runs
 from normbench.session import Session, write_whole
@@ -262,6 +264,92 @@ def write_comparison(folder: Path, comparison: Comparison, session: Session) -> 
     )
     write_whole(folder / f"{COMPARISON}.md", text)
     write_whole(folder / f"{COMPARISON}.csv", comparison_frame(cases).to_csv(index=False))
+
+
+CLAIM_COLUMNS: dict[str, tuple[str, str]] = {
+    "claim": ("claim", "s"),
+    "verdict": ("verdict", "s"),
+    "expected": ("expected", "s"),
+    "statement": ("statement", "s"),
+    "source": ("source", "s"),
+    "subject": ("what", "s"),
+    "says": ("claimed (points)", "s"),
+    "difference_points": ("found", "+.2f"),
+    "interval_points": ("95 % interval (±)", ".2f"),
+    "found": ("counted", "s"),
+    "seeds": ("seeds", "d"),
+    "part_verdict": ("part", "s"),
+    "reason": ("reason", "s"),
+}
+# The columns that tell of a claim as a whole, and those that tell of its parts.
+WHOLE = ("verdict", "claim", "expected", "statement", "source", "reason")
+PARTS = ("claim", "subject", "says", "difference_points", "interval_points", "found", "seeds")
+
+
+def claims_frame(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Return a row for each contrast or count of each claim; what could not be had is None."""
+    rows = [
+        {**_claim_row(finding), **(_evidence_row(part) if part else {})}
+        for finding in findings
+        for part in finding.evidence or (None,)
+    ]
+    return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS))
+
+
+def _claim_row(finding: Finding) -> dict[str, Any]:
+    claim = finding.claim
+    return {
+        "claim": claim.name,
+        "verdict": str(finding.verdict) + (" (!)" if finding.surprising else ""),
+        "expected": str(claim.expected[0]) if len(claim.expected) == 1 else None,
+        "statement": claim.statement,
+        "source": claim.source,
+        "seeds": claim.seeds or None,
+        "reason": finding.reason or None,
+    }
+
+
+def _evidence_row(part: Evidence) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "subject": part.subject,
+        "says": part.says,
+        "found": part.found or None,
+        "part_verdict": str(part.verdict),
+    }
+    if part.estimate is not None:
+        row["difference_points"] = 100 * part.estimate.value
+        row["interval_points"] = 100 * part.estimate.critical(0.025)
+    return row
+
+
+def claims_table(findings: Iterable[Finding], columns: Sequence[str], style: str = "pipe") -> str:
+    """Return a line a claim, or, with columns that tell of its parts, a line a part."""
+    table = claims_frame(findings)
+    if set(columns) <= set(WHOLE):
+        table = table.drop_duplicates("claim")
+    return _tabulate(table, {name: CLAIM_COLUMNS[name] for name in columns}, style)
+
+
+def terminal_claims(findings: Sequence[Finding]) -> str:
+    """Return each claim with its verdict, then what it stands on."""
+    whole = claims_table(findings, ("verdict", "claim", "expected", "reason"), "simple")
+    counts = Counter(str(finding.verdict) for finding in findings)
+    summary = ", ".join(f"{counts[v]} {v}" for v in ClaimVerdict if counts[v])
+    parts = claims_table(findings, PARTS, "simple")
+    return f"{parts}\n\n{whole}\n{summary}"
+
+
+def write_claims(folder: Path, findings: Sequence[Finding], session: Session) -> None:
+    """Write the claims beside the grids' tables, in markdown and CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (
+        f"# Claims\n\n{provenance(session)}\n\n"
+        "Differences are of test accuracies after the last epoch, in percentage points.\n\n"
+        f"{claims_table(findings, WHOLE)}\n\n"
+        f"{claims_table(findings, (*PARTS, 'part_verdict'))}\n"
+    )
+    write_whole(folder / f"{CLAIMS}.md", text)
+    write_whole(folder / f"{CLAIMS}.csv", claims_frame(findings).to_csv(index=False))
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], session: Session) -> None:

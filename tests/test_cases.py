@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from normbench.cases import CasesError, GridOptions, load_cases
+from normbench.cases import GridOptions, load_cases
+from normbench.checked_toml import CasesError
 from normbench.spec import RunSpec
 
 from .conftest import tiny_grid

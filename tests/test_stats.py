@@ -44,6 +44,17 @@ def test_the_difference_of_two_samples_is_students_test():
     assert estimate.interval(0.9) == pytest.approx((interval.low, interval.high))
 
 
+def test_two_variances_add_up_and_the_one_known_worse_counts():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.1, 2, 6).tolist(), rng.normal(0, 1, 6).tolist()
+    spread = [pooled_variance([sample]) for sample in (a, b)]
+    estimate = Estimate.difference(a, b, *spread)
+    welch = stats.ttest_ind(a, b, equal_var=False)
+    assert estimate.value / estimate.standard_error == pytest.approx(welch.statistic)
+    # SciPy has Satterthwaite's degrees of freedom, which lie between 5 and 10
+    assert estimate.freedom == 5
+
+
 def test_a_mean_has_the_t_interval_of_its_sample():
     sample = [99.1, 99.4, 99.3, 99.6]
     estimate = Estimate.mean(sample, pooled_variance([sample]))
