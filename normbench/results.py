@@ -45,13 +45,28 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class LayerActivations:
+    """Mean and standard deviation before and after a norm layer, after each epoch.
+
+    They are over all elements, for a batch of test images in evaluation mode.
+    """
+
+    layer: str
+    mean_before: tuple[float, ...]
+    std_before: tuple[float, ...]
+    mean_after: tuple[float, ...]
+    std_after: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class RunResult:
     """The outcome of one run.
 
     ``confusion[true][predicted]`` counts test images after the last epoch; ``mistakes`` holds
-    the most confident ones. ``fingerprint`` is that of the network and the recipe, empty for a
-    run that did not end. The figures of a run that is not ``ok`` cannot be had: asking for one
-    raises RunFailed with the run's message.
+    the most confident ones, ``wrong`` the indices of all wrongly classified ones. ``weights``
+    counts all parameters by size, as normbench.probes.weight_histogram does. ``fingerprint`` is
+    that of the network and the recipe, empty for a run that did not end. The figures of a run
+    that is not ``ok`` cannot be had: asking for one raises RunFailed with the run's message.
     """
 
     spec: RunSpec
@@ -61,6 +76,9 @@ class RunResult:
     epochs: tuple[Epoch, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     mistakes: tuple[Mistake, ...] = ()
+    wrong: tuple[int, ...] = ()
+    activations: tuple[LayerActivations, ...] = ()
+    weights: tuple[int, ...] = ()
     cpu_seconds: float = 0.0
     device: str = ""
     threads: int = 0
@@ -138,8 +156,17 @@ class RunResult:
                 "epochs": tuple(Epoch(**epoch) for epoch in row["epochs"]),
                 "confusion": tuple(tuple(counts) for counts in row["confusion"]),
                 "mistakes": tuple(Mistake(**mistake) for mistake in row["mistakes"]),
+                # older rows have none of these
+                "wrong": tuple(row.get("wrong", ())),
+                "activations": tuple(map(_activations, row.get("activations", ()))),
+                "weights": tuple(row.get("weights", ())),
             }
         )
+
+
+def _activations(stored: dict[str, Any]) -> LayerActivations:
+    layer, *statistics = (stored[field.name] for field in dataclasses.fields(LayerActivations))
+    return LayerActivations(layer, *map(tuple, statistics))
 
 
 def by_configuration(results: Iterable[RunResult]) -> dict[RunSpec, list[RunResult]]:

@@ -15,6 +15,7 @@ from models.networks import ConvolutionalNetwork, build_network, count_parameter
 from models.regularizers import Regularizer
 from normbench.augmentation import augment, center_crop, normalize_
 from normbench.data import ImageData
+from normbench.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.recipes import RECIPES, Recipe, fingerprint
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec
@@ -76,10 +77,14 @@ class Evaluation:
         cells = torch.bincount(self.labels * classes + self.logits.argmax(1), minlength=classes**2)
         return tuple(map(tuple, cells.view(classes, classes).tolist()))
 
+    def wrong(self) -> Tensor:
+        """Return the indices of the wrongly classified images."""
+        return (self.logits.argmax(1) != self.labels).nonzero().flatten()
+
     def mistakes(self, limit: int = KEPT_MISTAKES) -> tuple[Mistake, ...]:
         """Return the wrongly classified images, the most confidently wrong first."""
         confidence, predicted = self.logits.softmax(1).max(1)
-        wrong = (predicted != self.labels).nonzero().flatten()
+        wrong = self.wrong()
         wrong = wrong[confidence[wrong].argsort(descending=True)][:limit]
         columns = (wrong, self.labels[wrong], predicted[wrong], confidence[wrong])
         return tuple(Mistake(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
@@ -163,7 +168,9 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(spec.seed)
         network = build_network(spec.network, spec.norm, spec.dropout).to(device)
-        epochs, evaluation = _train_epochs(network, spec, recipe, data, device, on_epoch)
+        epochs, evaluation, activations = _train_epochs(
+            network, spec, recipe, data, device, on_epoch
+        )
     diverged = len(epochs) < spec.epochs
     return RunResult(
         spec=spec,
@@ -173,6 +180,9 @@ def train(
         epochs=tuple(epochs),
         confusion=() if diverged else evaluation.confusion(),
         mistakes=() if diverged else evaluation.mistakes(),
+        wrong=() if diverged else tuple(evaluation.wrong().tolist()),
+        activations=by_layer(activations),
+        weights=() if diverged else weight_histogram(network),
         cpu_seconds=time.process_time() - cpu_start,
         device=str(device),
         threads=torch.get_num_threads(),
@@ -190,8 +200,8 @@ def _train_epochs(
     data: ImageData,
     device: torch.device,
     on_epoch: Callable[[Epoch], None],
-) -> tuple[list[Epoch], Evaluation]:
-    """Return the epochs whose losses were finite, and the last evaluation."""
+) -> tuple[list[Epoch], Evaluation, list[dict[str, Statistics]]]:
+    """Return the epochs whose losses were finite, the last evaluation, and the activations."""
     generator = torch.Generator(device).manual_seed(spec.seed)
     if spec.train_images:
         data = data.training_part(spec.train_images, generator)
@@ -206,6 +216,7 @@ def _train_epochs(
     )
     test_images = prepare_images(data.test_images, data, network.image_size)
     epochs: list[Epoch] = []
+    activations: list[dict[str, Statistics]] = []
     while True:
         start = time.perf_counter()
         batches = training_batches(data, spec, recipe, network.image_size, generator)
@@ -217,7 +228,8 @@ def _train_epochs(
         tested = evaluate(network, test_images, data.test_labels)
         test_loss, test_accuracy = tested.loss, tested.accuracy
         if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
-            return epochs, tested
+            return epochs, tested, activations
+        activations.append(activation_statistics(network, test_images[:EVALUATION_BATCH]))
         epochs.append(
             Epoch(
                 epoch=len(epochs) + 1,
@@ -232,4 +244,4 @@ def _train_epochs(
         )
         on_epoch(epochs[-1])
         if len(epochs) == spec.epochs:
-            return epochs, tested
+            return epochs, tested, activations
