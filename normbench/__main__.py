@@ -8,7 +8,7 @@ from pathlib import Path
 from normbench.baseline import BaselineError, find_baseline
 from normbench.comparison import compare
 from normbench.options import parse_points
-from normbench.report import ReportError, write_report
+from normbench.report import ReportError, write_figures, write_report
 from normbench.tables import terminal_comparison
 
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m normbench", description=__doc__)
     commands = parser.add_subparsers(required=True)
     _add_compare(commands.add_parser("compare", help="tell where session B is worse than A"))
-    _add_report(commands.add_parser("report", help="draw the report of a session again"))
+    _add_report(commands.add_parser("report", help="draw sessions as a page"))
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
@@ -53,14 +53,25 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
-    command.description = "Draw report.html of each session again, from what it has stored."
-    command.add_argument("sessions", metavar="SESSION", nargs="*", type=Path)
+    command.description = (
+        "Draw a session's report.html and figures again, from what it has stored, or several "
+        "sessions side by side, as side-by-side.html in the folder of the last one."
+    )
+    command.add_argument(
+        "sessions",
+        metavar="SESSION",
+        nargs="*",
+        type=Path,
+        default=[Path("results/latest")],
+        help="a session's folder (default: results/latest)",
+    )
     command.set_defaults(run=_report)
 
 
 def _report(options: argparse.Namespace) -> int:
-    for folder in options.sessions or [Path("results/latest")]:
-        print(write_report(folder))
+    print(write_report(*options.sessions))
+    if len(options.sessions) == 1:
+        write_figures(*options.sessions)
     return 0
 
 

@@ -19,7 +19,7 @@ from normbench.claims import CLAIMS, Claim, Finding, is_claims_file, judge, load
 from normbench.comparison import Comparison, compare, undecided
 from normbench.data import DatasetDamaged, DatasetUnavailable, ensure_dataset, load_dataset
 from normbench.options import Options
-from normbench.report import write_report
+from normbench.report import write_figures, write_report
 from normbench.results import RunResult, Runs
 from normbench.scheduling import DeviceSlots, available_cores, parse_device, threads_for_each
 from normbench.session import Session, SessionError, environment, new_session_name
@@ -35,6 +35,9 @@ from normbench.tables import (
     write_tables,
 )
 from normbench.trainer import train
+
+# Figures take a second each: short sessions leave them to ``python -m normbench report``.
+FIGURES_AFTER_SECONDS = 300.0
 
 
 class UnusableInput(ValueError):
@@ -314,6 +317,8 @@ class Benchmark:
         summary = session_summary(tables, comparison, claims, self.session)
         write_summary(self.session.folder, summary)
         write_report(self.session.folder)
+        if self.session.seconds > FIGURES_AFTER_SECONDS:
+            write_figures(self.session.folder)
         self.store.close()
         return Findings(tables, comparison, claims, self._save_baseline(now, status))
 

@@ -158,7 +158,10 @@ def _torchvision_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
 # Over the training images' pixels, all channels together.
 CIFAR10_MEAN, CIFAR10_STD = 0.473, 0.251
 CIFAR10_PARTS = {"train": 50_000, "test": 10_000}
-CIFAR10_CLASSES = 10
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 
 
 def cifar10(root: Path) -> ImageData:
@@ -235,10 +238,10 @@ def check_cifar10_jpeg(root: Path) -> None:
     for part, expected in CIFAR10_PARTS.items():
         files = sorted((copy / part).glob("*/*.jpg"))
         classes = len({file.parent for file in files})
-        if len(files) != expected or classes != CIFAR10_CLASSES:
+        if len(files) != expected or classes != len(CIFAR10_CLASSES):
             raise DatasetDamaged(
                 f"{copy / part} holds {len(files):,} images of {classes} classes: expected "
-                f"{expected:,} of {CIFAR10_CLASSES}; unpack the copy again"
+                f"{expected:,} of {len(CIFAR10_CLASSES)}; unpack the copy again"
             )
         if cut := next((f for f in files if not f.read_bytes().endswith(b"\xff\xd9")), None):
             raise DatasetDamaged(
@@ -265,7 +268,7 @@ class Source:
 
     ``family`` is the data set that its images are, by which pytest's ``-m`` selects; ``folder``
     is its place under the data root. ``stand_in`` names the source that is taken where this one
-    is not on disk and that one is.
+    is not on disk and that one is; ``classes`` are the names of the labels.
     """
 
     family: str
@@ -276,6 +279,7 @@ class Source:
     check: Callable[[Path], None] = lambda _: None
     download: Callable[[Path], None] | None = None
     stand_in: str | None = None
+    classes: tuple[str, ...] = tuple("0123456789")
 
 
 _MNIST = Source(
@@ -286,7 +290,14 @@ _MNIST = Source(
     check=check_mnist,
     download=_download_mnist,
 )
-_JPEG = Source("cifar10", cifar10_jpeg, 50_000, folder="cifar10-jpeg", check=check_cifar10_jpeg)
+_JPEG = Source(
+    "cifar10",
+    cifar10_jpeg,
+    50_000,
+    folder="cifar10-jpeg",
+    check=check_cifar10_jpeg,
+    classes=CIFAR10_CLASSES,
+)
 
 SOURCES: dict[str, Source] = {
     "digits": Source("digits", digits, 1_348, test_images=449),
@@ -302,6 +313,7 @@ SOURCES: dict[str, Source] = {
         check=check_cifar10,
         download=_download_cifar10,
         stand_in="cifar10-jpeg",
+        classes=CIFAR10_CLASSES,
     ),
     "cifar10-jpeg": _JPEG,
     "cifar10-jpeg-heldout": dataclasses.replace(

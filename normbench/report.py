@@ -1,8 +1,12 @@
-"""A session as one page: verdicts, a table to sort and filter, curves, heat maps, confusions."""
+"""Sessions as one page: verdicts, tables, curves, mistakes, activations, history."""
 
+import csv
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,18 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
+from normbench.baseline import variances
 from normbench.claims import CLAIMS
 from normbench.comparison import TOLD, Outcome
+from normbench.data import SOURCES
+from normbench.figures import draw_figures
+from normbench.gallery import first_seeds, mistakes, needed_images, pictures
+from normbench.history import history
+from normbench.probes import WEIGHT_EDGES
 from normbench.results import Epoch, RunResult, by_configuration
 from normbench.session import write_whole
 from normbench.spec import RunSpec
+from normbench.stats import Estimate
 from normbench.store import RunStore
 from normbench.summary import NOT_FAILED, verdict_counts
 from normbench.tables import COLUMNS, COMPARISON, figure
@@ -40,59 +51,90 @@ SHOWN = (
     "difference_points",
 )
 
-FILTERED = ("dataset", "norm", "regularizer", "batch_size", "verdict")
+FILTERED = ("session", "dataset", "norm", "regularizer", "batch_size", "verdict")
+HEADINGS = {name: heading for name, (heading, _) in COLUMNS.items()} | {"session": "session"}
+FORMATS = {name: kind for name, (_, kind) in COLUMNS.items()} | {"session": "d"}
 CURVES = ("test_accuracy", "train_accuracy", "test_loss", "train_loss")
+ACTIVATIONS = ("mean_before", "std_before", "mean_after", "std_after")
 
 
 class ReportError(ValueError):
     """A folder that no report can be drawn from."""
 
 
-def write_report(folder: Path) -> Path:
-    """Draw ``report.html`` from what a session has stored in ``folder``: one file, no network.
+@dataclass(frozen=True)
+class StoredSession:
+    """A session as its folder holds it."""
 
-    Raises ReportError where the folder is not that of a session that has ended.
+    folder: Path
+    document: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    comparison: pd.DataFrame | None
+    claims: pd.DataFrame | None
+    results: Sequence[RunResult]
+
+    @classmethod
+    def read(cls, folder: Path) -> "StoredSession":
+        """Read a folder; raises ReportError where it is not that of a session that has ended."""
+        try:
+            document = json.loads((folder / "session.json").read_text(encoding="utf-8"))
+            stored = sorted((folder / "tables").glob("*.csv"))
+            tables = {file.stem: pd.read_csv(file) for file in stored}
+            results = list(RunStore(folder).results().values())
+        except (OSError, ValueError) as error:
+            raise ReportError(
+                f"cannot read the session {folder}: {error}; expected a folder with session.json, "
+                "runs.jsonl and tables"
+            ) from error
+        compared, claims = tables.pop(COMPARISON, None), tables.pop(CLAIMS, None)
+        if not tables and claims is None:
+            raise ReportError(f"{folder} has no tables: the session has not ended, or ran no case")
+        return cls(folder, document, tables, compared, claims, results)
+
+
+def write_report(*folders: Path) -> Path:
+    """Draw a page from what sessions have stored: one file, which opens without a network.
+
+    Of one session it is ``report.html`` in its folder; of several, side by side, it is
+    ``side-by-side.html`` in the last one's. Raises ReportError where a folder is not that of a
+    session that has ended.
     """
-    try:
-        session = json.loads((folder / "session.json").read_text(encoding="utf-8"))
-        files = sorted((folder / "tables").glob("*.csv"))
-        tables = {file.stem: pd.read_csv(file) for file in files}
-        results = list(RunStore(folder).results().values())
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"cannot read the session {folder}: {error}; expected a folder with session.json, "
-            "runs.jsonl and tables"
-        ) from error
-    compared, claims = tables.pop(COMPARISON, None), tables.pop(CLAIMS, None)
-    if not tables and claims is None:
-        raise ReportError(f"{folder} has no tables: the session has not ended, or ran no case")
+    sessions = [StoredSession.read(folder.resolve()) for folder in folders]
     page = (
         _environment()
         .get_template("report.html")
         .render(
-            session=session,
-            machine=session["environment"],
-            cost={"runs": len(results), "core_seconds": sum(run.cpu_seconds for run in results)},
-            counts=[(v, n, v not in NOT_FAILED) for v, n in verdict_counts(tables).items()],
-            comparison=_comparison(session.get("comparison"), compared),
-            claims=(told := _claims(claims)),
-            claim_counts=Counter(head["verdict"] for head, _ in told),
-            data=_json({"runs": _runs(results)}),
-            **_cases(tables),
+            sessions=[_head(s, str(n)) for n, s in enumerate(sessions, start=1)],
+            data=_json(_data(sessions)),
+            **_cases(sessions),
         )
     )
-    write_whole(folder / "report.html", page)
-    return folder / "report.html"
+    last = sessions[-1]
+    file = last.folder / ("report.html" if len(sessions) == 1 else "side-by-side.html")
+    write_whole(file, page)
+    return file
+
+
+def write_figures(folder: Path) -> list[Path]:
+    """Draw the figures of a session's report into ``folder/figures``; return the files.
+
+    Raises as write_report does.
+    """
+    session = StoredSession.read(folder.resolve())
+    return draw_figures(session.folder / "figures", _data([session]), session.tables)
 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("normbench", "."),
+        loader=PackageLoader("normbench", "page"),
         autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
+    page = files("normbench") / "page"
+    for name, file in (("style", "report.css"), ("script", "report.js")):
+        environment.globals[name] = Markup((page / file).read_text(encoding="utf-8"))
     return environment
 
 
@@ -102,25 +144,53 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
 
 
-def _cases(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+def _head(session: StoredSession, number: str) -> dict[str, Any]:
+    """Return what stands at the page's top, and what is told of claims and baseline.
+
+    Side by side, sessions are known by their number.
+    """
+    told = _claims(session.claims)
+    counts = verdict_counts(session.tables)
+    return {
+        **session.document,
+        "number": number,
+        "runs": len(session.results),
+        "core_seconds": sum(run.cpu_seconds for run in session.results),
+        "counts": [(v, n, v not in NOT_FAILED) for v, n in counts.items()],
+        "claims": told,
+        "claim_counts": Counter(head["verdict"] for head, _ in told),
+        "comparison": _comparison(session.document.get("comparison"), session.comparison),
+    }
+
+
+def _cases(sessions: Sequence[StoredSession]) -> dict[str, Any]:
     """Return the table of all cases, each cell as shown and as sorted, and the heat maps."""
-    columns = [name for name in SHOWN if any(t[name].notna().any() for t in tables.values())]
+    tables = [
+        (number, grid, table.assign(session=number))
+        for number, session in enumerate(sessions, start=1)
+        for grid, table in session.tables.items()
+    ]
+    shown = SHOWN if len(sessions) == 1 else ("session", *SHOWN)
+    columns = [name for name in shown if any(t[name].notna().any() for *_, t in tables)]
     rows = [
         {
-            "cells": [(figure(row[n], COLUMNS[n][1]), _sort_key(row[n])) for n in columns],
+            "cells": [(figure(row[n], FORMATS[n]), _sort_key(row[n])) for n in columns],
             "failed": row["verdict"] not in NOT_FAILED,
         }
-        for table in tables.values()
+        for *_, table in tables
         for row in table.to_dict("records")
     ]
-    heat_maps = {
-        grid: [_heat_map(table, int(size)) for size in sorted(table["batch_size"].unique())]
-        for grid, table in tables.items()
-    }
+    heat_maps = [
+        (
+            grid if len(sessions) == 1 else f"{grid}, session {number}",
+            [_heat_map(table, int(size)) for size in sorted(table["batch_size"].unique())],
+        )
+        for number, grid, table in tables
+    ]
     return {
-        "headings": [COLUMNS[name][0] for name in columns],
-        "numeric": [COLUMNS[name][1] != "s" for name in columns],
-        "filters": [(COLUMNS[n][0], columns.index(n)) for n in FILTERED if n in columns],
+        "headings": [HEADINGS[name] for name in columns],
+        "numeric": [FORMATS[name] != "s" for name in columns],
+        "filters": [(HEADINGS[n], columns.index(n)) for n in FILTERED if n in columns],
         "rows": rows,
         "heat_maps": heat_maps,
     }
@@ -175,21 +245,54 @@ def _claims(table: pd.DataFrame | None) -> list[tuple[Any, list[Any]]]:
     ]
 
 
-def _runs(results: Sequence[RunResult]) -> list[dict[str, Any]]:
-    """Return, of each configuration, its curves by seed and its confusion matrix over all seeds."""
-    found = by_configuration(result for result in results if result.status == "ok")
-    # longest runs come first in a session; a page begins with what is plainest
-    ordered = sorted(found, key=lambda s: (s.dataset, s.l1, s.l2, s.batch_size))
-    return [_configuration(spec, found[spec]) for spec in ordered]
+def _data(sessions: Sequence[StoredSession]) -> dict[str, Any]:
+    """Return what the page's script draws."""
+    runs: list[tuple[RunSpec, str, list[RunResult]]] = []
+    sizes: list[dict[str, Any]] = []
+    for number, session in enumerate(sessions, start=1):
+        mark = f" ({number})" if len(sessions) > 1 else ""
+        sizes += _sizes(session, mark)
+        found = by_configuration(run for run in session.results if run.status == "ok")
+        # longest runs come first in a session; a page begins with what is plainest
+        ordered = sorted(found, key=lambda s: (s.dataset, s.l1, s.l2, s.batch_size))
+        runs += [(spec, spec.norm + mark, found[spec]) for spec in ordered]
+    groups = _galleries(runs)
+    root = Path(sessions[-1].document["options"]["data"])
+    datasets = dict.fromkeys(group["dataset"] for group in groups)
+    return {
+        "runs": [_configuration(*run) for run in runs],
+        "sizes": sizes,
+        "published": _published_sizes(),
+        "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
+        "classes": {name: SOURCES[name].classes for name in datasets},
+        "galleries": groups,
+        "pictures": {
+            name: dataclasses.asdict(
+                pictures(name, needed_images(g for g in groups if g["dataset"] == name), root)
+            )
+            for name in datasets
+        },
+        "history": _history(sessions[-1]),
+    }
 
 
-def _configuration(spec: RunSpec, runs: Sequence[RunResult]) -> dict[str, Any]:
+def _setting(spec: RunSpec) -> str:
+    """Return what configurations must have in common to stand in one figure."""
+    part = f" of {spec.train_images:,} images" if spec.train_images else ""
+    return f"{spec.dataset}, {spec.epochs} epochs{part}"
+
+
+def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[str, Any]:
+    """Return a configuration's curves by seed, and its confusions and weights over all seeds."""
+
     def curve(name: str, epochs: Sequence[Epoch]) -> list[float]:
         return [round(getattr(epoch, name), 5) for epoch in epochs]
 
     classes = range(len(runs[0].confusion))
     return {
+        "setting": _setting(spec),
         "dataset": spec.dataset,
+        "line": line,
         "norm": spec.norm,
         "regularizer": spec.regularizer.name,
         "batch_size": spec.batch_size,
@@ -199,4 +302,76 @@ def _configuration(spec: RunSpec, runs: Sequence[RunResult]) -> dict[str, Any]:
             for true in classes
         ],
         "seeds": len(runs),
+        "activations": {
+            layer.layer: {
+                name: [float(f"{value:.4g}") for value in getattr(layer, name)]
+                for name in ACTIVATIONS
+            }
+            for layer in first_seeds(runs).activations
+        },
+        "weights": [sum(counts) for counts in zip(*(run.weights for run in runs), strict=False)],
     }
+
+
+def _sizes(session: StoredSession, mark: str) -> list[dict[str, Any]]:
+    """Return, of each norm, accuracy by batch size with half a 95 % interval."""
+    found = by_configuration(run for run in session.results if run.status == "ok")
+    samples = {spec: [run.test_accuracy for run in runs] for spec, runs in found.items()}
+    spread = variances(samples)
+    lines: dict[tuple[str, str, str], list[list[float | None]]] = {}
+    for spec in sorted(samples, key=lambda spec: spec.batch_size):
+        mean = Estimate.mean(samples[spec], spread[spec])
+        reach = round(100 * mean.critical(0.025), 3) if spread[spec].known else None
+        key = (_setting(spec), spec.regularizer.name, spec.norm)
+        lines.setdefault(key, []).append([spec.batch_size, round(100 * mean.value, 3), reach])
+    return [
+        {
+            "setting": setting,
+            "regularizer": regularizer,
+            "line": norm + mark,
+            "points": points,
+        }
+        for (setting, regularizer, norm), points in lines.items()
+        if len(points) > 1
+    ]
+
+
+def _published_sizes() -> dict[str, list[list[float]]]:
+    """Return the accuracies that the paper of group normalization has by batch size."""
+    text = (files("normbench") / "page" / "groupnorm_paper.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return {
+        row.pop("norm"): sorted(
+            [int(size), round(100 - float(error), 1)] for size, error in row.items()
+        )
+        for row in rows
+    }
+
+
+def _galleries(runs: Iterable[tuple[RunSpec, str, Sequence[RunResult]]]) -> list[dict[str, Any]]:
+    """Return the wrong images of each regularizer and batch size, by norm: those of one seed."""
+    groups: dict[tuple[str, str, str, int], dict[str, RunResult]] = {}
+    for spec, line, results in runs:
+        key = (spec.dataset, _setting(spec), spec.regularizer.name, spec.batch_size)
+        groups.setdefault(key, {})[line] = first_seeds(results)
+    return [
+        {
+            "dataset": dataset,
+            "setting": setting,
+            "regularizer": regularizer,
+            "batch_size": batch_size,
+            **mistakes(by_line),
+        }
+        for (dataset, setting, regularizer, batch_size), by_line in groups.items()
+    ]
+
+
+def _history(session: StoredSession) -> list[dict[str, Any]]:
+    """Return the cases' accuracies over sessions, with the band in which the baseline is met."""
+    bands: dict[str, list[float]] = {}
+    if session.comparison is not None:
+        for row in session.comparison.to_dict("records"):
+            middle, reach = row["baseline_percent"], row["interval_points"]
+            if not (pd.isna(middle) or pd.isna(reach)):
+                bands[row["case"]] = [round(middle - reach, 3), round(middle + reach, 3)]
+    return [{**case, "band": bands.get(case["label"])} for case in history(session.folder)]

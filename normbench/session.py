@@ -100,6 +100,10 @@ class Session:
     def started_at(self) -> str:
         return _timestamp(self.started)
 
+    @property
+    def seconds(self) -> float:
+        return time.time() - self.started
+
     def open(self) -> None:
         """Make the folder and write session.json; raises SessionError where that cannot be done."""
         try:
@@ -120,7 +124,7 @@ class Session:
             "status": status,
             "started": self.started_at,
             "ended": None if status == "running" else _timestamp(time.time()),
-            "seconds": round(time.time() - self.started, 3),
+            "seconds": round(self.seconds, 3),
             "workers": self.workers,
             "environment": self.environment,
             "options": self.options,

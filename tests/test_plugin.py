@@ -46,6 +46,15 @@ def test_a_session_leaves_rows_verdicts_and_tables(project):
     ]
 
 
+def test_a_session_long_enough_for_it_draws_its_figures(project, monkeypatch):
+    monkeypatch.setattr("normbench.benchmark.FIGURES_AFTER_SECONDS", 0.0)
+    project.grid(norms=["batch"])
+    project.run().assert_outcomes(passed=2)
+    drawn = sorted(file.name for file in (project.session / "figures").iterdir())
+    assert "curves-digits-1-epochs-none.png" in drawn
+    assert "accuracy-tiny.svg" in drawn
+
+
 def test_an_accuracy_below_its_target_fails_and_the_table_says_so(project):
     project.grid(target=99.9)
     result = project.run()

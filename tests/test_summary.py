@@ -49,7 +49,7 @@ def test_a_pivot_has_norms_down_and_configurations_across(tables):
 
 
 def test_what_failed_stands_first(tables, session):
-    text = session_summary(tables, None, session)
+    text = session_summary(tables, None, [], session)
     assert text.startswith(
         "## normbench: 1 passed, 1 marginal, 1 failed, 1 crashed, 1 skipped\n\n"
         "### mnist: not passed\n\n| norm"
@@ -64,7 +64,7 @@ def test_regressions_stand_before_the_pivot(tables, session):
     spec = RunSpec("mnist", "mnist", "batch")
     before = baseline_of({spec: [0.995, 0.996, 0.994]})
     now = baseline_of({spec: [0.98, 0.98, 0.98]})
-    text = session_summary(tables, compare(before, now), session)
+    text = session_summary(tables, compare(before, now), [], session)
     regressed = text.index("| mnist batch-none-b64 |")
     assert text.index("### Beside the baseline simulated") < regressed
     assert regressed < text.index("### mnist: test accuracy")
