@@ -12,49 +12,18 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from models.networks import ConvolutionalNetwork, build_network, count_parameters
-from models.regularizers import Regularizer
 from normbench.augmentation import augment, center_crop, normalize_
 from normbench.data import ImageData
 from normbench.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.recipes import RECIPES, Recipe, fingerprint
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec
+from normbench.steps import CapturedStep, FlatParameters, Step, TrainingStep
 
 # Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
 CHUNK_IMAGES = 2048
 EVALUATION_BATCH = 500
 KEPT_MISTAKES = 32
-
-
-class FlatParameters:
-    """A network's parameters and gradients as views of two vectors.
-
-    The optimizer and the L1 gradient then take one operation for all layers; on small networks
-    the calls would otherwise cost as much as the arithmetic. Convolution kernels lie in memory
-    as channels_last has them, which the CPU's convolutions need to be fast.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        parameters = list(network.parameters())
-        count = sum(p.numel() for p in parameters)
-        values = parameters[0].new_empty(count)
-        self.gradient = torch.zeros_like(values)
-        start = 0
-        for parameter in parameters:
-            end = start + parameter.numel()
-            view = _channels_last_view(values[start:end], parameter.shape)
-            parameter.data = view.copy_(parameter.data)
-            parameter.grad = _channels_last_view(self.gradient[start:end], parameter.shape)
-            start = end
-        self.values = nn.Parameter(values)
-        self.values.grad = self.gradient
-
-
-def _channels_last_view(flat: Tensor, shape: torch.Size) -> Tensor:
-    if len(shape) != 4:
-        return flat.view(shape)
-    outputs, inputs, height, width = shape
-    return flat.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -113,13 +82,7 @@ def training_batches(
 
 
 def train_epoch(
-    network: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    flat: FlatParameters,
-    optimizer: torch.optim.Optimizer,
-    schedule: LRScheduler,
-    regularizer: Regularizer,
-    label_smoothing: float,
+    network: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], step: Step, schedule: LRScheduler
 ) -> Evaluation:
     """Take a step for each batch; return what the network answered on the way.
 
@@ -128,22 +91,21 @@ def train_epoch(
     network.train()
     answers, truths = [], []
     for images, labels in batches:
-        flat.gradient.zero_()
-        logits = network(images)
-        F.cross_entropy(logits, labels, label_smoothing=label_smoothing).backward()
-        regularizer.add_l1_gradient_(flat.gradient, flat.values)
-        optimizer.step()
-        schedule.step()
-        answers.append(logits.detach())
+        answers.append(step(images, labels))
         truths.append(labels)
+        schedule.step()
     return Evaluation(torch.cat(answers), torch.cat(truths))
 
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluation:
-    """Return the network's answers in evaluation mode; ``images`` are prepared already."""
+    """Return the network's answers in evaluation mode; ``images`` are prepared already.
+
+    A GPU takes them all at once: a network this small leaves it waiting for launches otherwise.
+    """
     network.eval()
-    return Evaluation(torch.cat([network(b) for b in images.split(EVALUATION_BATCH)]), labels)
+    size = len(images) if images.is_cuda else EVALUATION_BATCH
+    return Evaluation(torch.cat([network(b) for b in images.split(size)]), labels)
 
 
 def prepare_images(images: Tensor, data: ImageData, size: int) -> Tensor:
@@ -207,9 +169,13 @@ def _train_epochs(
         data = data.training_part(spec.train_images, generator)
     flat = FlatParameters(network)
     peak = recipe.peak_learning_rate(spec.batch_size)
+    # a captured step reads its learning rate where the schedule writes it
+    rate = torch.tensor(peak, device=device) if device.type == "cuda" else peak
     optimizer = torch.optim.SGD(
-        [flat.values], peak, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
+        [flat.values], rate, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
     )
+    plain = TrainingStep(network, flat, optimizer, spec.regularizer, recipe.label_smoothing)
+    step = CapturedStep(plain) if device.type == "cuda" else plain
     steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
     schedule = OneCycleLR(
         optimizer, peak, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
@@ -220,9 +186,7 @@ def _train_epochs(
     while True:
         start = time.perf_counter()
         batches = training_batches(data, spec, recipe, network.image_size, generator)
-        trained = train_epoch(
-            network, batches, flat, optimizer, schedule, spec.regularizer, recipe.label_smoothing
-        )
+        trained = train_epoch(network, batches, step, schedule)
         train_loss, train_accuracy = trained.loss, trained.accuracy
         middle = time.perf_counter()
         tested = evaluate(network, test_images, data.test_labels)

@@ -13,9 +13,9 @@ from normbench.data import ImageData, load_dataset
 from normbench.recipes import RECIPES
 from normbench.results import RunFailed, RunResult
 from normbench.spec import RunSpec
+from normbench.steps import FlatParameters, TrainingStep
 from normbench.trainer import (
     Evaluation,
-    FlatParameters,
     batch_count,
     evaluate,
     prepare_images,
@@ -64,11 +64,10 @@ def engine_losses(spec: RunSpec, batches: list, smoothing: float) -> list[float]
         [flat.values], 0.05, 0.9, weight_decay=spec.l2, nesterov=True, fused=True
     )
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    step = TrainingStep(network, flat, optimizer, spec.regularizer, smoothing)
     losses = []
     for batch in batches:
-        trained = train_epoch(
-            network, iter([batch]), flat, optimizer, schedule, spec.regularizer, smoothing
-        )
+        trained = train_epoch(network, iter([batch]), step, schedule)
         losses.append(F.cross_entropy(trained.logits, batch[1], label_smoothing=smoothing).item())
     return losses
 
@@ -174,19 +173,6 @@ def test_an_epoch_shows_each_image_once_in_a_new_order(digits):
     assert not torch.equal(*epochs)
     for labels in epochs:
         assert torch.equal(labels.sort().values, digits.train_labels.sort().values)
-
-
-def test_flat_parameters_are_views_of_one_vector():
-    network = build_network("digits", "batch")
-    before = [p.detach().clone() for p in network.parameters()]
-    flat = FlatParameters(network)
-    for parameter, value in zip(network.parameters(), before, strict=True):
-        assert torch.equal(parameter, value)
-    flat.values.data.zero_()
-    assert all(p.eq(0).all() for p in network.parameters())
-    network(torch.randn(4, 1, 8, 8)).sum().backward()
-    gradients = torch.cat([p.grad.flatten() for p in network.parameters()])
-    assert flat.gradient.abs().sum() == pytest.approx(gradients.abs().sum().item())
 
 
 def test_an_evaluation_counts_what_a_hand_counts():
