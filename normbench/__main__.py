@@ -9,6 +9,7 @@ from normbench.baseline import BaselineError, find_baseline
 from normbench.comparison import compare
 from normbench.options import parse_points
 from normbench.report import ReportError, write_figures, write_report
+from normbench.session import latest_session
 from normbench.tables import terminal_comparison
 
 
@@ -62,7 +63,7 @@ def _add_report(command: argparse.ArgumentParser) -> None:
         metavar="SESSION",
         nargs="*",
         type=Path,
-        default=[Path("results/latest")],
+        default=[latest_session(Path("results"))],
         help="a session's folder (default: results/latest)",
     )
     command.set_defaults(run=_report)

@@ -76,11 +76,7 @@ class Benchmark:
         self.options = options
         self.root = root
         self.worker = worker_input["worker"] if worker_input else "main"
-        self.session = Session(
-            options.results,
-            worker_input["session"] if worker_input else new_session_name(),
-            options=options.to_dict(),
-        )
+        self.session = self._session(worker_input)
         self.slots = DeviceSlots(parse_device(options.device, torch.cuda.device_count()))
         self.device = torch.device(
             worker_input["device"] if worker_input else self.slots.devices[0]
@@ -95,6 +91,16 @@ class Benchmark:
         self.outcomes: dict[str, str] = {}
         self.judged: set[str] = set()
         self._prepared = False
+
+    def _session(self, worker_input: dict[str, Any] | None) -> Session:
+        results, options = self.options.results, self.options.to_dict()
+        if worker_input is None and self.options.resume:
+            try:
+                return Session.interrupted(results, options)
+            except SessionError as error:
+                raise UnusableInput(f"--bench-resume: {error}") from error
+        name = worker_input["session"] if worker_input else new_session_name()
+        return Session(results, name, options=options)
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Benchmark":
@@ -187,6 +193,8 @@ class Benchmark:
         self.session.environment = environment(self.root)
         try:
             self.session.open()
+            if self.session.resumed:
+                self.store.reopen()
             for name in datasets:
                 try:
                     ensure_dataset(name, self.options.data)
@@ -237,7 +245,8 @@ class Benchmark:
         data = load_dataset(spec.dataset, self.options.data, self.device)
 
         def train_here(spec: RunSpec) -> RunResult:
-            result = train(spec, data, self.device, self.store.note_epoch)
+            checkpoint = self.store.checkpoint(spec)
+            result = train(spec, data, self.device, self.store.note_epoch, checkpoint)
             return dataclasses.replace(result, worker=self.worker)
 
         return self.store.get_or_train(spec, train_here, case)
@@ -296,6 +305,7 @@ class Benchmark:
     def finish(self, status: str) -> Findings:
         """Write what the session has found, if anything was run, and return it."""
         if not (self.outcomes or self.judged):
+            self.session.close()
             return Findings()
         results = self.store.results()
         claims = [judge(c, results) for c in self.claims if c.name in self.judged]
@@ -319,7 +329,8 @@ class Benchmark:
         write_report(self.session.folder)
         if self.session.seconds > FIGURES_AFTER_SECONDS:
             write_figures(self.session.folder)
-        self.store.close()
+        self.store.close(finished=status == "finished")
+        self.session.close()
         return Findings(tables, comparison, claims, self._save_baseline(now, status))
 
     def _as_baseline(self, runs: Iterable[RunResult]) -> Baseline:

@@ -143,6 +143,12 @@ def add_options(parser: pytest.Parser) -> None:
         + ")",
     )
     add(
+        "resume",
+        action="store_true",
+        help="finish the last interrupted session: stored rows are reused, half-done runs go on "
+        "from their last epoch",
+    )
+    add(
         "norm",
         type=parse_norm,
         action="append",
@@ -184,6 +190,7 @@ class Options:
     baseline: str | None = None
     save_baseline: str | None = None
     minimum_effect: float | None = None
+    resume: bool = False
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Options":
@@ -222,6 +229,7 @@ class Options:
             baseline=baseline,
             save_baseline=config.getoption("--bench-save-baseline"),
             minimum_effect=minimum_effect,
+            resume=config.getoption("--bench-resume"),
         )
 
     @property

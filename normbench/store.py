@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from normbench.recipes import fingerprint
 from normbench.results import Epoch, RunResult
 from normbench.session import write_whole
 from normbench.spec import RunSpec
@@ -66,6 +67,10 @@ class RunStore:
 
     def find(self, spec: RunSpec) -> RunResult | None:
         return self.results().get(spec.key)
+
+    def checkpoint(self, spec: RunSpec) -> Path:
+        """Return the file for what a run of ``spec`` has come to, should it be interrupted."""
+        return self.folder / "checkpoints" / f"{spec.key}.pt"
 
     def append(self, result: RunResult) -> None:
         """Write the run's row and see it onto the disk."""
@@ -133,10 +138,32 @@ class RunStore:
             )
         return runs
 
-    def close(self) -> None:
-        """Remove the locks and claims of a session that has ended; the rows stay."""
+    def reopen(self) -> None:
+        """Make a session that was interrupted ready to go on.
+
+        Rows of runs that another attempt may end better, and of networks or recipes that have
+        changed since, are dropped; so is what a dead worker claimed to be at.
+        """
+        shutil.rmtree(self._running, ignore_errors=True)
+        kept = [
+            result
+            for result in self.results().values()
+            if result.status in ("ok", "diverged")
+            and result.fingerprint == fingerprint(result.spec.network, result.spec.recipe)
+        ]
+        rows = "".join(f"{json.dumps(result.to_row())}\n" for result in kept)
+        write_whole(self.file, rows)
+        self._known, self._read_to = {}, 0
+
+    def close(self, *, finished: bool = True) -> None:
+        """Remove the locks and claims of a session that has ended; the rows stay.
+
+        So do the checkpoints of one that was interrupted.
+        """
         shutil.rmtree(self._running, ignore_errors=True)
         (self.folder / "runs.lock").unlink(missing_ok=True)
+        if finished:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def record_crash(self, worker: str) -> str | None:
         """Store what ``worker`` was training when it died as crashed; return its case's id."""

@@ -1,10 +1,13 @@
 """The training loop: a pure function of the spec, the data and the code."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from models.networks import ConvolutionalNetwork, build_network, count_parameters
 from normbench.augmentation import augment, center_crop, normalize_
+from normbench.checkpoints import Checkpoint
 from normbench.data import ImageData
 from normbench.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.recipes import RECIPES, Recipe, fingerprint
@@ -119,20 +123,31 @@ def train(
     data: ImageData,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    checkpoint_file: Path | None = None,
 ) -> RunResult:
     """Train as ``spec`` says and return the outcome; ``on_epoch`` is told of each epoch's end.
 
+    Goes on from ``checkpoint_file`` where an interrupted run of the same spec, network, recipe and
+    torch has left one, to the outcome that it would have had; leaves none when it ends.
     A loss that is no longer finite ends the run as ``diverged``. What the network itself raises
     is passed on. The global random numbers are left as they were found.
     """
-    recipe = RECIPES[spec.recipe]
-    started, cpu_start = datetime.now(UTC), time.process_time()
+    recipe, digest = RECIPES[spec.recipe], fingerprint(spec.network, spec.recipe)
+    started = datetime.now(UTC)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(spec.seed)
         network = build_network(spec.network, spec.norm, spec.dropout).to(device)
-        epochs, evaluation, activations = _train_epochs(
-            network, spec, recipe, data, device, on_epoch
-        )
+        training = Training(network, spec, recipe, data, device)
+        checkpoint = None
+        if checkpoint_file is not None:
+            identity = f"{spec.key} {digest} {torch.__version__} {device.type}"
+            checkpoint = Checkpoint(checkpoint_file, identity)
+            if (state := checkpoint.load()) is not None:
+                training.restore(state)
+        evaluation = training.run(on_epoch, checkpoint)
+        if checkpoint is not None:
+            checkpoint.remove()
+    epochs = training.epochs
     diverged = len(epochs) < spec.epochs
     return RunResult(
         spec=spec,
@@ -143,69 +158,125 @@ def train(
         confusion=() if diverged else evaluation.confusion(),
         mistakes=() if diverged else evaluation.mistakes(),
         wrong=() if diverged else tuple(evaluation.wrong().tolist()),
-        activations=by_layer(activations),
+        activations=by_layer(training.activations),
         weights=() if diverged else weight_histogram(network),
-        cpu_seconds=time.process_time() - cpu_start,
+        cpu_seconds=training.cpu_seconds,
         device=str(device),
         threads=torch.get_num_threads(),
         started=started.isoformat(timespec="seconds"),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
         torch=torch.__version__,
-        fingerprint=fingerprint(spec.network, spec.recipe),
+        fingerprint=digest,
     )
 
 
-def _train_epochs(
-    network: ConvolutionalNetwork,
-    spec: RunSpec,
-    recipe: Recipe,
-    data: ImageData,
-    device: torch.device,
-    on_epoch: Callable[[Epoch], None],
-) -> tuple[list[Epoch], Evaluation, list[dict[str, Statistics]]]:
-    """Return the epochs whose losses were finite, the last evaluation, and the activations."""
-    generator = torch.Generator(device).manual_seed(spec.seed)
-    if spec.train_images:
-        data = data.training_part(spec.train_images, generator)
-    flat = FlatParameters(network)
-    peak = recipe.peak_learning_rate(spec.batch_size)
-    # a captured step reads its learning rate where the schedule writes it
-    rate = torch.tensor(peak, device=device) if device.type == "cuda" else peak
-    optimizer = torch.optim.SGD(
-        [flat.values], rate, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
-    )
-    plain = TrainingStep(network, flat, optimizer, spec.regularizer, recipe.label_smoothing)
-    step = CapturedStep(plain) if device.type == "cuda" else plain
-    steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
-    schedule = OneCycleLR(
-        optimizer, peak, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
-    )
-    test_images = prepare_images(data.test_images, data, network.image_size)
-    epochs: list[Epoch] = []
-    activations: list[dict[str, Statistics]] = []
-    while True:
+class Training:
+    """A run as far as it has come: its network, what updates it, and the epochs that are over."""
+
+    def __init__(
+        self,
+        network: ConvolutionalNetwork,
+        spec: RunSpec,
+        recipe: Recipe,
+        data: ImageData,
+        device: torch.device,
+    ) -> None:
+        self.network, self.spec, self.recipe = network, spec, recipe
+        self.generator = torch.Generator(device).manual_seed(spec.seed)
+        if spec.train_images:
+            data = data.training_part(spec.train_images, self.generator)
+        self.data = data
+        flat = FlatParameters(network)
+        peak = recipe.peak_learning_rate(spec.batch_size)
+        # a captured step reads its learning rate where the schedule writes it
+        rate = torch.tensor(peak, device=device) if device.type == "cuda" else peak
+        self.optimizer = torch.optim.SGD(
+            [flat.values], rate, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
+        )
+        steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
+        self.schedule = OneCycleLR(
+            self.optimizer,
+            peak,
+            total_steps=steps + 1,
+            pct_start=recipe.warmup,
+            cycle_momentum=False,
+        )
+        plain = TrainingStep(
+            network, flat, self.optimizer, spec.regularizer, recipe.label_smoothing
+        )
+        self.step: Step = CapturedStep(plain) if device.type == "cuda" else plain
+        self.test_images = prepare_images(data.test_images, data, network.image_size)
+        self.epochs: list[Epoch] = []
+        self.activations: list[dict[str, Statistics]] = []
+        self._cpu_start = time.process_time()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The processor seconds spent so far, also before an interruption."""
+        return time.process_time() - self._cpu_start
+
+    def run(
+        self, on_epoch: Callable[[Epoch], None], checkpoint: Checkpoint | None = None
+    ) -> Evaluation:
+        """Train what is left, as long as losses are finite; return the last evaluation."""
+        while True:
+            epoch, evaluation = self._epoch()
+            if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.test_loss)):
+                return evaluation
+            images = self.test_images[:EVALUATION_BATCH]
+            self.activations.append(activation_statistics(self.network, images))
+            self.epochs.append(epoch)
+            on_epoch(epoch)
+            if len(self.epochs) == self.spec.epochs:
+                return evaluation
+            if checkpoint is not None:
+                checkpoint.save(self.state)
+
+    def _epoch(self) -> tuple[Epoch, Evaluation]:
         start = time.perf_counter()
-        batches = training_batches(data, spec, recipe, network.image_size, generator)
-        trained = train_epoch(network, batches, step, schedule)
+        size = self.network.image_size
+        batches = training_batches(self.data, self.spec, self.recipe, size, self.generator)
+        trained = train_epoch(self.network, batches, self.step, self.schedule)
         train_loss, train_accuracy = trained.loss, trained.accuracy
         middle = time.perf_counter()
-        tested = evaluate(network, test_images, data.test_labels)
+        tested = evaluate(self.network, self.test_images, self.data.test_labels)
         test_loss, test_accuracy = tested.loss, tested.accuracy
-        if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
-            return epochs, tested, activations
-        activations.append(activation_statistics(network, test_images[:EVALUATION_BATCH]))
-        epochs.append(
-            Epoch(
-                epoch=len(epochs) + 1,
-                learning_rate=float(schedule.get_last_lr()[0]),
-                train_loss=train_loss,
-                train_accuracy=train_accuracy,
-                test_loss=test_loss,
-                test_accuracy=test_accuracy,
-                train_seconds=middle - start,
-                test_seconds=time.perf_counter() - middle,
-            )
+        epoch = Epoch(
+            epoch=len(self.epochs) + 1,
+            learning_rate=float(self.schedule.get_last_lr()[0]),
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            train_seconds=middle - start,
+            test_seconds=time.perf_counter() - middle,
         )
-        on_epoch(epochs[-1])
-        if len(epochs) == spec.epochs:
-            return epochs, tested, activations
+        return epoch, tested
+
+    def state(self) -> dict[str, Any]:
+        """Return what restore needs, in tensors and builtin types."""
+        on_gpu = self.generator.device.type == "cuda"
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.generator.device) if on_gpu else None,
+            "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
+            "activations": self.activations,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where state was taken, in a training of the same spec."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], self.generator.device)
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.activations = state["activations"]
+        self._cpu_start = time.process_time() - state["cpu_seconds"]

@@ -185,7 +185,8 @@ def test_a_run_that_diverges_fails_without_a_number(project):
         (["--bench-cases", "no.toml"], "*--bench-cases: 'no.toml' is no file: expected a cases*"),
         (["--bench-results", "conftest.py"], "*--bench-results: 'conftest.py' is not a folder*"),
         (["--bench-data", "conftest.py"], "*--bench-data: 'conftest.py' is not a folder*"),
-        (["--bench-resume"], "*unrecognized arguments: --bench-resume*"),
+        (["--bench-resume"], "*--bench-resume: there is no session to resume in *results*"),
+        (["--bench-engine", "ray"], "*unrecognized arguments: --bench-engine*"),
     ],
 )
 def test_a_bad_option_ends_the_session_before_anything_trains(project, arguments, message):

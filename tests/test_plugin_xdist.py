@@ -28,8 +28,8 @@ import normbench.benchmark as benchmark
 real = benchmark.train
 benchmark.load_dataset = lambda name, root, device: real_load(name, root, torch.device("cpu"))
 from normbench.data import load_dataset as real_load
-benchmark.train = lambda spec, data, device, on_epoch: dataclasses.replace(
-    real(spec, data, torch.device("cpu"), on_epoch), device=str(device))
+benchmark.train = lambda spec, data, device, *rest: dataclasses.replace(
+    real(spec, data, torch.device("cpu"), *rest), device=str(device))
 pytest_plugins = ["normbench.plugin"]
 """
 
