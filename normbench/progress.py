@@ -36,20 +36,25 @@ def clock(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A session at one moment. ``seconds_left`` is None before anything is done."""
+    """A session at one moment.
+
+    ``share_before`` was done when it began, in the session that it goes on with. ``seconds_left``
+    is None before anything is done.
+    """
 
     done: int
     cases: int
     share: float
+    share_before: float
     elapsed_seconds: float
     failed: tuple[str, ...]
     running: tuple[RunningRun, ...]
 
     @property
     def seconds_left(self) -> float | None:
-        if self.share <= 0:
+        if self.share <= self.share_before:
             return None
-        return self.elapsed_seconds * (1 - self.share) / self.share
+        return self.elapsed_seconds * (1 - self.share) / (self.share - self.share_before)
 
 
 class SessionProgress:
@@ -60,7 +65,18 @@ class SessionProgress:
         # looked at every second, so worked out once
         self._keys = {case.id: [spec.key for spec in case.specs] for case in cases}
         self._costs = {case.id: estimated_seconds(case.spec) * case.seeds for case in cases}
+        self._share_before = self._share(dict.fromkeys(store.results(), 1.0), {})
         self.started = time.monotonic()
+
+    def _share(self, parts: Mapping[str, float], outcomes: Mapping[str, str]) -> float:
+        """Return the part of all costs that is spent; ``parts`` says how much of a run is done."""
+
+        def share_of(case: str) -> float:
+            keys = self._keys[case]
+            return 1.0 if case in outcomes else sum(parts.get(k, 0.0) for k in keys) / len(keys)
+
+        spent = sum(cost * share_of(case) for case, cost in self._costs.items())
+        return spent / sum(self._costs.values())
 
     def epochs(self) -> Iterator[tuple[RunSpec, tuple[Epoch, ...]]]:
         """Yield the epochs of every run that has ended or goes on."""
@@ -74,18 +90,13 @@ class SessionProgress:
         """Return where the session is; ``outcomes`` are those of the cases that are over."""
         finished = self.store.results()
         running = self.store.running()
-        part = {run.spec.key: run.share for run in running} | dict.fromkeys(finished, 1.0)
-
-        def share_of(case: str) -> float:
-            keys = self._keys[case]
-            return 1.0 if case in outcomes else sum(part.get(k, 0.0) for k in keys) / len(keys)
-
-        spent = sum(cost * share_of(case) for case, cost in self._costs.items())
+        parts = {run.spec.key: run.share for run in running} | dict.fromkeys(finished, 1.0)
         over = [case for case in self._costs if case in outcomes]
         return Snapshot(
             done=len(over),
             cases=len(self._costs),
-            share=spent / sum(self._costs.values()),
+            share=self._share(parts, outcomes),
+            share_before=self._share_before,
             elapsed_seconds=time.monotonic() - self.started,
             failed=tuple(case for case in over if outcomes[case] == "failed"),
             running=tuple(running),

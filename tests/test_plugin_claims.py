@@ -1,6 +1,7 @@
 """Claims in a session: their runs, their verdicts, the table, and what fails."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,17 +9,7 @@ import pytest
 from .conftest import Project
 from .test_plugin import rows
 
-CLAIMS_MODULE = """
-import pytest
-
-@pytest.mark.claims()
-def test_claimed_case(case, run_case):
-    assert run_case(case).test_accuracy > case.target
-
-@pytest.mark.claims()
-def test_claim(claim, judge):
-    assert judge(claim).verdict in claim.expected
-"""
+CLAIMS_MODULE = (Path(__file__).parent.parent / "bench" / "test_claims.py").read_text()
 
 CLAIMS = """
 schema = 1

@@ -27,7 +27,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "1")
 
 
 def snapshot(**changes) -> Snapshot:
-    usual = {"done": 3, "cases": 12, "share": 0.25, "elapsed_seconds": 60.0}
+    usual = {"done": 3, "cases": 12, "share": 0.25, "share_before": 0.0, "elapsed_seconds": 60.0}
     return Snapshot(**{**usual, "failed": (), "running": (RUNNING,), **changes})
 
 
@@ -44,6 +44,9 @@ def test_durations_read_as_clocks():
 def test_the_time_left_follows_from_what_is_done():
     assert snapshot().seconds_left == pytest.approx(180)
     assert snapshot(share=0.0).seconds_left is None
+    # a session that was gone on with has done 0.05 in this minute
+    assert snapshot(share_before=0.2).seconds_left == pytest.approx(900)
+    assert snapshot(share_before=0.25).seconds_left is None
 
 
 def test_a_line_says_what_runs_and_how_far_it_is():
@@ -104,6 +107,7 @@ def test_a_sessions_share_counts_finished_runs_and_epochs(tmp_path):
     store = RunStore(tmp_path)
     progress = SessionProgress(store, cases)
     assert progress.snapshot({}).share == 0.0
+    assert progress.snapshot({}).share_before == 0.0
     store.append(RunResult(SPEC, "ok", epochs=(EPOCH,) * 4))
 
     def half_a_run(spec):
@@ -119,6 +123,8 @@ def test_a_sessions_share_counts_finished_runs_and_epochs(tmp_path):
     assert (over.done, over.failed) == (1, ("digits-batch-none-b64",))
     assert over.share == pytest.approx(2 / 3)
     assert over.running == ()
+    resumed = SessionProgress(store, cases).snapshot({})
+    assert resumed.share_before == resumed.share == pytest.approx(2 / 3)
 
 
 def on_a_terminal(project: Project, *arguments: str) -> str:
