@@ -20,7 +20,7 @@ from normbench.spec import RunSpec
 from normbench.stats import LOOKS
 
 CASES = Path(__file__).parents[1] / "bench" / "cases"
-SPECS = [case.spec for case in load_cases(CASES / "mnist.toml", GridOptions())]
+SPECS = [case.spec for case in load_cases(CASES / "mnist.toml", GridOptions(tier="standard"))]
 MEAN, TARGET = 0.995, 0.99
 
 

@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 
 def test_the_mnist_grid_is_the_product_and_has_every_published_row():
-    cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions())
+    cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions(tier="standard"))
     assert len(cases) == 6 * 5 * 3
     assert sum(case.published is not None for case in cases) == 17
     best = next(case for case in cases if case.id == "mnist-batch-none-b64")
@@ -170,7 +170,7 @@ def test_the_mnist_grid_is_the_product_and_has_every_published_row():
 
 
 def test_batch_layer_and_group_without_l1_are_held_against_the_customers_target():
-    cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions())
+    cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions(tier="standard"))
     held = [
         c for c in cases if c.spec.norm.startswith(("batch", "layer", "group")) and not c.spec.l1
     ]

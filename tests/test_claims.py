@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +61,30 @@ def load(tmp_path):
         return load_claims(file, {"tiny": grid}, GridOptions(**options))
 
     return load_text
+
+
+def test_the_projects_own_claims_are_those_that_were_made():
+    folder = Path(__file__).parent.parent / "bench" / "cases"
+    grids = {name: folder / f"{name}.toml" for name in ("mnist", "cifar10")}
+    claims = load_claims(folder / "claims.toml", grids, GridOptions())
+    assert [claim.name for claim in claims] == [
+        "batch-is-best-without-regularizer",
+        "layer-chw-is-best",
+        "layer-gains-from-l2",
+        "strong-l1-costs-far-more",
+        "strong-l1-wants-larger-batches",
+        "two-groups-are-as-good-as-four",
+        "batch-over-group-over-layer-on-cifar10",
+        "more-groups-are-better-on-cifar10",
+        "means-computed",
+    ]
+    assert [contrast.subject for contrast in claims[0].contrasts] == [
+        "batch-none-b64 less group:2-none-b64",
+        "batch-none-b64 less layer-none-b64",
+    ]
+    # in the standard tier, whose grids have one run a case, nothing can be judged but the count
+    standard = load_claims(folder / "claims.toml", grids, GridOptions(tier="standard"))
+    assert [claim.name for claim in standard] == ["means-computed"]
 
 
 def accuracies(claim, **by_norm) -> dict[str, RunResult]:
