@@ -249,13 +249,20 @@ def _data(sessions: Sequence[StoredSession]) -> dict[str, Any]:
     """Return what the page's script draws."""
     runs: list[tuple[RunSpec, str, list[RunResult]]] = []
     sizes: list[dict[str, Any]] = []
+    # longest runs come first in a session; a page begins with what is plainest, norms in the
+    # order of the grids
+    norms = [norm for s in sessions for table in s.tables.values() for norm in table["norm"]]
+    rank = {norm: place for place, norm in enumerate(dict.fromkeys(norms))}
+
+    def order(spec: RunSpec) -> tuple[Any, ...]:
+        return (spec.dataset, spec.l1, spec.l2, spec.batch_size, rank.get(spec.norm, len(rank)))
+
     for number, session in enumerate(sessions, start=1):
         mark = f" ({number})" if len(sessions) > 1 else ""
-        sizes += _sizes(session, mark)
-        found = by_configuration(run for run in session.results if run.status == "ok")
-        # longest runs come first in a session; a page begins with what is plainest
-        ordered = sorted(found, key=lambda s: (s.dataset, s.l1, s.l2, s.batch_size))
-        runs += [(spec, spec.norm + mark, found[spec]) for spec in ordered]
+        finished = by_configuration(run for run in session.results if run.status == "ok")
+        found = {spec: finished[spec] for spec in sorted(finished, key=order)}
+        sizes += _sizes(found, mark)
+        runs += [(spec, spec.norm + mark, results) for spec, results in found.items()]
     groups = _galleries(runs)
     root = Path(sessions[-1].document["options"]["data"])
     datasets = dict.fromkeys(group["dataset"] for group in groups)
@@ -313,13 +320,12 @@ def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[
     }
 
 
-def _sizes(session: StoredSession, mark: str) -> list[dict[str, Any]]:
+def _sizes(found: Mapping[RunSpec, Sequence[RunResult]], mark: str) -> list[dict[str, Any]]:
     """Return, of each norm, accuracy by batch size with half a 95 % interval."""
-    found = by_configuration(run for run in session.results if run.status == "ok")
     samples = {spec: [run.test_accuracy for run in runs] for spec, runs in found.items()}
     spread = variances(samples)
     lines: dict[tuple[str, str, str], list[list[float | None]]] = {}
-    for spec in sorted(samples, key=lambda spec: spec.batch_size):
+    for spec in samples:
         mean = Estimate.mean(samples[spec], spread[spec])
         reach = round(100 * mean.critical(0.025), 3) if spread[spec].known else None
         key = (_setting(spec), spec.regularizer.name, spec.norm)
