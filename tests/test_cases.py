@@ -7,6 +7,7 @@ import pytest
 
 from normbench.cases import GridOptions, load_cases
 from normbench.checked_toml import CasesError
+from normbench.recipes import RECIPES
 from normbench.spec import RunSpec
 
 from .conftest import tiny_grid
@@ -190,6 +191,20 @@ def test_the_cifar10_grid_has_its_standard_and_its_full_tier():
     assert {c.spec.epochs for c in full} <= set(range(1, 21))
     held = {c.target for c in full if c.spec.norm != "none" and not c.spec.l1}
     assert min(held) >= 0.70
+
+
+def test_the_batch_size_sweep_has_five_sizes_in_the_standard_tier_and_eleven_in_the_full_one():
+    file = BENCH_CASES / "batch_size_mnist.toml"
+    standard = load_cases(file, GridOptions(tier="standard"))
+    assert {case.spec.batch_size for case in standard} == {2, 4, 16, 64, 256}
+    assert len(standard) == 5 * 5
+    full = load_cases(file, GridOptions(tier="full"))
+    assert {case.spec.batch_size for case in full} == {2**n for n in range(11)}
+    peaks = {
+        c.spec.batch_size: RECIPES[c.spec.recipe].peak_learning_rate(c.spec.batch_size)
+        for c in full
+    }
+    assert peaks[1024] == pytest.approx(512 * peaks[2])
 
 
 def test_the_smoke_tier_is_every_norm_by_every_regularizer_at_two_batch_sizes():

@@ -65,7 +65,7 @@ def load(tmp_path):
 
 def test_the_projects_own_claims_are_those_that_were_made():
     folder = Path(__file__).parent.parent / "bench" / "cases"
-    grids = {name: folder / f"{name}.toml" for name in ("mnist", "cifar10")}
+    grids = {name: folder / f"{name}.toml" for name in ("mnist", "cifar10", "batch_size_mnist")}
     claims = load_claims(folder / "claims.toml", grids, GridOptions())
     assert [claim.name for claim in claims] == [
         "batch-is-best-without-regularizer",
@@ -74,6 +74,9 @@ def test_the_projects_own_claims_are_those_that_were_made():
         "strong-l1-costs-far-more",
         "strong-l1-wants-larger-batches",
         "two-groups-are-as-good-as-four",
+        "group-is-better-at-small-batches",
+        "group-is-stable-over-batch-sizes",
+        "batch-is-better-at-larger-batches",
         "batch-over-group-over-layer-on-cifar10",
         "more-groups-are-better-on-cifar10",
         "means-computed",
