@@ -27,6 +27,7 @@ CLAIMS = "claims"
 LEVEL = 0.01
 
 AXES = ("norm", "l1", "l2", "batch_size")
+COMMON_KEYS = {"name", "statement", "source", "tier"}
 
 
 class ClaimVerdict(StrEnum):
@@ -174,7 +175,7 @@ def _claim(
     options: GridOptions,
 ) -> Claim:
     table.require_keys(
-        required={"name", "statement", "source", "tier"},
+        required=COMMON_KEYS,
         optional={"expected", "grid", "seeds", "contrast", "images", "channels", "means"},
     )
     name = table.text("name")
@@ -190,9 +191,9 @@ def _claim(
         expected=expected,
     )
     if "means" in table.values:
-        table.require_keys({"images", "channels", "means"}, {"expected", *_COMMON})
+        table.require_keys({"images", "channels", "means"}, {"expected", *COMMON_KEYS})
         return dataclasses.replace(claim, counts=tuple(_counts(table)))
-    table.require_keys({"grid", "seeds", "contrast"}, {"expected", *_COMMON})
+    table.require_keys({"grid", "seeds", "contrast"}, {"expected", *COMMON_KEYS})
     grid = table.one_of("grid", grids)
     seeds = max(table.number("seeds", int, low=2), 0 if options.sequential else options.seeds)
     cases = {
@@ -203,9 +204,6 @@ def _claim(
     }
     contrasts = [c for part in table.tables("contrast") for c in _contrasts(part, grid, cases)]
     return dataclasses.replace(claim, seeds=seeds, contrasts=tuple(contrasts))
-
-
-_COMMON = {"name", "statement", "source", "tier"}
 
 
 def _counts(table: CheckedTable) -> Iterator[MeansCount]:

@@ -18,7 +18,7 @@ from normbench.baseline import variances
 from normbench.claims import CLAIMS
 from normbench.comparison import TOLD, Outcome
 from normbench.data import SOURCES
-from normbench.figures import draw_figures
+from normbench.figures import CURVES, STATISTICS, draw_figures
 from normbench.gallery import first_seeds, mistakes, needed_images, pictures
 from normbench.history import history
 from normbench.probes import WEIGHT_EDGES
@@ -54,8 +54,6 @@ SHOWN = (
 FILTERED = ("session", "dataset", "norm", "regularizer", "batch_size", "verdict")
 HEADINGS = {name: heading for name, (heading, _) in COLUMNS.items()} | {"session": "session"}
 FORMATS = {name: kind for name, (_, kind) in COLUMNS.items()} | {"session": "d"}
-CURVES = ("test_accuracy", "train_accuracy", "test_loss", "train_loss")
-ACTIVATIONS = ("mean_before", "std_before", "mean_after", "std_after")
 
 
 class ReportError(ValueError):
@@ -121,7 +119,8 @@ def write_figures(folder: Path) -> list[Path]:
     Raises as write_report does.
     """
     session = StoredSession.read(folder.resolve())
-    return draw_figures(session.folder / "figures", _data([session]), session.tables)
+    data, _ = _figure_data([session])
+    return draw_figures(session.folder / "figures", data, session.tables)
 
 
 def _environment() -> Environment:
@@ -247,7 +246,28 @@ def _claims(table: pd.DataFrame | None) -> list[tuple[Any, list[Any]]]:
 
 def _data(sessions: Sequence[StoredSession]) -> dict[str, Any]:
     """Return what the page's script draws."""
-    runs: list[tuple[RunSpec, str, list[RunResult]]] = []
+    data, runs = _figure_data(sessions)
+    groups = _galleries(runs)
+    root = Path(sessions[-1].document["options"]["data"])
+    return {
+        **data,
+        "galleries": groups,
+        "pictures": {
+            name: dataclasses.asdict(
+                pictures(name, needed_images(g for g in groups if g["dataset"] == name), root)
+            )
+            for name in data["classes"]
+        },
+        "history": _history(sessions[-1]),
+    }
+
+
+NamedRuns = list[tuple[RunSpec, str, list[RunResult]]]
+
+
+def _figure_data(sessions: Sequence[StoredSession]) -> tuple[dict[str, Any], NamedRuns]:
+    """Return what the figures show as well, and each configuration's runs by their line's name."""
+    runs: NamedRuns = []
     sizes: list[dict[str, Any]] = []
     # longest runs come first in a session; a page begins with what is plainest, norms in the
     # order of the grids
@@ -263,24 +283,14 @@ def _data(sessions: Sequence[StoredSession]) -> dict[str, Any]:
         found = {spec: finished[spec] for spec in sorted(finished, key=order)}
         sizes += _sizes(found, mark)
         runs += [(spec, spec.norm + mark, results) for spec, results in found.items()]
-    groups = _galleries(runs)
-    root = Path(sessions[-1].document["options"]["data"])
-    datasets = dict.fromkeys(group["dataset"] for group in groups)
-    return {
+    data = {
         "runs": [_configuration(*run) for run in runs],
         "sizes": sizes,
         "published": _published_sizes(),
         "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
-        "classes": {name: SOURCES[name].classes for name in datasets},
-        "galleries": groups,
-        "pictures": {
-            name: dataclasses.asdict(
-                pictures(name, needed_images(g for g in groups if g["dataset"] == name), root)
-            )
-            for name in datasets
-        },
-        "history": _history(sessions[-1]),
+        "classes": {spec.dataset: SOURCES[spec.dataset].classes for spec, _, _ in runs},
     }
+    return data, runs
 
 
 def _setting(spec: RunSpec) -> str:
@@ -312,7 +322,7 @@ def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[
         "activations": {
             layer.layer: {
                 name: [float(f"{value:.4g}") for value in getattr(layer, name)]
-                for name in ACTIVATIONS
+                for name in STATISTICS
             }
             for layer in first_seeds(runs).activations
         },

@@ -8,20 +8,15 @@ machine meanwhile.
 
 import argparse
 import itertools
-import json
 import statistics
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from contenders import Engine, Measurement, Workload, keras, lightning, textbook
-from tabulate import tabulate
+from contenders import Engine, Measurement, Workload, keras, lightning, textbook, write_rows
 
 from normbench.data import default_root
-from normbench.scheduling import available_cores
-from normbench.session import processor_name
 
 
 def contenders(workload: Workload) -> Iterator[tuple[str, Callable[[], Measurement]]]:
@@ -102,13 +97,8 @@ def main() -> None:
         options.l1,
     )
     rows = compare(workload, options.rounds)
-    table = tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=",.1f")
-    machine = f"{processor_name()}, {available_cores()} cores, torch {torch.__version__}"
-    options.output.mkdir(parents=True, exist_ok=True)
+    write_rows(rows, "peers", options.output)
     draw(rows, options.output / "peers.png")
-    (options.output / "peers.md").write_text(f"{machine}\n\n{table}\n")
-    (options.output / "peers.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"\n{machine}\n\n{table}")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ nothing else should run on the machine meanwhile. Needs the extra `perf`.
 
 import argparse
 import itertools
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CPU, MEAN, STD, core_seconds, textbook_epoch
-from tabulate import tabulate
+from contenders import CPU, MEAN, STD, core_seconds, textbook_epoch, write_rows
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
@@ -25,7 +23,6 @@ from torchvision import datasets, transforms
 from models.networks import build_network
 from normbench.data import default_root, load_dataset
 from normbench.scheduling import available_cores
-from normbench.session import processor_name
 from normbench.spec import RunSpec
 from normbench.trainer import train
 
@@ -115,12 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = to_accuracy(options.bench_data, options.norm, options.seeds)
-    table = tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=",.1f")
-    machine = f"{processor_name()}, {available_cores()} cores, torch {torch.__version__}"
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "to-accuracy.md").write_text(f"{machine}\n\n{table}\n")
-    (options.output / "to-accuracy.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"\n{machine}\n\n{table}")
+    write_rows(rows, "to-accuracy", options.output)
 
 
 if __name__ == "__main__":
