@@ -14,7 +14,7 @@ from normbench.spec import RunSpec
 # to runs at batch sizes 32 and 64 on a 2.5 GHz Xeon. They order the runs; only ratios matter.
 SECONDS_AN_IMAGE = {"digits": 5e-5, "mnist": 1.5e-4, "cifar10": 1e-3}
 SECONDS_A_STEP = 3e-3
-NORM_FACTOR = {"none": 0.85, "instance": 1.4, "layer_chw": 1.25}
+NORM_FACTOR = {"none": 0.75, "instance": 1.6}
 
 
 def estimated_seconds(spec: RunSpec) -> float:
