@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from normbench.baseline import BaselineError, find_baseline
+from normbench.baseline import BaselineError, find_baseline, joined
 from normbench.comparison import compare
-from normbench.options import parse_points
+from normbench.options import parse_baseline_name, parse_points
 from normbench.report import ReportError, write_figures, write_report
 from normbench.session import latest_session
 from normbench.tables import terminal_comparison
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m normbench", description=__doc__)
     commands = parser.add_subparsers(required=True)
     _add_compare(commands.add_parser("compare", help="tell where session B is worse than A"))
+    _add_baseline(commands.add_parser("baseline", help="make a baseline of stored sessions"))
     _add_report(commands.add_parser("report", help="draw sessions as a page"))
     options = parser.parse_args(arguments)
     try:
@@ -41,16 +42,46 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="how many percentage points a mean must differ to matter",
     )
-    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    _add_results(command)
     command.set_defaults(run=_compare)
 
 
+def _add_results(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+
+
+def _reference(options: argparse.Namespace) -> Path:
+    return Path(options.results) / "reference"
+
+
 def _compare(options: argparse.Namespace) -> int:
-    folder = options.results / "reference"
+    folder = _reference(options)
     before, now = (find_baseline(text, folder) for text in (options.before, options.now))
     comparison = compare(before, now, options.minimum_effect)
     print(terminal_comparison(comparison))
     return 1 if comparison.regressions else 0
+
+
+def _add_baseline(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Write results/reference/NAME.json from the runs of stored sessions, or of other "
+        "baselines, which may be NAME itself: runs of further seeds (--bench-seeds 5:10) join "
+        "those that are there."
+    )
+    command.add_argument("name", metavar="NAME", type=parse_baseline_name)
+    command.add_argument("parts", metavar="SESSION", nargs="+")
+    _add_results(command)
+    command.set_defaults(run=_baseline)
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    folder = _reference(options)
+    baseline = joined(options.name, [find_baseline(text, folder) for text in options.parts])
+    file = folder / f"{options.name}.json"
+    baseline.write(file)
+    runs = sum(len(case.runs) for case in baseline.cases.values())
+    print(f"{file}: {len(baseline.cases)} cases, {runs} runs")
+    return 0
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:

@@ -182,6 +182,11 @@ class Baseline:
         except OSError as error:
             raise BaselineError(f"cannot write the baseline {file}: {error}") from error
 
+    @property
+    def ended_badly(self) -> list[BaselineCase]:
+        """The cases a run of which ended badly: with any, these runs are no baseline."""
+        return [case for case in self.cases.values() if not case.complete]
+
     @cached_property
     def _variances(self) -> dict[RunSpec, Variance]:
         return variances({case.spec: case.accuracies for case in self.cases.values()})
@@ -197,6 +202,64 @@ class Baseline:
             return self._variances[configuration]
         like = {case.spec: case.accuracies for case in self.cases.values()}
         return variances({**like, configuration: []})[configuration]
+
+
+def joined(name: str, parts: Sequence[Baseline]) -> Baseline:
+    """Return the runs of all ``parts`` as one baseline, each seed of a configuration once.
+
+    Where machines or numbers of workers differ, the environment names them all, so that no
+    session's speed is held against it. Raises BaselineError for runs that ended badly, that were
+    made by different builds of torch or by different recipes, and where two parts have different
+    runs of one seed.
+    """
+    if bad := [f"{part.name}: {case.spec.label}" for part in parts for case in part.ended_badly]:
+        raise BaselineError(
+            f"no baseline: a run of {len(bad)} cases ended badly ({bad[0]}); run them again"
+        )
+    builds = dict.fromkeys(str(part.environment.get("torch")) for part in parts)
+    if len(builds) > 1:
+        raise BaselineError(
+            f"cannot join runs of different builds of torch ({', '.join(builds)}); "
+            "make a baseline of each"
+        )
+    cases: dict[RunSpec, BaselineCase] = {}
+    for part in parts:
+        for spec, case in part.cases.items():
+            cases[spec] = _joined_case(cases[spec], case) if spec in cases else case
+    keys = dict.fromkeys(key for part in parts for key in part.environment)
+    workers = {part.workers for part in parts}
+    environment = {key: _all_of([part.environment.get(key) for part in parts]) for key in keys}
+    return Baseline(
+        name=name,
+        created=max(part.created for part in parts),
+        workers=workers.pop() if len(workers) == 1 else 0,
+        sequential=any(part.sequential for part in parts),
+        environment=environment,
+        cases=cases,
+    )
+
+
+def _all_of(values: Sequence[Any]) -> Any:
+    """Return the value that all have, or all values' texts."""
+    texts = dict.fromkeys(map(str, values))
+    return values[0] if len(texts) == 1 else " + ".join(texts)
+
+
+def _joined_case(first: BaselineCase, second: BaselineCase) -> BaselineCase:
+    what = f"{first.spec.dataset} {first.spec.label}"
+    if first.fingerprint != second.fingerprint:
+        raise BaselineError(
+            f"cannot join the runs of {what}: they were trained with different networks or recipes"
+        )
+    runs = {run.seed: run for run in first.runs}
+    for run in second.runs:
+        known = runs.setdefault(run.seed, run)
+        if (known.test_accuracy, known.test_loss) != (run.test_accuracy, run.test_loss):
+            raise BaselineError(
+                f"cannot join the runs of {what}: there are two different ones of seed {run.seed}; "
+                "join sessions of other seeds, such as --bench-seeds 5:10"
+            )
+    return dataclasses.replace(first, runs=tuple(runs[seed] for seed in sorted(runs)))
 
 
 def _case(configuration: RunSpec, results: Iterable[RunResult]) -> BaselineCase:

@@ -357,7 +357,7 @@ class Benchmark:
         name = self.options.save_baseline
         if name is None:
             return ""
-        bad = [case for case in now.cases.values() if not case.complete]
+        bad = now.ended_badly
         if status != "finished" or bad:
             why = f"a run of {len(bad)} of its cases ended badly" if bad else "it was interrupted"
             return f"the session is no baseline, as {why}: {name} was not written"

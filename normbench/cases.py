@@ -59,11 +59,12 @@ class GridOptions:
     """What the command line says of every grid.
 
     ``seeds`` is the least number of runs a case, or, where they are added while a case is
-    undecided (``sequential``), the largest.
+    undecided (``sequential``), the largest; they count up from ``first_seed``.
     """
 
     tier: str = "full"
     seeds: int = 1
+    first_seed: int = 0
     sequential: bool = False
     norms: tuple[str, ...] = ()
     norms_only: bool = False
@@ -97,6 +98,7 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
         "recipe": top.one_of("recipe", tuple(RECIPES)),
         "epochs": top.number("epochs", int, low=1),
         "dropout": top.number("dropout", float, low=0, high=1, default=0.0),
+        "seed": options.first_seed,
     }
     if "train_images" in top.values:
         most = SOURCES[dataset].training_images

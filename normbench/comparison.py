@@ -10,6 +10,7 @@ from typing import Any
 
 from normbench.baseline import Baseline, BaselineCase
 from normbench.data import SOURCES
+from normbench.recipes import fingerprint
 from normbench.spec import RunSpec
 from normbench.stats import (
     UNKNOWN,
@@ -244,7 +245,8 @@ def undecided(
     if abs(room(accuracies, target, variance)) < MARGIN:
         return True
     old = before.cases.get(spec.with_seed(0))
-    if old is None or not old.accuracies:
+    trained_alike = old is not None and old.fingerprint == fingerprint(spec.network, spec.recipe)
+    if old is None or not old.accuracies or not trained_alike:
         return False
     effect = minimum_effect_of(spec, minimum_effect)
     difference = Estimate.difference(accuracies, old.accuracies, variance)

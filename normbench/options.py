@@ -22,15 +22,18 @@ def parse_tier(text: str) -> str:
     return text
 
 
-def parse_seeds(text: str) -> int | None:
-    """Return the number of runs a case; None for ``auto``."""
+def parse_seeds(text: str) -> range | None:
+    """Return the seeds of a case's runs: ``5`` is 0 to 4, ``5:8`` 5 to 7; None for ``auto``."""
     if text == "auto":
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected a whole number of runs, at least 1, or auto"
-        )
-    return int(text)
+    if match := re.fullmatch(r"(?:([0-9]+):)?([0-9]+)", text):
+        seeds = range(int(match[1] or 0), int(match[2]))
+        if seeds:
+            return seeds
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: expected a whole number of runs, at least 1, seeds such as 5:10 for 5 to 9, "
+        "or auto"
+    )
 
 
 def parse_points(text: str) -> float:
@@ -116,9 +119,10 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "seeds",
         type=parse_seeds,
-        default=1,
-        metavar="N|auto",
+        default="1",
+        metavar="N|A:B|auto",
         help="independent runs of each case; the target is held against their mean (default 1); "
+        "A:B: those of the seeds from A up to B; "
         f"auto: up to {LOOKS[-1]}, while a case is undecided beside its target and the baseline",
     )
     add(
@@ -199,7 +203,7 @@ class Options:
         norms_only = bool(config.getoption("--bench-norm-only"))
         if norms_only and not norms:
             raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
-        seeds: int | None = config.getoption("--bench-seeds")
+        seeds: range | None = config.getoption("--bench-seeds")
         baseline: str | None = config.getoption("--bench-baseline")
         minimum_effect: float | None = config.getoption("--bench-minimum-effect")
         if baseline is None and seeds is None:
@@ -216,7 +220,8 @@ class Options:
         return cls(
             grid=GridOptions(
                 tier=config.getoption("--bench-tier"),
-                seeds=LOOKS[-1] if seeds is None else seeds,
+                seeds=LOOKS[-1] if seeds is None else len(seeds),
+                first_seed=0 if seeds is None else seeds.start,
                 sequential=seeds is None,
                 norms=norms,
                 norms_only=norms_only,
@@ -241,6 +246,7 @@ class Options:
         return {
             "tier": self.grid.tier,
             "seeds": "auto" if self.grid.sequential else self.grid.seeds,
+            "first_seed": self.grid.first_seed,
             "norm": list(self.grid.norms),
             "norm_only": self.grid.norms_only,
             "device": self.device,

@@ -16,6 +16,7 @@ from tabulate import tabulate
 from normbench.baseline import Baseline, BaselineCase, BaselineRun
 from normbench.cases import GridOptions, load_cases
 from normbench.comparison import compare, undecided
+from normbench.recipes import fingerprint
 from normbench.spec import RunSpec
 from normbench.stats import LOOKS
 
@@ -30,7 +31,7 @@ def case_of(spec: RunSpec, accuracies: Sequence[float | None]) -> BaselineCase:
         BaselineRun(seed, "diverged" if a is None else "ok", a, a, a, 0.1, 2.0, 0.5, 2.0, "cpu", 1)
         for seed, a in enumerate(accuracies)
     )
-    return BaselineCase(spec, "f", runs)
+    return BaselineCase(spec, fingerprint(spec.network, spec.recipe), runs)
 
 
 def baseline_of(

@@ -1,12 +1,14 @@
 """Baselines: every run kept, read back as it was, and refused when it is not one."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from normbench.__main__ import main
-from normbench.baseline import Baseline, BaselineError, find_baseline
+from normbench.baseline import Baseline, BaselineError, find_baseline, joined
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.store import RunStore
@@ -17,20 +19,26 @@ SESSION = {
     "started": "2026-01-01T00:00:00+00:00",
     "workers": 2,
     "options": {"seeds": 3},
-    "environment": {"processor": "Some CPU", "cores": 2, "gpus": []},
+    "environment": {"processor": "Some CPU", "cores": 2, "gpus": [], "torch": "2.15"},
 }
 
 
-def result(seed: int, accuracy: float, spec: RunSpec = SPEC) -> RunResult:
+def result(seed: int, accuracy: float | None, spec: RunSpec = SPEC) -> RunResult:
+    if accuracy is None:
+        return RunResult(spec.with_seed(seed), "diverged", "the loss was no longer finite")
     epoch = Epoch(1, 0.1, 0.2, 0.97, 0.3, accuracy, 2.0, 0.5)
     return RunResult(spec.with_seed(seed), "ok", epochs=(epoch,), fingerprint="abc")
 
 
-def session(folder: Path, accuracies=(0.99, 0.98, 0.97)) -> Path:
+def session(folder: Path, accuracies=(0.99, 0.98, 0.97), environment=None) -> Path:
+    """Store a session of ``accuracies`` by seed on a machine that differs by ``environment``."""
     store = RunStore(folder)
-    for seed, accuracy in enumerate(accuracies):
+    if not isinstance(accuracies, dict):
+        accuracies = dict(enumerate(accuracies))
+    for seed, accuracy in accuracies.items():
         store.append(result(seed, accuracy))
-    (folder / "session.json").write_text(json.dumps(SESSION))
+    document = SESSION | {"environment": SESSION["environment"] | (environment or {})}
+    (folder / "session.json").write_text(json.dumps(document))
     return folder
 
 
@@ -123,3 +131,49 @@ def test_comparing_with_nothing_is_an_error_of_its_own(tmp_path, capsys):
     good = session(tmp_path / "good")
     assert main(["compare", str(good), "nowhere", "--results", str(tmp_path)]) == 2
     assert "there is no baseline 'nowhere'" in capsys.readouterr().err
+
+
+def test_further_seeds_join_a_baseline_from_the_command_line(tmp_path, capsys):
+    first = session(tmp_path / "first", {0: 0.99, 1: 0.98})
+    further = session(tmp_path / "further", {1: 0.98, 2: 0.97}, {"processor": "Another CPU"})
+    results = ["--results", str(tmp_path / "results")]
+    assert main(["baseline", "mine", str(first), *results]) == 0
+    assert main(["baseline", "mine", "mine", str(further), *results]) == 0
+    assert "mine.json: 1 cases, 3 runs" in capsys.readouterr().out
+    baseline = find_baseline("mine", tmp_path / "results" / "reference")
+    assert baseline.cases[SPEC].accuracies == [0.99, 0.98, 0.97]
+    # no machine is called so, and the speed of none is held against it
+    assert baseline.environment["processor"] == "Some CPU + Another CPU"
+    assert baseline.environment["cores"] == 2
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "environment", "message"),
+    [
+        ({1: 0.5}, {}, r"two different ones of seed 1; .* --bench-seeds 5:10"),
+        ({2: 0.98}, {"torch": "2.13"}, r"different builds of torch \(2\.15, 2\.13\)"),
+        ({2: None}, {}, r"a run of 1 cases ended badly \(2026.*batch-none-b64\)"),
+    ],
+)
+def test_runs_that_do_not_go_together_are_not_joined(
+    tmp_path, capsys, accuracies, environment, message
+):
+    parts = [session(tmp_path / "first"), session(tmp_path / "other", accuracies, environment)]
+    results = tmp_path / "results"
+    assert main(["baseline", "mine", *map(str, parts), "--results", str(results)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not results.exists()
+
+
+def test_runs_of_different_recipes_are_not_joined():
+    with pytest.raises(BaselineError, match="different networks or recipes"):
+        joined(
+            "mine",
+            [
+                Baseline.of_runs("b", "now", 2, False, {}, [run])
+                for run in (
+                    result(0, 0.9),
+                    dataclasses.replace(result(1, 0.9), fingerprint="another"),
+                )
+            ],
+        )

@@ -94,6 +94,11 @@ def test_a_grid_may_have_a_tier_of_its_own(load):
     assert {case.tier for case in load(text)} == {"smoke", "full"}
 
 
+def test_seeds_may_begin_anywhere(load):
+    case = load(tiny_grid(), GridOptions(seeds=2, first_seed=5))[0]
+    assert [spec.seed for spec in case.specs] == [5, 6]
+
+
 def test_a_file_may_ask_for_several_seeds_and_for_a_part_of_the_images(load):
     text = "seeds = 3\ntrain_images = 500\n" + tiny_grid()
     case = load(text)[0]

@@ -141,6 +141,10 @@ def test_a_case_is_decided_once_a_drop_is_found_or_ruled_out():
     # a norm that the baseline does not have is held against its target alone
     unseen = dataclasses.replace(spec, norm="group:8")
     assert not undecided(unseen, [0.9], 0.8, before, cases=90)
+    # as is one that was trained with another recipe, which no number of runs would compare
+    changed = dataclasses.replace(before.cases[spec], fingerprint="other")
+    other = dataclasses.replace(before, cases={**before.cases, spec: changed})
+    assert not undecided(spec, [0.9950], 0.98, other, cases=90)
 
 
 def test_a_session_of_clean_cases_gives_a_false_alarm_at_most_once_in_a_hundred():

@@ -172,6 +172,7 @@ def test_a_run_that_diverges_fails_without_a_number(project):
     [
         (["--bench-tier", "quick"], "*--bench-tier: 'quick' is no tier: expected smoke, standard*"),
         (["--bench-seeds", "0"], "*--bench-seeds: '0': expected a whole number of runs, at least*"),
+        (["--bench-seeds", "5:5"], "*--bench-seeds: '5:5': expected *5:10 for 5 to 9*"),
         (["--bench-seeds", "many"], "*--bench-seeds: 'many': expected a whole number*"),
         (["--bench-norm", "bach"], "*--bench-norm: unknown norm 'bach': expected one of none*"),
         (["--bench-norm", "no.such:Norm"], "*--bench-norm: unknown norm 'no.such:Norm': No mod*"),

@@ -5,6 +5,9 @@ import json
 import pandas as pd
 import pytest
 
+from normbench.__main__ import main
+from normbench.baseline import find_baseline
+
 from .conftest import Project
 from .test_plugin import rows
 
@@ -53,6 +56,16 @@ def test_the_minimum_effect_is_the_users(project):
     saved(project, batch=[0.10, 0.101, 0.102], layer=[0.990, 0.991, 0.992])
     options = ["--bench-baseline", "mine", "--bench-minimum-effect", "99"]
     assert project.run(*options).ret == pytest.ExitCode.OK
+
+
+def test_a_later_session_adds_seeds_to_a_baseline(project):
+    saved(project)
+    project.run("--bench-seeds", "3:5").assert_outcomes(passed=4)
+    assert {row["spec"]["seed"] for row in rows(project)} == {3, 4}
+    session, results = str(project.session), str(project.path / "results")
+    assert main(["baseline", "mine", "mine", session, "--results", results]) == 0
+    joined = find_baseline("mine", project.path / "results" / "reference")
+    assert [[run.seed for run in case.runs] for case in joined.cases.values()] == [[*range(5)]] * 4
 
 
 def test_a_session_with_a_failed_run_is_no_baseline(project):
