@@ -80,7 +80,7 @@ class MeansCount:
 class Claim:
     """A statement with its source, and the contrasts or counts that it stands or falls with.
 
-    ``expected`` holds the verdicts that are no surprise: the one on record, or every one.
+    ``expected`` holds the verdicts that are no surprise: those on record, or every one.
     """
 
     name: str
@@ -180,15 +180,12 @@ def _claim(
     )
     name = table.text("name")
     table = dataclasses.replace(table, where=f"{table.where} ({name})")
-    expected: tuple[ClaimVerdict, ...] = JUDGED
-    if "expected" in table.values:
-        expected = (ClaimVerdict(table.one_of("expected", tuple(map(str, JUDGED)))),)
     claim = Claim(
         name=name,
         statement=table.text("statement"),
         source=table.text("source"),
         tier=table.one_of("tier", TIERS),
-        expected=expected,
+        expected=_expected(table),
     )
     if "means" in table.values:
         table.require_keys({"images", "channels", "means"}, {"expected", *COMMON_KEYS})
@@ -204,6 +201,18 @@ def _claim(
     }
     contrasts = [c for part in table.tables("contrast") for c in _contrasts(part, grid, cases)]
     return dataclasses.replace(claim, seeds=seeds, contrasts=tuple(contrasts))
+
+
+def _expected(table: CheckedTable) -> tuple[ClaimVerdict, ...]:
+    """Return the verdict on record, or the several of a claim that lies close to its margin."""
+    recorded = table.values.get("expected", list(JUDGED))
+    values = recorded if isinstance(recorded, list) and recorded else [recorded]
+    if wrong := [value for value in values if value not in JUDGED]:
+        choices = ", ".join(repr(str(verdict)) for verdict in JUDGED)
+        raise CasesError(
+            f"{table.where}: expected = {wrong[0]!r}; expected one of {choices}, or a list of them"
+        )
+    return tuple(map(ClaimVerdict, values))
 
 
 def _counts(table: CheckedTable) -> Iterator[MeansCount]:

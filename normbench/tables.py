@@ -10,7 +10,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from normbench.cases import Case
-from normbench.claims import CLAIMS, ClaimVerdict, Evidence, Finding
+from normbench.claims import CLAIMS, JUDGED, ClaimVerdict, Evidence, Finding
 from normbench.comparison import MARGIN, TOLD, CaseComparison, Comparison, Outcome, room
 from normbench.results import RunResult, Runs
 from normbench.session import Session, write_whole
@@ -301,7 +301,7 @@ def _claim_row(finding: Finding) -> dict[str, Any]:
     return {
         "claim": claim.name,
         "verdict": str(finding.verdict) + (" (!)" if finding.surprising else ""),
-        "expected": str(claim.expected[0]) if len(claim.expected) == 1 else None,
+        "expected": " or ".join(claim.expected) if claim.expected != JUDGED else None,
         "statement": claim.statement,
         "source": claim.source,
         "seeds": claim.seeds or None,

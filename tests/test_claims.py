@@ -192,6 +192,11 @@ def test_a_claim_without_all_of_its_runs_is_not_judged(load):
     assert judge(claim, {}).reason == "digits batch-none-b64, seed 0: was not run"
 
 
+def test_a_claim_close_to_its_margin_may_have_two_verdicts_on_record(load):
+    (claim,) = load(CLAIM.replace('"holds"', '["undecided", "holds"]'))
+    assert claim.expected == (ClaimVerdict.UNDECIDED, ClaimVerdict.HOLDS)
+
+
 def test_where_nothing_is_on_record_every_verdict_is_expected(load):
     (claim,) = load(CLAIM.replace('expected = "holds"\n', ""))
     runs = accuracies(claim, batch=[0.8, 0.801, 0.802, 0.803], layer=[0.9, 0.901, 0.902, 0.903])
@@ -240,6 +245,8 @@ def test_a_count_holds_or_is_refuted(load):
         ("seeds = 4", "", r"\(batch-beats-layer\): the key seeds is missing"),
         ('"tiny"', '"mnist"', r"grid = 'mnist'; expected one of 'tiny'"),
         ('"holds"', '"true"', r"expected = 'true'; expected one of 'holds', 'refuted'"),
+        ('"holds"', '["holds", 1]', r"expected = 1; expected one of 'holds', .* or a list of them"),
+        ('"holds"', "[]", r"expected = \[\]; expected one of 'holds'"),
         ('"layer", b', '"group:2", b', r"'tiny' has no case with norm = 'group:2', l1 = 0"),
         (', batch_size = 64 }\nsec', " }\nsec", r"contrast\]\] 1: batch_size is missing on one"),
         ("first =", "frist =", r"contrast\]\] 1: unknown key frist; known are at, first"),
