@@ -245,8 +245,9 @@ def undecided(
     if abs(room(accuracies, target, variance)) < MARGIN:
         return True
     old = before.cases.get(spec.with_seed(0))
-    trained_alike = old is not None and old.fingerprint == fingerprint(spec.network, spec.recipe)
-    if old is None or not old.accuracies or not trained_alike:
+    if old is None or not old.accuracies:
+        return False
+    if old.fingerprint != fingerprint(spec.network, spec.recipe):
         return False
     effect = minimum_effect_of(spec, minimum_effect)
     difference = Estimate.difference(accuracies, old.accuracies, variance)

@@ -51,10 +51,10 @@ def test_intervals_cover_on_real_rows(baseline, runs):
 
     The interval of the difference is to cover zero in 95 of 100 looks.
     """
+    accuracies = {spec: case.accuracies for spec, case in baseline.cases.items()}
+    seeds = len(next(iter(accuracies.values())))
     looks, covered = 0, 0
-    seeds = len(next(iter(baseline.cases.values())).runs)
     for start in range(0, seeds - runs + 1, runs):
-        accuracies = {spec: case.accuracies for spec, case in baseline.cases.items()}
         now = {spec: values[start : start + runs] for spec, values in accuracies.items()}
         rest = {
             spec: values[:start] + values[start + runs :] for spec, values in accuracies.items()
