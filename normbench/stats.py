@@ -10,6 +10,10 @@ from scipy import optimize, special
 
 K = TypeVar("K", bound=Hashable)
 
+# How improbable a variance must be beside the others to stay out of what is common. It is meant for
+# runs that collapsed: at 0.01, merely noisy cases were taken too, and intervals covered less.
+WILD = 1e-6
+
 # The numbers of runs after which a case of --bench-seeds auto is looked at. The first two may end
 # the search, but never with an alarm: accuracies are skewed towards worse, which t-tests on one or
 # two runs take for a drop (docs/verdicts.md).
@@ -57,39 +61,79 @@ def moderated_variances(
     ``resolution`` is the smallest step of the values: no variance is taken to be known below
     that of rounding to it, ``resolution ** 2 / 12``.
 
+    A sample far wilder than the others, as one of many runs that collapsed makes it, keeps a
+    variance of its own, and stays out of what is common: else it would cost each of the others
+    its precision.
+
     Source: Smyth, Linear Models and Empirical Bayes Methods for Assessing Differential Expression,
-    2004, sections 3 and 6.2.
+    2004, sections 3 and 6.2; Phipson et al., Robust Hyperparameter Estimation Protects against
+    Hypervariable Genes, 2016, on why outliers are to be kept out.
     """
-    pooled = pooled_variance(list(samples.values()))
     own = {key: pooled_variance([sample]) for key, sample in samples.items()}
     floor = resolution**2 / 12
+    known = [key for key in own if own[key].known]
+    wild = {known[index] for index in _wild([own[key] for key in known], floor)}
+    pooled = pooled_variance([sample for key, sample in samples.items() if key not in wild])
     if not pooled.known:
         return own
-    common = _common_variance([v for v in own.values() if v.known], floor)
-    if math.isinf(common.freedom):
-        return dict.fromkeys(samples, Variance(max(pooled.value, floor), pooled.freedom))
+    common = _common_variance([own[key] for key in known if key not in wild], floor)
 
     def moderate(variance: Variance) -> Variance:
+        if math.isinf(common.freedom):
+            return Variance(max(common.value, floor), pooled.freedom)
         freedom = common.freedom + variance.freedom
         squares = common.freedom * common.value
         if variance.known:
             squares += variance.freedom * variance.value
         return Variance(max(squares / freedom, floor), min(freedom, pooled.freedom))
 
-    return {key: moderate(variance) for key, variance in own.items()}
+    return {key: own[key] if key in wild else moderate(own[key]) for key in own}
+
+
+def _wild(variances: Sequence[Variance], floor: float) -> list[int]:
+    """Return the indices of the variances that are too large to be chance beside the others.
+
+    The largest is held against the common variance of all others, then the second largest against
+    the others but the largest, and so on to a quarter of them. The last that is improbable,
+    as the largest of so many, counts with all those before it: two that are wild would hide each
+    other if the search ended at the first that is not.
+
+    Source: Rosner, Percentage Points for a Generalized ESD Many-Outlier Procedure, 1983, with F
+    distributions in place of normal ones.
+    """
+    order = sorted(range(len(variances)), key=lambda index: -variances[index].value)
+    wild = 0
+    for rank in range(len(order) // 4):
+        suspect, others = variances[order[rank]], [variances[i] for i in order[rank + 1 :]]
+        common = _common_variance(others, floor)
+        if common.value == 0:
+            break
+        p = _p_larger(suspect.value / common.value, suspect.freedom, common.freedom)
+        # of two runs a variance is hardly known, and its own would be of no use
+        if suspect.freedom > 1 and p * (len(others) + 1) <= WILD:
+            wild = rank + 1
+    return order[:wild]
+
+
+def _p_larger(ratio: float, freedom: float, other: float) -> float:
+    """Return the probability of a larger ratio of two equal variances."""
+    if math.isinf(other):
+        return float(special.chdtrc(freedom, freedom * ratio))
+    return float(special.fdtrc(freedom, other, ratio))
 
 
 def _common_variance(variances: Sequence[Variance], floor: float) -> Variance:
     """Fit a scaled F distribution to the variances by the moments of their logarithms.
 
-    Returns its scale and its second degrees of freedom: infinitely many where the variances
-    differ by no more than chance.
+    Returns its scale and its second degrees of freedom: the pooled variance, and infinitely many,
+    where the variances differ by no more than chance.
     """
-    same = Variance(math.nan, math.inf)
     values = np.array([max(v.value, floor) for v in variances])
+    freedom = np.array([v.freedom for v in variances])
+    same = Variance(float(np.average([v.value for v in variances], weights=freedom)), math.inf)
     if len(values) < 3 or not values.all():
         return same
-    half = np.array([v.freedom for v in variances]) / 2
+    half = freedom / 2
     logs = np.log(values) - special.digamma(half) + np.log(half)
     excess = logs.var(ddof=1) - special.polygamma(1, half).mean()
     if excess <= special.polygamma(1, 5e3):
