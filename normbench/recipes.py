@@ -62,7 +62,7 @@ RECIPES: dict[str, Recipe] = {
     # 96.8 % in the 234 steps that batches of 256 leave, at 0.025 98.3 % (docs/recipes.md).
     "mnist-batch-size": Recipe(learning_rate=0.025, label_smoothing=0.1, augmentation=AFFINE),
     "cifar10": Recipe(
-        learning_rate=0.05,
+        learning_rate=0.1,
         warmup=0.2,
         label_smoothing=0.1,
         augmentation=Augmentation(crop=2, flip=True),
