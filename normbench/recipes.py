@@ -49,6 +49,7 @@ class Recipe:
 
 
 AFFINE = Augmentation(rotation=10, shift=2, scale=0.1, shear=0.1)
+CROP_AND_FLIP = Augmentation(crop=2, flip=True)
 
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(learning_rate=0.05, augmentation=Augmentation(shift=0.5)),
@@ -62,10 +63,12 @@ RECIPES: dict[str, Recipe] = {
     # 96.8 % in the 234 steps that batches of 256 leave, at 0.025 98.3 % (docs/recipes.md).
     "mnist-batch-size": Recipe(learning_rate=0.025, label_smoothing=0.1, augmentation=AFFINE),
     "cifar10": Recipe(
-        learning_rate=0.1,
-        warmup=0.2,
-        label_smoothing=0.1,
-        augmentation=Augmentation(crop=2, flip=True),
+        learning_rate=0.1, warmup=0.2, label_smoothing=0.1, augmentation=CROP_AND_FLIP
+    ),
+    # As above: batches of 256 leave 312 steps, in which layer normalization reached 52.2 % at a peak
+    # of 0.05 and 57.6 % at 0.025.
+    "cifar10-batch-size": Recipe(
+        learning_rate=0.025, warmup=0.2, label_smoothing=0.1, augmentation=CROP_AND_FLIP
     ),
 }
 

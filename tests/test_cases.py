@@ -198,13 +198,19 @@ def test_the_cifar10_grid_has_its_standard_and_its_full_tier():
     assert min(held) >= 0.70
 
 
-def test_the_batch_size_sweep_has_five_sizes_in_the_standard_tier_and_eleven_in_the_full_one():
+def test_the_batch_size_sweep_has_five_sizes_of_mnist_in_the_standard_tier():
     file = BENCH_CASES / "batch_size_mnist.toml"
     standard = load_cases(file, GridOptions(tier="standard"))
     assert {case.spec.batch_size for case in standard} == {2, 4, 16, 64, 256}
     assert len(standard) == 5 * 5
-    full = load_cases(file, GridOptions(tier="full"))
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_the_full_sweep_has_eleven_sizes_at_equal_epochs_and_a_linear_learning_rate(dataset):
+    full = load_cases(BENCH_CASES / f"batch_size_{dataset}.toml", GridOptions(tier="full"))
     assert {case.spec.batch_size for case in full} == {2**n for n in range(11)}
+    assert len(full) == 5 * 11
+    assert len({(case.spec.epochs, case.spec.train_images) for case in full}) == 1
     peaks = {
         c.spec.batch_size: RECIPES[c.spec.recipe].peak_learning_rate(c.spec.batch_size)
         for c in full
