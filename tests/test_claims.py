@@ -76,6 +76,7 @@ def test_the_projects_own_claims_are_those_that_were_made():
         "two-groups-are-as-good-as-four",
         "group-is-better-at-small-batches",
         "group-is-stable-over-batch-sizes",
+        "layer-is-stable-over-batch-sizes",
         "batch-is-better-at-larger-batches",
         "batch-over-group-over-layer-on-cifar10",
         "more-groups-are-better-on-cifar10",
