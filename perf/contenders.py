@@ -4,7 +4,6 @@ The peers read MNIST as tutorials have it: torchvision's data set, transforms of
 a time, a DataLoader.
 """
 
-import json
 import logging
 import multiprocessing
 import os
@@ -18,7 +17,6 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import torch
 import torch.nn.functional as F
-from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
@@ -28,7 +26,6 @@ from models.networks import build_network
 from normbench.data import load_dataset
 from normbench.recipes import AFFINE, RECIPES
 from normbench.scheduling import available_cores
-from normbench.session import processor_name
 from normbench.spec import RunSpec
 from normbench.trainer import train
 
@@ -116,16 +113,6 @@ def core_seconds() -> float:
     """Return the processor seconds of this process and of its children that have ended."""
     usages = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def write_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> None:
-    """Show the rows as a table with the machine, and keep them as ``name.md`` and ``name.json``."""
-    table = tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=",.1f")
-    machine = f"{processor_name()}, {available_cores()} cores, torch {torch.__version__}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(f"{machine}\n\n{table}\n")
-    (folder / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"\n{machine}\n\n{table}")
 
 
 def measured(images: int, action: Callable[[], None]) -> Measurement:

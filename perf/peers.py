@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from contenders import Engine, Measurement, Workload, keras, lightning, textbook, write_rows
+from contenders import Engine, Measurement, Workload, keras, lightning, textbook
+from rows import write_rows
 
 from normbench.data import default_root
 

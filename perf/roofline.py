@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tabulate import tabulate
+from rows import write_rows
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.networks import build_network
 from normbench.data import default_root, load_dataset, source_on_disk
-from normbench.session import processor_name
 from normbench.spec import RunSpec
 from normbench.trainer import train
 
@@ -134,20 +133,8 @@ def main() -> None:
         for network, batch_size in WORKLOADS
         for norm in NORMS
     ]
-    tables = [
-        tabulate(
-            [row(spec, options.bench_data) for spec in specs],
-            headers="keys",
-            tablefmt="pipe",
-            floatfmt=",.1f",
-        )
-        for row in (measure, time_by_kind)
-    ]
-    machine = f"{processor_name()}, one thread, torch {torch.__version__}"
-    text = "\n\n".join((machine, *tables))
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "roofline.md").write_text(f"{text}\n")
-    print(text)
+    for name, row in (("roofline", measure), ("operators", time_by_kind)):
+        write_rows([row(spec, options.bench_data) for spec in specs], name, options.output)
 
 
 if __name__ == "__main__":

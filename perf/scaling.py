@@ -3,8 +3,7 @@
     python perf/scaling.py --bench-data DIR
 
 Runs `pytest` on a part of the MNIST grid with 1, 2 and 4 workers, as far as there are cores, in
-alternating rounds, and collects the full tier. Needs the extra `perf`. Nothing else should run on
-the machine meanwhile.
+alternating rounds, and collects the full tier. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from contenders import write_rows
+from rows import write_rows
 
 from normbench.data import default_root
 from normbench.scheduling import available_cores
@@ -90,7 +89,7 @@ def collection_seconds(data: Path) -> tuple[float, float]:
     return wall, float(found[1]) if found else float("nan")
 
 
-def rows(rounds: dict[int, list[Round]]) -> list[dict[str, Any]]:
+def efficiencies(rounds: dict[int, list[Round]]) -> list[dict[str, Any]]:
     """Return a row a number of workers; efficiencies are those of neighbours in time."""
     table = []
     for workers, measured in rounds.items():
@@ -129,7 +128,7 @@ def main() -> None:
         for workers, measured in rounds.items():
             measured.append(session_round(workers, options.bench_data, options.epochs))
             print(f"round {number}: -n {workers}: {measured[-1].wall:.1f} s", flush=True)
-    write_rows(rows(rounds), "scaling", options.output)
+    write_rows(efficiencies(rounds), "scaling", options.output)
     wall, collecting = collection_seconds(options.bench_data)
     print(f"\nfull tier: collected in {collecting:.2f} s, {wall:.1f} s with every import")
 

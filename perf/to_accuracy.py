@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CPU, MEAN, STD, core_seconds, textbook_epoch, write_rows
+from contenders import CPU, MEAN, STD, core_seconds, textbook_epoch
+from rows import write_rows
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
