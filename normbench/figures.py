@@ -71,7 +71,7 @@ def draw_figures(
     return written
 
 
-Drawing = tuple[str, int, Callable[["Figure"], None]]
+Drawing = tuple[str, float, Callable[["Figure"], None]]
 
 
 def _of_runs(data: Mapping[str, Any]) -> Iterator[Drawing]:
@@ -89,14 +89,13 @@ def _of_runs(data: Mapping[str, Any]) -> Iterator[Drawing]:
         classes = data["classes"][plain[0]["dataset"]]
         yield (
             f"confusion {setting}",
-            _rows(plain),
+            1.4 * _rows(plain),
             partial(_confusions, runs=plain, classes=classes),
         )
         if layers := plain[0]["activations"]:
             draw = partial(_activations, runs=plain, lines=lines)
             yield f"activations {setting}", len(layers), draw
-        weighed = [r for r in runs if r["batch_size"] == plain[0]["batch_size"] and r["weights"]]
-        if by_line := _grouped(weighed, "line"):
+        if by_line := _grouped(_most_regularized([r for r in runs if r["weights"]]), "line"):
             draw = partial(_weights, by_line=by_line, edges=data["edges"])
             yield f"weights {setting}", _rows(by_line), draw
 
@@ -122,6 +121,16 @@ def _plainest(runs: Runs) -> Runs:
     first = next((run for run in runs if run["regularizer"] == "none"), runs[0])
     same = ("regularizer", "batch_size")
     return [run for run in runs if all(run[name] == first[name] for name in same)]
+
+
+def _most_regularized(runs: Runs) -> Runs:
+    """Return the runs at the batch size that has the most regularizers, of several the smallest."""
+    by_size = sorted(_grouped(runs, "batch_size"), key=lambda group: group[0])
+    return max((same for _, same in by_size), key=_regularizer_count, default=[])
+
+
+def _regularizer_count(runs: Runs) -> int:
+    return len({run["regularizer"] for run in runs})
 
 
 def _style(line: str, among: Sequence[str]) -> dict[str, Any]:
@@ -163,7 +172,9 @@ def _curves(figure: "Figure", runs: Runs, sizes: Sequence[int], lines: Sequence[
         low, high = np.quantile(every, (0.1, 1.0) if scale == 100 else (0.0, 0.9))
         room = 0.05 * (high - low) or 0.01
         axes.set_ylim(low - room, high + room)
-        _bare(axes, f"{title}, batch size {size}", "epoch" if row == len(sizes) - 1 else "")
+        _bare(axes, "" if row else title, "epoch" if row == len(sizes) - 1 else "")
+        if not column:
+            axes.set_ylabel(f"batch size {size}")
     _legend(figure, grid[0][0])
 
 
@@ -188,7 +199,7 @@ def _sizes(
     theirs.legend(frameon=False)
     for axes, title in (
         (ours, "test accuracy (%)"),
-        (theirs, "validation accuracy (%): ResNet-50, ImageNet (Wu and He, 2018)"),
+        (theirs, "ResNet-50 on ImageNet (%; Wu and He, 2018)"),
     ):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
@@ -198,15 +209,17 @@ def _sizes(
 
 def _confusions(figure: "Figure", runs: Runs, classes: Sequence[str]) -> None:
     panels = figure.subplots(_rows(runs), PANELS, squeeze=False)
-    names = [name[:4] for name in classes]
     for axes, run in _panels(panels, runs):
         wrong = np.array(run["confusion"]) / run["seeds"]
         np.fill_diagonal(wrong, 0)
         axes.imshow(wrong, cmap="Blues")
-        axes.set_title(f"{run['line']}: {wrong.sum():.1f} wrong", fontsize=7)
-        axes.set_xticks(range(len(names)), names, rotation=90 if len(names[0]) > 1 else 0)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_title(f"{run['line']}: {wrong.sum():,.0f} wrong", fontsize=7)
+        axes.set_xticks(range(len(classes)), classes, rotation=90 if len(classes[0]) > 1 else 0)
+        axes.set_yticks(range(len(classes)), classes)
         axes.tick_params(labelsize=5, length=0)
+    figure.suptitle(
+        f"batch size {runs[0]['batch_size']}, regularizer {runs[0]['regularizer']}", fontsize=7
+    )
     figure.supxlabel("predicted", fontsize=7)
     figure.supylabel("true", fontsize=7)
 
