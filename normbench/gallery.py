@@ -39,9 +39,9 @@ class Pictures:
 def mistakes(runs: Mapping[str, RunResult]) -> dict[str, Any]:
     """Return which images the runs, by the name of each, get wrong: each, all, and one alone.
 
-    Of each kind the first SHOWN are listed, the most confidently wrong first where that is known,
-    and all are counted. Older rows list their most confident mistakes only: from such, nothing
-    is said of all and of one alone.
+    Of each kind SHOWN are listed, and all are counted: of each run its most confident mistakes, of
+    the others some from everywhere in the test set, which may lie sorted by class. Older rows list
+    their most confident mistakes only: from such, nothing is said of all and of one alone.
     """
     wrong = {name: set(run.wrong) for name, run in runs.items()}
     known = all(len(wrong[name]) == run.incorrect for name, run in runs.items())
@@ -56,11 +56,17 @@ def mistakes(runs: Mapping[str, RunResult]) -> dict[str, Any]:
                 "line": name,
                 "wrong": run.incorrect,
                 "images": [[i, t, p, round(c, 3)] for i, t, p, c in first],
-                "alone": alone[:SHOWN],
+                "alone": _spread(alone),
                 "alone_count": len(alone),
             }
         )
-    return {"lines": kinds, "all": by_all[:SHOWN], "all_count": len(by_all), "known": known}
+    return {"lines": kinds, "all": _spread(by_all), "all_count": len(by_all), "known": known}
+
+
+def _spread(indices: Sequence[int]) -> list[int]:
+    """Return SHOWN of the indices at equal distances, or all of them if they are fewer."""
+    count = min(SHOWN, len(indices))
+    return [indices[number * len(indices) // count] for number in range(count)]
 
 
 def needed_images(found: Iterable[Mapping[str, Any]]) -> set[int]:

@@ -16,6 +16,7 @@ from normbench.__main__ import main
 from normbench.cases import Case, Published
 from normbench.claims import Claim, ClaimVerdict, Evidence, Finding
 from normbench.comparison import compare
+from normbench.gallery import mistakes
 from normbench.report import ReportError, write_figures, write_report
 from normbench.results import Epoch, LayerActivations, Mistake, RunResult
 from normbench.session import Session
@@ -215,6 +216,16 @@ def test_the_gallery_shows_what_goes_wrong_with_each_norm_and_with_all(page):
     assert first.get_attribute("data-image") == "1"
     picture = first.find_element(By.CLASS_NAME, "picture")
     assert picture.value_of_css_property("background-image").startswith('url("data:image/png')
+
+
+def test_of_many_images_those_shown_come_from_everywhere_in_the_test_set():
+    # as in CIFAR-10's JPEG copy, whose images lie sorted by class
+    result = dataclasses.replace(
+        run(SPEC, 0.9), wrong=tuple(range(0, 320, 2)), confusion=((0, 160), (0, 0))
+    )
+    found = mistakes({"batch": result, "layer": result})
+    assert found["all_count"] == 160
+    assert found["all"] == list(range(0, 320, 20))
 
 
 def test_activations_and_weights_are_drawn(page):

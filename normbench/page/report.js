@@ -191,8 +191,8 @@ const drawSizes = chosen => {
 const matrix = (title, cells, names, signed) => {
   const largest = Math.max(...cells.flatMap((row, t) => row.filter((_, p) => p !== t).map(Math.abs)), 1e-9);
   const shade = (v, same) => same || !v ? "" : `background: rgba(${v < 0 ? "0, 158, 115" : "213, 94, 0"}, ${(0.7 * Math.abs(v) / largest).toFixed(2)})`;
-  const show = v => !v ? "" : (signed && v > 0 ? "+" : "") + (Number.isInteger(v) ? v : v.toFixed(1));
-  const head = make("tr", {}, make("th"), ...cells.map((_, p) => make("th", { title: names[p] }, names[p].slice(0, 4))));
+  const show = v => !v ? "" : (signed && v > 0 ? "+" : "") + (Number.isInteger(v) ? v : v.toFixed(Math.abs(v) < 10 ? 1 : 0));
+  const head = make("tr", {}, make("th"), ...cells.map((_, p) => make("th", names[p].length > 1 ? { class: "upright" } : {}, names[p])));
   const rows = cells.map((row, t) => make("tr", {}, make("th", {}, names[t]), ...row.map((v, p) => make("td", { style: shade(v, p === t) }, p === t ? "" : show(v)))));
   return make("div", { class: "scroll" }, make("table", {}, make("caption", { class: "soft" }, title), head, ...rows));
 };
@@ -207,6 +207,7 @@ const drawMatrices = chosen => {
   const names = data.classes[shown[0].dataset];
   document.querySelector("#confusions .matrices").replaceChildren(
     ...shown.map((run, n) => matrix(`${run.line}: ${wrong(each[n]).toFixed(run.seeds > 1 ? 1 : 0)} wrong`, each[n], names, false)),
+    make("div", { class: "break" }),
     ...shown.slice(1).map((run, n) => matrix(`${run.line} less ${shown[0].line}`, each[n + 1].map((row, t) => row.map((v, p) => v - each[0][t][p])), names, true)));
 };
 
@@ -251,6 +252,10 @@ const drawActivations = chosen => {
 const SMALL = 1e-3;
 const withWeights = data.runs.filter(run => run.weights.length);
 const regularizers = unique(withWeights.map(run => run.regularizer));
+// first what shows most: some batch sizes have been trained without a regularizer only
+const beside = run => withWeights.filter(other => other.setting === run.setting && other.batch_size === run.batch_size && other.line === run.line).length;
+const counts = new Map(withWeights.map(run => [run, beside(run)]));
+const fullestFirst = [...withWeights].sort((a, b) => counts.get(b) - counts.get(a));
 const drawWeights = chosen => {
   const off = legend("weights", chosen.map(run => run.regularizer), regularizers, () => drawWeights(chosen));
   const total = run => run.weights.reduce((sum, n) => sum + n, 0);
@@ -281,5 +286,5 @@ choices("sizes", data.sizes, [setting, regularizer], drawSizes);
 choices("confusions", data.runs, [setting, regularizer, batchSize], drawMatrices);
 choices("gallery", data.galleries, [setting, regularizer, batchSize], drawGallery);
 choices("activations", withActivations, [setting, regularizer, batchSize, ["layer", "layer"]], drawActivations);
-choices("weights", withWeights, [setting, batchSize, ["line", "norm"]], drawWeights);
+choices("weights", fullestFirst, [setting, batchSize, ["line", "norm"]], drawWeights);
 choices("history", data.history, [["case", "case"]], drawHistory);
