@@ -3,11 +3,14 @@
     python perf/scaling.py --bench-data DIR
 
 Runs `pytest` on a part of the MNIST grid with 1, 2 and 4 workers, as far as there are cores, in
-alternating rounds, and collects the full tier. Nothing else should run on the machine meanwhile.
+alternating rounds, and collects the full tier. Beside each round, processes that share nothing
+multiply matrices: cores that slow each other down do so there as well. Nothing else should run on
+the machine meanwhile.
 """
 
 import argparse
 import json
+import multiprocessing
 import re
 import statistics
 import subprocess
@@ -17,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from roofline import best_product_rate
 from rows import write_rows
 
 from normbench.data import default_root
@@ -45,12 +50,20 @@ test_accuracy = 11.0
 """
 
 
+# Of each process that multiplies matrices.
+PRODUCT_SECONDS = 5.0
+
+
 class Round(NamedTuple):
-    """The wall-clock seconds of a pytest process, and those that its runs trained and evaluated."""
+    """A pytest process: its wall-clock seconds, and those that its runs trained and evaluated.
+
+    ``product_rate`` is the operations a second of one of as many processes that multiply matrices.
+    """
 
     wall: float
     session: float
     runs: float
+    product_rate: float
 
 
 def pytest_seconds(*arguments: str) -> tuple[float, str]:
@@ -61,6 +74,23 @@ def pytest_seconds(*arguments: str) -> tuple[float, str]:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - start, done.stdout
+
+
+def sustained_product_rate(_: int) -> float:
+    """Return the operations a second of one thread's products, the median of some seconds."""
+    torch.set_num_threads(1)
+    rates, end = [], time.perf_counter() + PRODUCT_SECONDS
+    while time.perf_counter() < end:
+        rates.append(best_product_rate())
+    return statistics.median(rates)
+
+
+def product_rate(processes: int) -> float:
+    """Return the mean rate of so many processes that multiply matrices at the same time."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        # each has imported torch before all begin
+        pool.map(time.sleep, [1.0] * processes, chunksize=1)
+        return statistics.fmean(pool.map(sustained_product_rate, range(processes), chunksize=1))
 
 
 def session_round(workers: int, data: Path, epochs: int) -> Round:
@@ -77,6 +107,7 @@ def session_round(workers: int, data: Path, epochs: int) -> Round:
             wall,
             json.loads((session / "session.json").read_text())["seconds"],
             sum(run.train_seconds + run.test_seconds for run in runs),
+            product_rate(workers),
         )
 
 
@@ -104,6 +135,11 @@ def efficiencies(rounds: dict[int, list[Round]]) -> list[dict[str, Any]]:
                 "efficiency (%)": 100 * statistics.median(efficiency),
                 "lowest": 100 * min(efficiency),
                 "highest": 100 * max(efficiency),
+                "of matrix products (%)": 100
+                * statistics.median(
+                    many.product_rate / alone.product_rate
+                    for alone, many in zip(rounds[1], measured, strict=True)
+                ),
                 "seconds beside the runs": statistics.median(
                     r.wall - r.runs / workers for r in measured
                 ),
