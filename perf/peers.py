@@ -7,6 +7,7 @@ machine meanwhile.
 """
 
 import argparse
+import importlib.util
 import itertools
 import statistics
 import warnings
@@ -88,6 +89,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("results/perf"))
     options = parser.parse_args()
+    if missing := [name for name in ("lightning", "keras") if not importlib.util.find_spec(name)]:
+        parser.error(f"{' and '.join(missing)} not installed: pip install -e '.[perf]'")
     warnings.simplefilter("ignore")
     workload = Workload(
         options.bench_data,
