@@ -83,10 +83,10 @@ def main() -> None:
     parser.add_argument("--bench-data", type=Path, default=default_root(), help="the data root")
     parser.add_argument("--norm", default="group:2")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--images", type=int, default=12_800, help="of each epoch")
+    parser.add_argument("--images", type=int, default=60_000, help="of each epoch")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--l1", type=float, default=1e-5)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("results/perf"))
     options = parser.parse_args()
     if missing := [name for name in ("lightning", "keras") if not importlib.util.find_spec(name)]:

@@ -8,6 +8,7 @@ measured anew before each network. Nothing else should run on the machine meanwh
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -108,8 +109,12 @@ def measure(spec: RunSpec, root: Path) -> dict[str, Any]:
 
 
 def time_by_kind(spec: RunSpec, root: Path) -> dict[str, Any]:
-    """Return a row: the share of a run's processor time that each kind of operator takes."""
+    """Return a row: the share of a run's processor time that each kind of operator takes.
+
+    Of one epoch, after one to warm up: the profiler keeps every call, and takes its time over them.
+    """
     data = load_dataset(spec.dataset, root, CPU)
+    spec = dataclasses.replace(spec, epochs=1)
     train(spec, data, CPU)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         train(spec, data, CPU)
