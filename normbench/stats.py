@@ -1,7 +1,7 @@
 """Statistics of verdicts: pure functions of accuracies, with the source of each."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,14 +39,24 @@ class Variance:
 UNKNOWN = Variance(math.nan, 0.0)
 
 
-def pooled_variance(samples: Sequence[Sequence[float]]) -> Variance:
+def pooled_variance(samples: Iterable[Sequence[float]]) -> Variance:
     """Return the variance within the samples, taken to be the same in all of them."""
-    repeated = [sample for sample in samples if len(sample) > 1]
-    if not repeated:
+    return _pooled([_own_variance(sample) for sample in samples])
+
+
+def _own_variance(sample: Sequence[float]) -> Variance:
+    if len(sample) < 2:
         return UNKNOWN
-    freedom = sum(len(sample) - 1 for sample in repeated)
-    squares = sum(float(np.var(sample)) * len(sample) for sample in repeated)
-    return Variance(squares / freedom, freedom)
+    return Variance(float(np.var(sample, ddof=1)), len(sample) - 1)
+
+
+def _pooled(variances: Iterable[Variance]) -> Variance:
+    """Return the mean of the variances that are known, weighted by their degrees of freedom."""
+    known = [variance for variance in variances if variance.known]
+    if not known:
+        return UNKNOWN
+    freedom = sum(variance.freedom for variance in known)
+    return Variance(sum(v.freedom * v.value for v in known) / freedom, freedom)
 
 
 def moderated_variances(
@@ -69,14 +79,14 @@ def moderated_variances(
     2004, sections 3 and 6.2; Phipson et al., Robust Hyperparameter Estimation Protects against
     Hypervariable Genes, 2016, on why outliers are to be kept out.
     """
-    own = {key: pooled_variance([sample]) for key, sample in samples.items()}
+    own = {key: _own_variance(sample) for key, sample in samples.items()}
     floor = resolution**2 / 12
-    known = [key for key in own if own[key].known]
-    wild = {known[index] for index in _wild([own[key] for key in known], floor)}
-    pooled = pooled_variance([sample for key, sample in samples.items() if key not in wild])
-    if not pooled.known:
+    known = {key: variance for key, variance in own.items() if variance.known}
+    wild = _wild(known, floor)
+    alike = [variance for key, variance in known.items() if key not in wild]
+    if not alike:
         return own
-    common = _common_variance([own[key] for key in known if key not in wild], floor)
+    pooled, common = _pooled(alike), _common_variance(alike, floor)
 
     def moderate(variance: Variance) -> Variance:
         if math.isinf(common.freedom):
@@ -90,8 +100,8 @@ def moderated_variances(
     return {key: own[key] if key in wild else moderate(own[key]) for key in own}
 
 
-def _wild(variances: Sequence[Variance], floor: float) -> list[int]:
-    """Return the indices of the variances that are too large to be chance beside the others.
+def _wild(variances: Mapping[K, Variance], floor: float) -> set[K]:
+    """Return the keys of the variances that are too large to be chance beside the others.
 
     The largest is held against the common variance of all others, then the second largest against
     the others but the largest, and so on to a quarter of them. The last that is improbable,
@@ -101,10 +111,10 @@ def _wild(variances: Sequence[Variance], floor: float) -> list[int]:
     Source: Rosner, Percentage Points for a Generalized ESD Many-Outlier Procedure, 1983, with F
     distributions in place of normal ones.
     """
-    order = sorted(range(len(variances)), key=lambda index: -variances[index].value)
+    order = sorted(variances, key=lambda key: -variances[key].value)
     wild = 0
     for rank in range(len(order) // 4):
-        suspect, others = variances[order[rank]], [variances[i] for i in order[rank + 1 :]]
+        suspect, *others = (variances[key] for key in order[rank:])
         common = _common_variance(others, floor)
         if common.value == 0:
             break
@@ -112,7 +122,7 @@ def _wild(variances: Sequence[Variance], floor: float) -> list[int]:
         # of two runs a variance is hardly known, and its own would be of no use
         if suspect.freedom > 1 and p * (len(others) + 1) <= WILD:
             wild = rank + 1
-    return order[:wild]
+    return set(order[:wild])
 
 
 def _p_larger(ratio: float, freedom: float, other: float) -> float:
@@ -129,11 +139,10 @@ def _common_variance(variances: Sequence[Variance], floor: float) -> Variance:
     where the variances differ by no more than chance.
     """
     values = np.array([max(v.value, floor) for v in variances])
-    freedom = np.array([v.freedom for v in variances])
-    same = Variance(float(np.average([v.value for v in variances], weights=freedom)), math.inf)
+    same = Variance(_pooled(variances).value, math.inf)
     if len(values) < 3 or not values.all():
         return same
-    half = freedom / 2
+    half = np.array([v.freedom for v in variances]) / 2
     logs = np.log(values) - special.digamma(half) + np.log(half)
     excess = logs.var(ddof=1) - special.polygamma(1, half).mean()
     if excess <= special.polygamma(1, 5e3):

@@ -78,8 +78,7 @@ def test_samples_that_differ_by_chance_alone_are_pooled():
     rng = np.random.default_rng(1)
     samples = dict(enumerate(rng.normal(0, 2, (40, 5))))
     found = moderated_variances(samples)
-    pooled = pooled_variance(list(samples.values())).value
-    assert [v.value for v in found.values()] == [pytest.approx(pooled)] * 40
+    assert {v.value for v in found.values()} == {pooled_variance(list(samples.values())).value}
     assert found[0].freedom == 160
 
 
