@@ -125,12 +125,9 @@ def _plainest(runs: Runs) -> Runs:
 
 def _most_regularized(runs: Runs) -> Runs:
     """Return the runs at the batch size that has the most regularizers, of several the smallest."""
-    by_size = sorted(_grouped(runs, "batch_size"), key=lambda group: group[0])
-    return max((same for _, same in by_size), key=_regularizer_count, default=[])
-
-
-def _regularizer_count(runs: Runs) -> int:
-    return len({run["regularizer"] for run in runs})
+    by_size = {size: same for (size,), same in _grouped(runs, "batch_size")}
+    counts = {size: len({run["regularizer"] for run in same}) for size, same in by_size.items()}
+    return by_size[min(counts, key=lambda size: (-counts[size], size))] if counts else []
 
 
 def _style(line: str, among: Sequence[str]) -> dict[str, Any]:

@@ -124,10 +124,9 @@ def efficiencies(rounds: dict[int, list[Round]]) -> list[dict[str, Any]]:
     """Return a row a number of workers; efficiencies are those of neighbours in time."""
     table = []
     for workers, measured in rounds.items():
-        efficiency = [
-            alone.wall / (workers * many.wall)
-            for alone, many in zip(rounds[1], measured, strict=True)
-        ]
+        neighbours = list(zip(rounds[1], measured, strict=True))
+        efficiency = [alone.wall / (workers * many.wall) for alone, many in neighbours]
+        products = [many.product_rate / alone.product_rate for alone, many in neighbours]
         table.append(
             {
                 "workers": workers,
@@ -135,11 +134,7 @@ def efficiencies(rounds: dict[int, list[Round]]) -> list[dict[str, Any]]:
                 "efficiency (%)": 100 * statistics.median(efficiency),
                 "lowest": 100 * min(efficiency),
                 "highest": 100 * max(efficiency),
-                "of matrix products (%)": 100
-                * statistics.median(
-                    many.product_rate / alone.product_rate
-                    for alone, many in zip(rounds[1], measured, strict=True)
-                ),
+                "of matrix products (%)": 100 * statistics.median(products),
                 "seconds beside the runs": statistics.median(
                     r.wall - r.runs / workers for r in measured
                 ),
