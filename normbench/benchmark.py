@@ -21,7 +21,13 @@ from normbench.data import DatasetDamaged, DatasetUnavailable, ensure_dataset, l
 from normbench.options import Options
 from normbench.report import write_figures, write_report
 from normbench.results import RunResult, Runs
-from normbench.scheduling import DeviceSlots, available_cores, parse_device, threads_for_each
+from normbench.scheduling import (
+    DeviceSlots,
+    available_cores,
+    keep_freed_memory,
+    parse_device,
+    threads_for_each,
+)
 from normbench.session import Session, SessionError, environment, new_session_name
 from normbench.spec import RunSpec
 from normbench.stats import LOOKS, Variance
@@ -87,6 +93,7 @@ class Benchmark:
         self._load()
         if worker_input and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(worker_input["threads"])
+        keep_freed_memory()
         self.baseline = self._find_baseline()
         self.outcomes: dict[str, str] = {}
         self.judged: set[str] = set()

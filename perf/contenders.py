@@ -25,7 +25,7 @@ from tqdm import tqdm
 from models.networks import build_network
 from normbench.data import load_dataset
 from normbench.recipes import AFFINE, RECIPES
-from normbench.scheduling import available_cores
+from normbench.scheduling import available_cores, keep_freed_memory
 from normbench.spec import RunSpec
 from normbench.trainer import train
 
@@ -255,6 +255,7 @@ def keras(workload: Workload, workers: int) -> Measurement:
 
 def engine_seconds(workload: Workload, seed: int) -> float:
     torch.set_num_threads(1)
+    keep_freed_memory()
     data = load_dataset("mnist", workload.data, CPU)
     result = train(workload.spec(seed), data, CPU)
     return result.train_seconds + result.test_seconds

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.networks import build_network
 from normbench.data import default_root, load_dataset, source_on_disk
+from normbench.scheduling import keep_freed_memory
 from normbench.spec import RunSpec
 from normbench.trainer import train
 
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/perf"))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     specs = [
         workload(network, norm, batch_size, options.bench_data)
         for network, batch_size in WORKLOADS

@@ -23,7 +23,7 @@ from torchvision import datasets, transforms
 
 from models.networks import build_network
 from normbench.data import default_root, load_dataset
-from normbench.scheduling import available_cores
+from normbench.scheduling import available_cores, keep_freed_memory
 from normbench.spec import RunSpec
 from normbench.trainer import train
 
@@ -78,6 +78,7 @@ def textbook_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int
 def engine_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int, float, float]]:
     """Train as `pytest bench` does; yield epoch, test accuracy and core-seconds so far."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     spec = RunSpec("mnist", "mnist", norm, batch_size=64, epochs=EPOCHS, seed=seed)
     result = train(spec, load_dataset("mnist", data, CPU), CPU)
     share = result.cpu_seconds / (result.train_seconds + result.test_seconds)

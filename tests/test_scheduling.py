@@ -2,20 +2,53 @@
 
 import argparse
 import dataclasses
+import platform
+import resource
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from normbench.scheduling import (
     DeviceSlots,
     LongestFirstScheduling,
     available_cores,
     estimated_seconds,
+    keep_freed_memory,
     parse_device,
     threads_for_each,
 )
 from normbench.spec import RunSpec
 
 SPEC = RunSpec("mnist", "mnist", "batch", batch_size=64, epochs=8)
+
+
+def print_pages_mapped_by_steps() -> None:
+    """Print how many pages 20 steps mapped that each take and free eight blocks of 8 MiB."""
+
+    def step() -> None:
+        _ = [torch.ones(2 * 2**20) for _ in range(8)]
+
+    keep_freed_memory()
+    # glibc's own limits follow what it saw
+    step()
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_what_a_process_frees_it_takes_again():
+    # in a process of its own: what others have freed before counts as well
+    program = "from tests.test_scheduling import *; print_pages_mapped_by_steps()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    # a step's blocks are 16,384 pages: without it, 20 steps mapped 327,040 of them
+    assert int(done.stdout) < 16_384
 
 
 @pytest.mark.parametrize(
