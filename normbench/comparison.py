@@ -69,7 +69,8 @@ class CaseComparison:
 
     @property
     def label(self) -> str:
-        return f"{self.spec.dataset} {self.spec.label}"
+        """The case's name; a baseline may have one configuration with several numbers of epochs."""
+        return f"{self.spec.dataset} {self.spec.label}, {self.spec.epochs} epochs"
 
     @property
     def difference(self) -> Estimate:

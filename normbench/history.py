@@ -53,10 +53,11 @@ def _points(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
         if not {*IDENTITY, "test_accuracy_percent", "interval_points"} <= set(table.columns):
             continue
         for row in table[table["test_accuracy_percent"].notna()].to_dict("records"):
-            label = f"{row['dataset']} {row['norm']}-{row['regularizer']}-b{row['batch_size']}"
+            configuration = f"{row['norm']}-{row['regularizer']}-b{row['batch_size']}"
+            label = f"{row['dataset']} {configuration}, {row['epochs']} epochs"
             interval = row["interval_points"]
             yield (
-                (f"{grid}: {label}, {row['epochs']} epochs", label),
+                (f"{grid}: {label}", label),
                 {
                     **head,
                     "accuracy": round(row["test_accuracy_percent"], 3),

@@ -85,6 +85,16 @@ def test_cases_on_one_side_only_are_listed():
     }
 
 
+def test_one_configuration_with_other_epochs_has_a_name_of_its_own():
+    # as in a whole standard session: in the grid, and in the batch-size sweep
+    sweep = dataclasses.replace(BATCH, epochs=6, recipe="mnist-batch-size", train_images=10_000)
+    found = compare(baseline_of({BATCH: USUAL}), baseline_of({BATCH: USUAL, sweep: USUAL})).cases
+    assert {case.label: case.outcome for case in found} == {
+        "mnist batch-none-b64, 8 epochs": Outcome.NO_DIFFERENCE,
+        "mnist batch-none-b64, 6 epochs": Outcome.ONLY_NOW,
+    }
+
+
 def test_too_few_runs_are_not_comparable_rather_than_a_pass():
     assert outcomes({BATCH: [0.995]}, {BATCH: USUAL}) == {BATCH: Outcome.NOT_COMPARABLE}
     # one degree of freedom: at the level 0.007, a drop of 45.5 standard errors

@@ -151,7 +151,7 @@ def test_the_verdict_stands_at_the_top(page):
     assert "40 runs in 0 seconds, 160 core-seconds" in header
     assert "Some CPU (2 cores)" in header
     baseline = page.find_element(By.CLASS_NAME, "baseline").text
-    assert "digits batch-none-b64 99.10 95.00 -4.10" in baseline
+    assert "digits batch-none-b64, 3 epochs 99.10 95.00 -4.10" in baseline
 
 
 def test_a_heading_sorts_up_and_then_down(page):
