@@ -1,6 +1,7 @@
 """The report, in a browser: sorting, filtering, toggling, no errors, and nothing from elsewhere."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -289,6 +290,15 @@ def test_a_report_is_drawn_again_from_what_is_stored(tmp_path, capsys):
     assert main(["report", str(report.parent)]) == 0
     assert report.read_text() == drawn
     assert capsys.readouterr().out == f"{report}\n"
+
+
+def test_the_numbers_of_an_axis_do_not_cover_each_other(browser, tmp_path):
+    browser.get(write(tmp_path, ("batch",), sizes=(2, 4, 16, 64, 256)).as_uri())
+    numbers = browser.find_elements(By.CSS_SELECTOR, '[data-chart="sizes"] svg > text')
+    axis = [n.text for n in numbers if n.get_attribute("text-anchor") != "end" or " " in n.text]
+    assert axis == ["2", "4", "16", "batch size 256"]
+    below = sorted((n.rect["x"], n.rect["width"]) for n in numbers if n.text in axis)
+    assert all(x + width <= after for (x, width), (after, _) in itertools.pairwise(below))
 
 
 def test_earlier_sessions_make_a_history(browser, tmp_path):

@@ -115,7 +115,13 @@ const chart = ({ name, title, series, ticks, xLabel = "", clip = null, bands = f
     svg.append(make("line", { class: "axis", x1: left, x2: W - right, y1: y(value), y2: y(value) }),
       make("text", { x: left - 4, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(digits)));
   }
-  ticks.forEach(([value, text], n) => svg.append(make("text", { x: x(value), y: H - 8, "text-anchor": n && n === ticks.length - 1 ? "end" : "middle" }, n === ticks.length - 1 ? `${xLabel} ${text}` : text)));
+  // the axis' name stands before its last number; a number that it would cover is left out
+  const axis = ticks.length ? `${xLabel} ${ticks.at(-1)[1]}` : "", free = W - right - 6 * axis.length;
+  ticks.forEach(([value, text], n) => {
+    const last = n === ticks.length - 1;
+    if (!last && x(value) + 3 * text.length > free) return;
+    svg.append(make("text", { x: x(value), y: H - 8, "text-anchor": n && last ? "end" : "middle" }, last ? axis : text));
+  });
   const path = list => "M" + list.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join("L");
   for (const { line, points, colour, dash } of series) {
     const ranged = points.filter(p => p[2] != null);
