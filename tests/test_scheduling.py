@@ -43,7 +43,7 @@ def print_pages_mapped_by_steps() -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_what_a_process_frees_it_takes_again():
     # in a process of its own: what others have freed before counts as well
-    program = "from tests.test_scheduling import *; print_pages_mapped_by_steps()"
+    program = "import tests.test_scheduling as t; t.print_pages_mapped_by_steps()"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
