@@ -68,11 +68,6 @@ class CaseComparison:
     reason: str = ""
 
     @property
-    def label(self) -> str:
-        """The case's name; a baseline may have one configuration with several numbers of epochs."""
-        return f"{self.spec.dataset} {self.spec.label}, {self.spec.epochs} epochs"
-
-    @property
     def difference(self) -> Estimate:
         """The mean now less that of the baseline; raises ValueError where one has no run."""
         return Estimate.difference(self.now, self.before, self.variance)
@@ -119,7 +114,7 @@ class Comparison:
             "speed": self.speed,
             "cases": [
                 {
-                    "case": case.label,
+                    "case": case.spec.title,
                     "outcome": case.outcome,
                     "adjusted_p": case.adjusted_p,
                     "reason": case.reason,

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from normbench.spec import case_title, configuration_label
+
 # Sessions looked at, the newest: a nightly of two months.
 SESSIONS = 60
 
@@ -26,16 +28,16 @@ def history(folder: Path) -> list[dict[str, Any]]:
             points.setdefault(case, []).append(point)
     here = {case for case, _ in _points(folder)}
     return [
-        {"case": name, "label": label, "points": found}
-        for (name, label), found in points.items()
-        if (name, label) in here and len(found) > 1
+        {"case": name, "title": title, "points": found}
+        for (name, title), found in points.items()
+        if (name, title) in here and len(found) > 1
     ]
 
 
 def _points(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
     """Yield each case of a session with its accuracy, and what it was measured with.
 
-    A case is known by a name that no other case has, and by the label that baselines know it by.
+    A case is known by a name that no other case has, and by the title that baselines know it by.
     """
     try:
         session = json.loads((folder / "session.json").read_text(encoding="utf-8"))
@@ -53,11 +55,11 @@ def _points(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
         if not {*IDENTITY, "test_accuracy_percent", "interval_points"} <= set(table.columns):
             continue
         for row in table[table["test_accuracy_percent"].notna()].to_dict("records"):
-            configuration = f"{row['norm']}-{row['regularizer']}-b{row['batch_size']}"
-            label = f"{row['dataset']} {configuration}, {row['epochs']} epochs"
+            label = configuration_label(row["norm"], row["regularizer"], row["batch_size"])
+            title = case_title(row["dataset"], label, row["epochs"])
             interval = row["interval_points"]
             yield (
-                (f"{grid}: {label}", label),
+                (f"{grid}: {title}", title),
                 {
                     **head,
                     "accuracy": round(row["test_accuracy_percent"], 3),

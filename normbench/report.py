@@ -24,7 +24,7 @@ from normbench.history import history
 from normbench.probes import WEIGHT_EDGES
 from normbench.results import Epoch, RunResult, by_configuration
 from normbench.session import write_whole
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, counted_epochs
 from normbench.stats import Estimate
 from normbench.store import RunStore
 from normbench.summary import NOT_FAILED, verdict_counts
@@ -296,7 +296,7 @@ def _figure_data(sessions: Sequence[StoredSession]) -> tuple[dict[str, Any], Nam
 def _setting(spec: RunSpec) -> str:
     """Return what configurations must have in common to stand in one figure."""
     part = f" of {spec.train_images:,} images" if spec.train_images else ""
-    return f"{spec.dataset}, {spec.epochs} epochs{part}"
+    return f"{spec.dataset}, {counted_epochs(spec.epochs)}{part}"
 
 
 def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[str, Any]:
@@ -390,4 +390,4 @@ def _history(session: StoredSession) -> list[dict[str, Any]]:
             middle, reach = row["baseline_percent"], row["interval_points"]
             if not (pd.isna(middle) or pd.isna(reach)):
                 bands[row["case"]] = [round(middle - reach, 3), round(middle + reach, 3)]
-    return [{**case, "band": bands.get(case["label"])} for case in history(session.folder)]
+    return [{**case, "band": bands.get(case["title"])} for case in history(session.folder)]

@@ -10,6 +10,21 @@ from typing import Any
 from models.regularizers import Regularizer
 
 
+def configuration_label(norm: str, regularizer: str, batch_size: int) -> str:
+    """Name a configuration of a grid, as in ids, rows and plots."""
+    return f"{norm}-{regularizer}-b{batch_size}"
+
+
+def case_title(dataset: str, label: str, epochs: int) -> str:
+    """Name a case among those of all grids: one configuration may be trained for several times."""
+    return f"{dataset} {label}, {counted_epochs(epochs)}"
+
+
+def counted_epochs(epochs: int) -> str:
+    """Return a number of epochs, in words."""
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One training run. Equal specs give equal results on one machine and torch build.
@@ -48,8 +63,13 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """The norm, the regularizer and the batch size, spelled as in ids, rows and plots."""
-        return f"{self.norm}-{self.regularizer.name}-b{self.batch_size}"
+        """The configuration's name, of norm, regularizer and batch size."""
+        return configuration_label(self.norm, self.regularizer.name, self.batch_size)
+
+    @property
+    def title(self) -> str:
+        """What case_title names it."""
+        return case_title(self.dataset, self.label, self.epochs)
 
     @cached_property
     def key(self) -> str:

@@ -215,7 +215,7 @@ def comparison_table(cases: Iterable[CaseComparison], style: str = "pipe") -> st
 
 def _comparison_row(case: CaseComparison) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "case": case.label,
+        "case": case.spec.title,
         "outcome": str(case.outcome),
         "reason": case.reason or None,
         "adjusted_p": case.adjusted_p,

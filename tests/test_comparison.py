@@ -89,10 +89,11 @@ def test_one_configuration_with_other_epochs_has_a_name_of_its_own():
     # as in a whole standard session: in the grid, and in the batch-size sweep
     sweep = dataclasses.replace(BATCH, epochs=6, recipe="mnist-batch-size", train_images=10_000)
     found = compare(baseline_of({BATCH: USUAL}), baseline_of({BATCH: USUAL, sweep: USUAL})).cases
-    assert {case.label: case.outcome for case in found} == {
+    assert {case.spec.title: case.outcome for case in found} == {
         "mnist batch-none-b64, 8 epochs": Outcome.NO_DIFFERENCE,
         "mnist batch-none-b64, 6 epochs": Outcome.ONLY_NOW,
     }
+    assert dataclasses.replace(BATCH, epochs=1).title == "mnist batch-none-b64, 1 epoch"
 
 
 def test_too_few_runs_are_not_comparable_rather_than_a_pass():

@@ -48,7 +48,7 @@ def test_a_regression_fails_the_session_though_every_target_is_met(project, work
     result = project.pytester.runpytest_inprocess("bench", "--bench-baseline", "mine", *workers)
     result.assert_outcomes(passed=4)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["digits layer-none-b64, 1 epochs *99.10* 3 * 1 *regression*"])
+    result.stdout.fnmatch_lines(["digits layer-none-b64, 1 epoch *99.10* 3 * 1 *regression*"])
     result.stdout.fnmatch_lines(["2 regressions, 2 improvements; *"])
 
 

@@ -65,7 +65,7 @@ def test_regressions_stand_before_the_pivot(tables, session):
     before = baseline_of({spec: [0.995, 0.996, 0.994]})
     now = baseline_of({spec: [0.98, 0.98, 0.98]})
     text = session_summary(tables, compare(before, now), [], session)
-    regressed = text.index("| mnist batch-none-b64, 1 epochs |")
+    regressed = text.index("| mnist batch-none-b64, 1 epoch |")
     assert text.index("### Beside the baseline simulated") < regressed
     assert regressed < text.index("### mnist: test accuracy")
 
