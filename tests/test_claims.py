@@ -65,7 +65,8 @@ def load(tmp_path):
 
 def test_the_projects_own_claims_are_those_that_were_made():
     folder = Path(__file__).parent.parent / "bench" / "cases"
-    grids = {name: folder / f"{name}.toml" for name in ("mnist", "cifar10", "batch_size_mnist")}
+    named = ("mnist", "cifar10", "batch_size_mnist", "batch_size_cifar10")
+    grids = {name: folder / f"{name}.toml" for name in named}
     claims = load_claims(folder / "claims.toml", grids, GridOptions())
     assert [claim.name for claim in claims] == [
         "batch-is-best-without-regularizer",
@@ -78,6 +79,9 @@ def test_the_projects_own_claims_are_those_that_were_made():
         "group-is-stable-over-batch-sizes",
         "layer-is-stable-over-batch-sizes",
         "batch-is-better-at-larger-batches",
+        "group-at-small-batches-on-cifar10",
+        "group-and-layer-stable-on-cifar10",
+        "batch-at-larger-batches-on-cifar10",
         "batch-over-group-over-layer-on-cifar10",
         "more-groups-are-better-on-cifar10",
         "means-computed",
