@@ -35,7 +35,7 @@ def test_a_committed_baseline_is_of_the_recipes_as_they_are(baseline):
     ("name", "grid", "fits", "seeds"),
     [
         ("digits", "digits", lambda spec: True, 20),
-        ("cpu-mnist", "mnist", lambda spec: spec.batch_size == 64, 6),
+        ("cpu-mnist", "mnist", lambda spec: spec.batch_size == 64, 10),
         ("cpu-cifar10-jpeg", "cifar10", lambda spec: spec.label.endswith("-none-b128"), 5),
     ],
 )
