@@ -3,14 +3,16 @@
     python perf/scaling.py --bench-data DIR
 
 Runs `pytest` on a part of the MNIST grid with 1, 2 and 4 workers, as far as there are cores, in
-alternating rounds, and collects the full tier. Beside each round, processes that share nothing
-multiply matrices: cores that slow each other down do so there as well. Nothing else should run on
-the machine meanwhile.
+alternating rounds, and collects the full tier. Each worker has one thread, so that it stands for a
+core: a single one would otherwise spread each step over all of them. Beside each round, processes
+that share nothing multiply matrices: cores that slow each other down do so there as well. Nothing
+else should run on the machine meanwhile.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import re
 import statistics
 import subprocess
@@ -70,7 +72,10 @@ def pytest_seconds(*arguments: str) -> tuple[float, str]:
     """Run pytest on bench/; return its wall-clock seconds and what it wrote."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "bench", "-q", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=one_thread, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - start, done.stdout
