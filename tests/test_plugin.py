@@ -51,7 +51,7 @@ def test_a_session_long_enough_for_it_draws_its_figures(project, monkeypatch):
     project.grid(norms=["batch"])
     project.run().assert_outcomes(passed=2)
     drawn = sorted(file.name for file in (project.session / "figures").iterdir())
-    assert "curves-digits-1-epochs-none.png" in drawn
+    assert "curves-digits-1-epoch-none.png" in drawn
     assert "accuracy-tiny.svg" in drawn
 
 
