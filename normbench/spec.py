@@ -16,7 +16,7 @@ def configuration_label(norm: str, regularizer: str, batch_size: int) -> str:
 
 
 def case_title(dataset: str, label: str, epochs: int) -> str:
-    """Name a case among those of all grids: one configuration may be trained for several times."""
+    """Name a case among those of all grids, which may train one configuration for other epochs."""
     return f"{dataset} {label}, {counted_epochs(epochs)}"
 
 
@@ -68,7 +68,7 @@ class RunSpec:
 
     @property
     def title(self) -> str:
-        """What case_title names it."""
+        """The name of the run's case among those of all grids."""
         return case_title(self.dataset, self.label, self.epochs)
 
     @cached_property
