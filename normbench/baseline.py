@@ -212,7 +212,7 @@ def joined(name: str, parts: Sequence[Baseline]) -> Baseline:
     made by different builds of torch or by different recipes, and where two parts have different
     runs of one seed.
     """
-    if bad := [f"{part.name}: {case.spec.label}" for part in parts for case in part.ended_badly]:
+    if bad := [f"{part.name}: {case.spec.title}" for part in parts for case in part.ended_badly]:
         raise BaselineError(
             f"no baseline: a run of {len(bad)} cases ended badly ({bad[0]}); run them again"
         )

@@ -1,7 +1,7 @@
 """The training loops that perf compares: this engine, the textbook's, Lightning's and Keras's.
 
 The peers read MNIST as tutorials have it: torchvision's data set, transforms of one PIL image at
-a time, a DataLoader.
+a time, a DataLoader. All evaluate the test images after each epoch.
 """
 
 import logging
@@ -33,6 +33,12 @@ CPU = torch.device("cpu")
 MEAN, STD = 0.1307, 0.3081
 RECIPE = RECIPES["mnist"]
 
+PREPARATION = (
+    transforms.CenterCrop(24),
+    transforms.ToTensor(),
+    transforms.Normalize(MEAN, STD),
+)
+
 # The augmentation of the recipe `mnist`, one PIL image at a time.
 EQUAL_RECIPE = transforms.Compose(
     [
@@ -44,9 +50,7 @@ EQUAL_RECIPE = transforms.Compose(
             shear=5.7,
             interpolation=transforms.InterpolationMode.BILINEAR,
         ),
-        transforms.CenterCrop(24),
-        transforms.ToTensor(),
-        transforms.Normalize(MEAN, STD),
+        *PREPARATION,
     ]
 )
 
@@ -82,6 +86,9 @@ class Workload(NamedTuple):
         part = Subset(images, range(self.images))
         return DataLoader(part, self.batch_size, shuffle=True, num_workers=workers, drop_last=True)
 
+    def tests(self, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+        return test_loader(self.data, self.batch_size, workers)
+
     def optimizer(
         self, network: nn.Module
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -97,8 +104,20 @@ class Workload(NamedTuple):
         return sgd, cycle
 
 
+def test_loader(data: Path, batch_size: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    images = datasets.MNIST(data, train=False, transform=transforms.Compose(PREPARATION))
+    return DataLoader(images, batch_size, num_workers=workers)
+
+
+@torch.inference_mode()
+def accuracy(network: nn.Module, loader: DataLoader[tuple[Tensor, Tensor]]) -> float:
+    network.eval()
+    right = sum((network(x).argmax(1) == y).sum().item() for x, y in loader)
+    return right / len(loader.dataset)
+
+
 class Measurement(NamedTuple):
-    """Wall-clock and processor seconds that a contender took for the training of ``images``."""
+    """Wall-clock and processor seconds that a contender took for epochs of ``images`` in all."""
 
     images: int
     seconds: float
@@ -151,19 +170,20 @@ def textbook(workload: Workload, workers: int) -> Measurement:
     torch.set_num_threads(available_cores())
     network = build_network("mnist", workload.norm)
     optimizer, schedule = workload.optimizer(network)
-    loader = workload.loader(workers)
+    loader, tests = workload.loader(workers), workload.tests(workers)
 
     def epochs() -> None:
         for _ in range(workload.epochs):
             textbook_epoch(
                 network, loader, optimizer, schedule, workload.l1, RECIPE.label_smoothing
             )
+            accuracy(network, tests)
 
     return measured(workload.images * workload.epochs, epochs)
 
 
 def lightning(workload: Workload, workers: int) -> Measurement:
-    """Train with PyTorch Lightning's Trainer, without checkpoints, logs and validation."""
+    """Train with PyTorch Lightning's Trainer, without checkpoints and logs."""
     import lightning.pytorch as pl
 
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -174,6 +194,7 @@ def lightning(workload: Workload, workers: int) -> Measurement:
         def __init__(self) -> None:
             super().__init__()
             self.network = build_network("mnist", workload.norm)
+            self.right = 0
 
         def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
             images, labels = batch
@@ -182,6 +203,10 @@ def lightning(workload: Workload, workers: int) -> Measurement:
             if workload.l1:
                 loss = loss + workload.l1 * sum(p.abs().sum() for p in self.network.parameters())
             return loss
+
+        def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+            images, labels = batch
+            self.right += (self.network(images).argmax(1) == labels).sum().item()
 
         def configure_optimizers(self) -> Any:
             optimizer, schedule = workload.optimizer(self.network)
@@ -197,9 +222,10 @@ def lightning(workload: Workload, workers: int) -> Measurement:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        num_sanity_val_steps=0,
     )
-    module, loader = Module(), workload.loader(workers)
-    return measured(workload.images * workload.epochs, lambda: trainer.fit(module, loader))
+    module, loader, tests = Module(), workload.loader(workers), workload.tests(workers)
+    return measured(workload.images * workload.epochs, lambda: trainer.fit(module, loader, tests))
 
 
 def keras(workload: Workload, workers: int) -> Measurement:
@@ -244,11 +270,21 @@ def keras(workload: Workload, workers: int) -> Measurement:
         )
 
     model = Model()
-    model.compile(keras.optimizers.SGD(0.1, RECIPE.momentum, nesterov=True), loss=cross_entropy)
-    callback, loader = OneCycle(), workload.loader(workers)
+    model.compile(
+        keras.optimizers.SGD(0.1, RECIPE.momentum, nesterov=True),
+        loss=cross_entropy,
+        metrics=["sparse_categorical_accuracy"],
+    )
+    callback, loader, tests = OneCycle(), workload.loader(workers), workload.tests(workers)
 
     def fit() -> None:
-        model.fit(loader, epochs=workload.epochs, verbose=0, callbacks=[callback])
+        model.fit(
+            loader,
+            epochs=workload.epochs,
+            verbose=0,
+            callbacks=[callback],
+            validation_data=tests,
+        )
 
     return measured(workload.images * workload.epochs, fit)
 
@@ -264,8 +300,7 @@ def engine_seconds(workload: Workload, seed: int) -> float:
 class Engine:
     """This engine in ``workers`` processes of one thread each, as `pytest bench -n` runs it.
 
-    The processes live on between rounds, as xdist's do between cases. Its evaluations, which the
-    others are spared, count against it.
+    The processes live on between rounds, as xdist's do between cases.
     """
 
     def __init__(self, workload: Workload, workers: int) -> None:

@@ -2,8 +2,8 @@
 
     python perf/peers.py --bench-data DIR
 
-Images a second, in alternating rounds. Needs the extra `perf`. Nothing else should run on the
-machine meanwhile.
+Training images a second, of epochs that end with an evaluation, in alternating rounds. Needs the
+extra `perf`. Nothing else should run on the machine meanwhile.
 """
 
 import argparse

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CPU, MEAN, STD, core_seconds, textbook_epoch
+from contenders import CPU, PREPARATION, accuracy, core_seconds, test_loader, textbook_epoch
 from rows import write_rows
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -38,22 +37,9 @@ PUBLISHED_RECIPE = transforms.Compose(
         transforms.ColorJitter(brightness=0.1, contrast=0.1),
         transforms.RandomRotation(7),
         transforms.RandomAffine(0, translate=(0.05, 0.05), scale=(0.95, 1.05), shear=5),
-        transforms.CenterCrop(24),
-        transforms.ToTensor(),
-        transforms.Normalize(MEAN, STD),
+        *PREPARATION,
     ]
 )
-
-EVALUATION = transforms.Compose(
-    [transforms.CenterCrop(24), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-)
-
-
-@torch.inference_mode()
-def accuracy(network: nn.Module, loader: DataLoader[tuple[Tensor, Tensor]]) -> float:
-    network.eval()
-    right = sum((network(x).argmax(1) == y).sum().item() for x, y in loader)
-    return right / len(loader.dataset)
 
 
 def textbook_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int, float, float]]:
@@ -62,9 +48,8 @@ def textbook_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int
     torch.manual_seed(seed)
     network = build_network("mnist", norm, dropout=0.03)
     train_set = datasets.MNIST(data, train=True, transform=PUBLISHED_RECIPE)
-    test_set = datasets.MNIST(data, train=False, transform=EVALUATION)
     loader = DataLoader(train_set, 64, shuffle=True, num_workers=2)
-    tests = DataLoader(test_set, 64, num_workers=2)
+    tests = test_loader(data, 64, workers=2)
     optimizer = torch.optim.SGD(network.parameters(), 0.015, momentum=0.7)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 0.015, epochs=20, steps_per_epoch=len(loader)
