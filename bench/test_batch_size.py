@@ -6,7 +6,7 @@ import torch
 from models.norms import NormSite, norm_factory
 
 
-@pytest.mark.cases("batch_size_mnist", "batch_size_cifar10")
+@pytest.mark.cases("batch_size_mnist", "batch_size_mnist_24_epochs", "batch_size_cifar10")
 def test_batch_size(case, run_case):
     assert run_case(case).test_accuracy > case.target
 

@@ -28,8 +28,9 @@ from normbench.trainer import train
 
 TARGET = 0.994
 
-# As in bench/cases/mnist.toml.
-EPOCHS = 8
+# The recipe is that of bench/cases/mnist.toml, the schedule the shortest that ended at 99.4 % on
+# held-out images (docs/recipes.md).
+EPOCHS = 4
 
 # That of the published tables: rotation, affine map and colour jitter.
 PUBLISHED_RECIPE = transforms.Compose(
@@ -61,7 +62,7 @@ def textbook_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int
 
 
 def engine_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int, float, float]]:
-    """Train as `pytest bench` does; yield epoch, test accuracy and core-seconds so far."""
+    """Train by the recipe `mnist`; yield epoch, test accuracy and core-seconds so far."""
     torch.set_num_threads(1)
     keep_freed_memory()
     spec = RunSpec("mnist", "mnist", norm, batch_size=64, epochs=EPOCHS, seed=seed)
@@ -81,7 +82,8 @@ def to_accuracy(data: Path, norm: str, seeds: int) -> list[dict[str, Any]]:
     ):
         row: dict[str, Any] = {"loop": name, "seed": seed, "reached in epoch": None}
         for epoch, reached, spent in run(data, norm, seed):
-            print(f"{name}, seed {seed}: epoch {epoch}: {100 * reached:.2f} %, {spent:.0f} s")
+            told = f"{name}, seed {seed}: epoch {epoch}: {100 * reached:.2f} %, {spent:.0f} s"
+            print(told, flush=True)
             row |= {"core-seconds": spent, "test accuracy (%)": 100 * reached}
             if reached >= TARGET:
                 row["reached in epoch"] = epoch

@@ -78,6 +78,8 @@ def test_the_projects_own_claims_are_those_that_were_made():
         "group-is-stable-over-batch-sizes",
         "layer-is-stable-over-batch-sizes",
         "batch-is-better-at-larger-batches",
+        "group-and-layer-stable-up-to-256",
+        "batch-is-better-at-256",
         "group-at-small-batches-on-cifar10",
         "group-and-layer-stable-on-cifar10",
         "batch-at-larger-batches-on-cifar10",
