@@ -151,7 +151,7 @@ def textbook_epoch(
     """Train an epoch as tutorials do: the penalty through autograd, a progress bar, `.item()`."""
     network.train()
     correct = seen = 0
-    progress = tqdm(loader, disable=None, leave=False)
+    progress = tqdm(loader, leave=False)
     for images, labels in progress:
         optimizer.zero_grad()
         logits = network(images)
