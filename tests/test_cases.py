@@ -205,6 +205,13 @@ def test_the_batch_size_sweep_has_five_sizes_of_mnist_in_the_standard_tier():
     assert len(standard) == 5 * 5
 
 
+def test_a_norm_of_the_users_own_is_held_to_the_lowest_target_at_256_images():
+    options = GridOptions(tier="standard", norms=("group:8",))
+    cases = load_cases(BENCH_CASES / "batch_size_mnist.toml", options)
+    at_256 = {c.spec.norm: c.target for c in cases if c.spec.batch_size == 256}
+    assert at_256["group:8"] == min(at_256.values()) < at_256["layer"] < at_256["batch"]
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_the_full_sweep_has_eleven_sizes_at_equal_epochs_and_a_linear_learning_rate(dataset):
     full = load_cases(BENCH_CASES / f"batch_size_{dataset}.toml", GridOptions(tier="full"))
