@@ -3,8 +3,8 @@
     python perf/to_accuracy.py --bench-data DIR
 
 The textbook loop trains as the published tables were made: rotation, affine map and colour
-jitter of one image at a time, 20 epochs, OneCycleLR to 0.015, momentum 0.7. An hour or more;
-nothing else should run on the machine meanwhile. Needs the extra `perf`.
+jitter of one image at a time, 20 epochs, OneCycleLR to 0.015, momentum 0.7. Up to a quarter of an
+hour a seed; nothing else should run on the machine meanwhile. Needs the extra `perf`.
 """
 
 import argparse

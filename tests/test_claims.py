@@ -12,6 +12,7 @@ from normbench.checked_toml import CasesError
 from normbench.claims import (
     ClaimVerdict,
     Contrast,
+    is_claims_file,
     judge,
     load_claims,
     means_computed,
@@ -65,7 +66,7 @@ def load(tmp_path):
 
 def test_the_projects_own_claims_are_those_that_were_made():
     folder = Path(__file__).parent.parent / "bench" / "cases"
-    grids = {file.stem: file for file in folder.glob("*.toml") if file.stem != "claims"}
+    grids = {file.stem: file for file in folder.glob("*.toml") if not is_claims_file(file)}
     claims = load_claims(folder / "claims.toml", grids, GridOptions())
     assert [claim.name for claim in claims] == [
         "batch-is-best-without-regularizer",
