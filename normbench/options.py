@@ -119,7 +119,8 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "seeds",
         type=parse_seeds,
-        default="1",
+        # parsed already: --help ends the parsing before a default given as text would be
+        default=range(1),
         metavar="N|A:B|auto",
         help="independent runs of each case; the target is held against their mean (default 1); "
         "A:B: those of the seeds from A up to B; "

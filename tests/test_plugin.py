@@ -100,6 +100,13 @@ def test_pytests_own_selection_works(project):
     project.run("-m", "not digits").assert_outcomes(deselected=4)
 
 
+def test_the_help_lists_the_options(project):
+    result = project.run("--help")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*normbench: does it still train?*", "*--bench-seeds*"])
+    assert not (project.path / "results").exists()
+
+
 def test_collecting_alone_leaves_nothing_behind(project):
     result = project.run("--collect-only", "-q")
     result.stdout.fnmatch_lines(["*test_tiny*digits-batch-none-b64*".replace("digits", "tiny")])
