@@ -119,13 +119,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     )
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Prepare the session where this process both collects and runs, without xdist."""
-    if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
-        cases = [case for item in session.items for case in _cases(item)]
-        claims = [claim for item in session.items if (claim := _claim(item))]
-        _prepare(session.config, cases, claims)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Prepare the session where this process both collects and runs, without xdist.
+
+    Not earlier: pytest collects for --fixtures too, and runs nothing after an error in collection.
+    """
+    option = session.config.option
+    broken = session.testsfailed and not option.continue_on_collection_errors
+    if hasattr(session.config, "workerinput") or option.collectonly or option.setuponly or broken:
+        return
+    cases = [case for item in session.items for case in _cases(item)]
+    claims = [claim for item in session.items if (claim := _claim(item))]
+    _prepare(session.config, cases, claims)
 
 
 @pytest.hookimpl(optionalhook=True)

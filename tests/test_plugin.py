@@ -107,9 +107,15 @@ def test_the_help_lists_the_options(project):
     assert not (project.path / "results").exists()
 
 
-def test_collecting_alone_leaves_nothing_behind(project):
-    result = project.run("--collect-only", "-q")
-    result.stdout.fnmatch_lines(["*test_tiny*digits-batch-none-b64*".replace("digits", "tiny")])
+@pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--setup-plan"])
+def test_what_runs_nothing_leaves_nothing_behind(project, option):
+    assert project.run(option).ret == 0
+    assert not (project.path / "results").exists()
+
+
+def test_an_error_in_collection_leaves_no_session_to_resume(project):
+    project.write("bench/test_broken.py", "import nothing_of_this_name\n")
+    project.run().assert_outcomes(errors=1)
     assert not (project.path / "results").exists()
 
 
