@@ -269,6 +269,14 @@ class Verdicts:
         )
         self.progress.start()
 
+    def pytest_enter_pdb(self) -> None:
+        if self.progress is not None:
+            self.progress.pause()
+
+    def pytest_leave_pdb(self) -> None:
+        if self.progress is not None:
+            self.progress.resume()
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.outcome == "passed":
             return

@@ -229,7 +229,7 @@ class LiveProgress:
     """Tells of a session while it runs, from a thread of its own, until it is stopped.
 
     ``writer`` is pytest's terminal writer. On a terminal there is a board, elsewhere a line every
-    30 seconds; ``verbose`` adds a line for each finished epoch.
+    30 seconds; ``verbose`` adds a line for each finished epoch. In between, it can be paused.
     """
 
     def __init__(
@@ -248,6 +248,8 @@ class LiveProgress:
         self._told: Counter[str] = Counter()
         self._next_line = LINE_INTERVAL
         self._stopped = threading.Event()
+        self._paused = False
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="normbench-progress", daemon=True)
         self._file = writer._file
         self._own_file = uncaptured(self._file)
@@ -269,17 +271,31 @@ class LiveProgress:
         if self._own_file is not self._file:
             self._own_file.close()
 
+    def pause(self) -> None:
+        """Leave the terminal to somebody else, such as a debugger, until ``resume``."""
+        with self._telling:
+            self._paused = True
+            self._terminal.clear()
+
+    def resume(self) -> None:
+        self._paused = False
+
     def _run(self) -> None:
         while not self._stopped.wait(BOARD_INTERVAL):
-            self._tell_epochs()
-            if not self._on_terminal and self._elapsed < self._next_line:
-                continue
-            snapshot = self._progress.snapshot(self._outcomes)
-            if self._on_terminal:
-                self._terminal.show(board(snapshot, self._writer.fullwidth))
-            else:
-                self._terminal.write_line(line(snapshot))
-                self._next_line = self._elapsed + LINE_INTERVAL
+            with self._telling:
+                if not self._paused:
+                    self._tell()
+
+    def _tell(self) -> None:
+        self._tell_epochs()
+        if not self._on_terminal and self._elapsed < self._next_line:
+            return
+        snapshot = self._progress.snapshot(self._outcomes)
+        if self._on_terminal:
+            self._terminal.show(board(snapshot, self._writer.fullwidth))
+        else:
+            self._terminal.write_line(line(snapshot))
+            self._next_line = self._elapsed + LINE_INTERVAL
 
     @property
     def _elapsed(self) -> float:

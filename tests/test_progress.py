@@ -127,16 +127,23 @@ def test_a_sessions_share_counts_finished_runs_and_epochs(tmp_path):
     assert resumed.share_before == resumed.share == pytest.approx(2 / 3)
 
 
-def on_a_terminal(project: Project, *arguments: str) -> str:
+def on_a_terminal(project: Project, *arguments: str, typed: str = "") -> str:
     """Run pytest on a pseudo-terminal of 140 columns; return all that it wrote."""
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "60"}
     environment |= dict([ONE_THREAD])
     command = [sys.executable, "-m", "pytest", "bench", *arguments]
     process = subprocess.Popen(
-        command, cwd=project.path, env=environment, stdout=terminal, stderr=terminal
+        command,
+        cwd=project.path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=terminal,
+        stderr=terminal,
     )
     os.close(terminal)
+    process.stdin.write(typed.encode())
+    process.stdin.close()
     chunks = []
     while True:
         try:
@@ -169,6 +176,21 @@ def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(project, w
     assert "told by the test" in shown
     assert "1 failed, 1 passed" in shown
     assert "normbench: tiny" in shown
+
+
+def test_a_debugger_has_the_terminal_to_itself(project):
+    project.grid(norms=["batch"])
+    file = project.path / "bench" / "test_tiny.py"
+    file.write_text(file.read_text() + "    breakpoint()\n")
+    # longer than the board waits before it is drawn again
+    commands = "import time; time.sleep(2.5)\np 6 * 7\nc\n"
+    written = on_a_terminal(project, "-p", "no:xdist", "-k", "none", typed=commands)
+    _, debugger, after = written.partition("(Pdb) ")
+    assert debugger
+    inside, continued, _ = after.partition("PDB continue")
+    assert continued
+    assert inside.splitlines()[0].endswith("42")
+    assert "of 1 cases" not in inside
 
 
 def test_a_log_gets_plain_lines_and_verbose_adds_epochs(project, monkeypatch):
