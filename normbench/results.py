@@ -88,6 +88,11 @@ class RunResult:
     torch: str = ""
     fingerprint: str = ""
 
+    def __repr__(self) -> str:
+        """Show what a failed assertion should say, and not the run's thousand figures."""
+        ended = f"{100 * self.test_accuracy:.2f} %" if self.status == "ok" else self.status
+        return f"RunResult({self.spec}: {ended})"
+
     @property
     def last(self) -> Epoch:
         if self.status != "ok":
