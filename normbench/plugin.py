@@ -290,8 +290,10 @@ class Verdicts:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.progress is not None:
             self.progress.stop()
-        interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
-        self.findings = self.benchmark.finish("interrupted" if interrupted else "finished")
+        # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        finished = ended and not session.shouldfail
+        self.findings = self.benchmark.finish("finished" if finished else "interrupted")
         comparison = self.findings.comparison
         if exitstatus == pytest.ExitCode.OK and comparison and comparison.regressions:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -70,6 +70,17 @@ def test_a_session_that_has_finished_is_not_gone_on_with(interrupted):
     again.stderr.fnmatch_lines(["*--bench-resume: the last session, *, has finished: there is*"])
 
 
+@pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "1"]])
+def test_a_session_that_stopped_at_a_failure_is_finished(project, workers, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    project.grid(target=99.9)
+    project.run_apart("-x", "--bench-save-baseline", "part", *workers).assert_outcomes(failed=1)
+    assert not (project.path / "results" / "reference" / "part.json").exists()
+    project.grid()
+    project.run_apart("--bench-resume", *workers).assert_outcomes(passed=4)
+    assert len(rows(project)) == 4
+
+
 def test_runs_that_ended_badly_are_tried_again(interrupted):
     first, second = rows(interrupted)
     edit_rows(interrupted, [first | {"status": "crashed", "epochs": []}, second])
