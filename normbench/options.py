@@ -177,9 +177,8 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "results",
         type=parse_folder,
-        default="results",
         metavar="DIR",
-        help="where sessions are stored (default: results)",
+        help="where sessions are stored (default: results, beside bench)",
     )
 
 
@@ -218,6 +217,7 @@ class Options:
         if baseline is not None and (here / baseline).expanduser().exists():
             baseline = str((here / baseline).expanduser())
         data = config.getoption("--bench-data")
+        results = config.getoption("--bench-results")
         return cls(
             grid=GridOptions(
                 tier=config.getoption("--bench-tier"),
@@ -230,7 +230,8 @@ class Options:
             ),
             device=config.getoption("--bench-device"),
             cases=tuple(here / file for file in config.getoption("--bench-cases")),
-            results=here / config.getoption("--bench-results"),
+            # where pytest is run in a folder such as bench, sessions still go to one place
+            results=here / results if results else config.rootpath / "results",
             reference=config.rootpath / "results" / "reference",
             baseline=baseline,
             save_baseline=config.getoption("--bench-save-baseline"),

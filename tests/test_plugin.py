@@ -220,6 +220,13 @@ def test_a_bad_cases_file_ends_the_session_before_anything_trains(project):
     result.stderr.fnmatch_lines(["ERROR: *tiny.toml: unknown key epoch; known are*"])
 
 
+def test_sessions_go_to_the_projects_results_from_any_folder(project, monkeypatch):
+    monkeypatch.chdir(project.path / "bench")
+    project.pytester.runpytest_inprocess("-p", "no:xdist", "-k", "batch").assert_outcomes(passed=2)
+    assert len(rows(project)) == 2
+    assert not (project.path / "bench" / "results").exists()
+
+
 def test_a_results_folder_that_cannot_be_written_to_ends_the_session(project):
     (project.path / "file").write_text("")
     result = project.run("--bench-results", "file/results")
