@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -141,8 +142,25 @@ def _group(groups: int) -> NormFactory:
     return build
 
 
+class _InstanceNorm(nn.InstanceNorm2d):
+    """``InstanceNorm2d``, with the right gradient for a batch of one image as well.
+
+    torch computes it as the batch normalization of one image of N x C channels, in the plain
+    memory order. Of a single image, whose gradient the next layer hands over in channels_last, the
+    backward pass on CPUs then reads one in the order of the other, and the network hardly trains
+    (torch 2.13 to 2.15). Batch normalization itself keeps them apart.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(features) > 1:
+            return super().forward(features)
+        return F.batch_norm(
+            features, None, None, self.weight, self.bias, training=True, eps=self.eps
+        )
+
+
 def _instance(site: NormSite) -> nn.Module:
-    return nn.InstanceNorm2d(site.channels, affine=True)
+    return _InstanceNorm(site.channels, affine=True)
 
 
 class _LayerNormPerElement(nn.LayerNorm):

@@ -62,6 +62,21 @@ def test_images_become_logits_in_either_memory_format(network, norm):
     torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
+@pytest.mark.parametrize("network", NETWORKS.values())
+def test_gradients_are_the_same_in_either_memory_format(network, norm, count):
+    model = network(norm_factory(norm)).double().train()
+    size = model.image_size
+    images = torch.randn(count, model.image_channels, size, size, dtype=torch.float64)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model.zero_grad()
+        model.to(memory_format=layout)(images).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
 def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
     with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
     layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]
