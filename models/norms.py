@@ -188,9 +188,10 @@ _BUILTIN: dict[str, NormFactory] = {
 
 
 class _OnContiguous(nn.Module):
-    """Gives a user's norm its features in the plain memory order.
+    """Gives a user's norm its features, and the gradients of its output, in the plain memory order.
 
-    The networks run in channels_last, in which ``x.view(n, groups, -1)`` of many a norm fails.
+    The networks run in channels_last, in which ``x.view(n, groups, -1)`` of many a norm fails, and
+    torch's InstanceNorm2d is wrong as _InstanceNorm says.
     """
 
     def __init__(self, norm: nn.Module) -> None:
@@ -199,6 +200,8 @@ class _OnContiguous(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         normalized: Tensor = self.norm(features.contiguous())
+        if normalized.requires_grad:
+            normalized.register_hook(Tensor.contiguous)
         return normalized
 
 
