@@ -109,7 +109,13 @@ def test_the_help_lists_the_options(project):
     assert not (project.path / "results").exists()
 
 
-@pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--setup-plan"])
+def test_collecting_alone_leaves_nothing_behind(project):
+    result = project.run("--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*test_tiny*tiny-batch-none-b64*"])
+    assert not (project.path / "results").exists()
+
+
+@pytest.mark.parametrize("option", ["--fixtures", "--setup-plan"])
 def test_what_runs_nothing_leaves_nothing_behind(project, option):
     assert project.run(option).ret == 0
     assert not (project.path / "results").exists()
