@@ -159,10 +159,6 @@ class _InstanceNorm(nn.InstanceNorm2d):
         )
 
 
-def _instance(site: NormSite) -> nn.Module:
-    return _InstanceNorm(site.channels, affine=True)
-
-
 class _LayerNormPerElement(nn.LayerNorm):
     """``LayerNorm([C, H, W])``, whose weights lie as ``(H, W, C)``.
 
@@ -183,7 +179,7 @@ _BUILTIN: dict[str, NormFactory] = {
     "batch": lambda site: nn.BatchNorm2d(site.channels),
     "layer": lambda site: nn.GroupNorm(1, site.channels),
     "layer_chw": _LayerNormPerElement,
-    "instance": _instance,
+    "instance": lambda site: _InstanceNorm(site.channels, affine=True),
 }
 
 

@@ -100,5 +100,11 @@ def modules_loaded(tmp_path_factory) -> None:
 
 
 @pytest.fixture
+def one_thread(monkeypatch) -> None:
+    """Give each process that the test starts one thread: more slow each other down many times."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
 def project(modules_loaded: None, pytester: pytest.Pytester) -> Project:
     return Project(pytester)

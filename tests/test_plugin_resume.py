@@ -71,8 +71,7 @@ def test_a_session_that_has_finished_is_not_gone_on_with(interrupted):
 
 
 @pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "1"]])
-def test_a_session_that_stopped_at_a_failure_is_finished(project, workers, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_session_that_stopped_at_a_failure_is_finished(project, workers, one_thread):
     project.grid(target=99.9)
     project.run_apart("-x", "--bench-save-baseline", "part", *workers).assert_outcomes(failed=1)
     assert not (project.path / "results" / "reference" / "part.json").exists()

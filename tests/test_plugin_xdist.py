@@ -41,9 +41,8 @@ def measured(project: Project) -> dict[str, tuple]:
     }
 
 
-def test_any_number_of_workers_leaves_the_same_rows(project, monkeypatch):
+def test_any_number_of_workers_leaves_the_same_rows(project, one_thread):
     # equal thread counts, as results are the same to the bit only with those
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     found = []
     for arguments in (["-p", "no:xdist"], ["-n", "0"], ["-n", "2"], ["-n", "4"]):

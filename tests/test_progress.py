@@ -22,10 +22,6 @@ EPOCH = Epoch(2, 0.1, 0.25, 0.97, 0.3, 0.9876, 0.5, 0.1)
 RUNNING = RunningRun("gw0", "cpu", "digits-batch-none-b64", SPEC, (EPOCH, EPOCH))
 
 
-# Several threads in each of several processes slow each other down many times over.
-ONE_THREAD = ("OMP_NUM_THREADS", "1")
-
-
 def snapshot(**changes) -> Snapshot:
     usual = {"done": 3, "cases": 12, "share": 0.25, "share_before": 0.0, "elapsed_seconds": 60.0}
     return Snapshot(**{**usual, "failed": (), "running": (RUNNING,), **changes})
@@ -131,7 +127,6 @@ def on_a_terminal(project: Project, *arguments: str, typed: str = "") -> str:
     """Run pytest on a pseudo-terminal of 140 columns; return all that it wrote."""
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "60"}
-    environment |= dict([ONE_THREAD])
     command = [sys.executable, "-m", "pytest", "bench", *arguments]
     process = subprocess.Popen(
         command,
@@ -159,7 +154,7 @@ def on_a_terminal(project: Project, *arguments: str, typed: str = "") -> str:
 
 
 @pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "2"]])
-def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(project, workers):
+def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(project, workers, one_thread):
     project.grid(norms=["batch"], epochs=12)
     file = project.path / "bench" / "test_tiny.py"
     file.write_text(
@@ -178,7 +173,7 @@ def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(project, w
     assert "normbench: tiny" in shown
 
 
-def test_a_debugger_has_the_terminal_to_itself(project):
+def test_a_debugger_has_the_terminal_to_itself(project, one_thread):
     project.grid(norms=["batch"])
     file = project.path / "bench" / "test_tiny.py"
     file.write_text(file.read_text() + "    breakpoint()\n")
@@ -193,8 +188,7 @@ def test_a_debugger_has_the_terminal_to_itself(project):
     assert "of 1 cases" not in inside
 
 
-def test_a_log_gets_plain_lines_and_verbose_adds_epochs(project, monkeypatch):
-    monkeypatch.setenv(*ONE_THREAD)
+def test_a_log_gets_plain_lines_and_verbose_adds_epochs(project, one_thread):
     project.grid(norms=["batch"], epochs=12)
     project.pytester.makeconftest(
         "import normbench.progress\n"
