@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.norms import NormSite, norm_factory
+from normbench.models.norms import NormSite, norm_factory
 
 
 @pytest.mark.cases("batch_size_mnist", "batch_size_mnist_24_epochs", "batch_size_cifar10")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.norms import NormDoesNotFit, NormFactory, NormSite, norm_factory
+from .norms import NormDoesNotFit, NormFactory, NormSite, norm_factory
 
 
 class Stage(NamedTuple):

@@ -64,9 +64,9 @@ class RunResult:
 
     ``confusion[true][predicted]`` counts test images after the last epoch; ``mistakes`` holds
     the most confident ones, ``wrong`` the indices of all wrongly classified ones. ``weights``
-    counts all parameters by size, as normbench.probes.weight_histogram does. ``fingerprint`` is
-    that of the network and the recipe, empty for a run that did not end. The figures of a run
-    that is not ``ok`` cannot be had: asking for one raises RunFailed with the run's message.
+    counts all parameters by size, as probes.weight_histogram does. ``fingerprint`` is that of the
+    network and the recipe, empty for a run that did not end. The figures of a run that is not
+    ``ok`` cannot be had: asking for one raises RunFailed with the run's message.
     """
 
     spec: RunSpec

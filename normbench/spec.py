@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from models.regularizers import Regularizer
+from normbench.models.regularizers import Regularizer
 
 
 def configuration_label(norm: str, regularizer: str, batch_size: int) -> str:
@@ -30,7 +30,7 @@ class RunSpec:
     """One training run. Equal specs give equal results on one machine and torch build.
 
     ``l1`` and ``l2`` are the strengths of models.regularizers.Regularizer, ``dropout`` is a
-    probability, ``recipe`` names an entry of normbench.recipes. ``train_images`` is the size of
+    probability, ``recipe`` names an entry of training.recipes. ``train_images`` is the size of
     the part of the training set, drawn by the seed, that is trained on; None is all. Raises
     ValueError for a value out of range; names are checked where they are looked up.
     """

@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from models.networks import build_network
-from normbench.data import load_dataset
-from normbench.recipes import AFFINE, RECIPES
-from normbench.scheduling import available_cores, keep_freed_memory
+from normbench.engine.scheduling import available_cores, keep_freed_memory
+from normbench.models.networks import build_network
 from normbench.spec import RunSpec
-from normbench.trainer import train
+from normbench.training.data import load_dataset
+from normbench.training.recipes import AFFINE, RECIPES
+from normbench.training.trainer import train
 
 CPU = torch.device("cpu")
 MEAN, STD = 0.1307, 0.3081

@@ -19,11 +19,11 @@ from rows import write_rows
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.networks import build_network
-from normbench.data import default_root, load_dataset, source_on_disk
-from normbench.scheduling import keep_freed_memory
+from normbench.engine.scheduling import keep_freed_memory
+from normbench.models.networks import build_network
 from normbench.spec import RunSpec
-from normbench.trainer import train
+from normbench.training.data import default_root, load_dataset, source_on_disk
+from normbench.training.trainer import train
 
 CPU = torch.device("cpu")
 EPOCHS = 6

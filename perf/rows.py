@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from normbench.scheduling import available_cores
-from normbench.session import processor_name
+from normbench.engine.scheduling import available_cores
+from normbench.storage.session import processor_name
 
 
 def write_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> None:

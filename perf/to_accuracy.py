@@ -20,11 +20,11 @@ from rows import write_rows
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from models.networks import build_network
-from normbench.data import default_root, load_dataset
-from normbench.scheduling import available_cores, keep_freed_memory
+from normbench.engine.scheduling import available_cores, keep_freed_memory
+from normbench.models.networks import build_network
 from normbench.spec import RunSpec
-from normbench.trainer import train
+from normbench.training.data import default_root, load_dataset
+from normbench.training.trainer import train
 
 TARGET = 0.994
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torchvision
 
-from normbench.data import load_dataset
 from normbench.spec import RunSpec
-from normbench.trainer import train
+from normbench.training.data import load_dataset
+from normbench.training.trainer import train
 
 pytest_plugins = ["pytester"]
 

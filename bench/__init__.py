@@ -1,0 +1,1 @@
+"""What must hold: the cases, one file a grid."""

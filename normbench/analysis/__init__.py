@@ -1,0 +1,1 @@
+"""What figures come to: statistics, comparisons and verdicts."""

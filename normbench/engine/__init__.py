@@ -1,0 +1,1 @@
+"""Who runs what, where: costs, devices, and the runs themselves."""

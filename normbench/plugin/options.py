@@ -1,0 +1,225 @@
+"""The plugin's options: one parser each, and what they come to."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normbench.analysis.comparison import MINIMUM_EFFECT
+from normbench.analysis.statistics import LOOKS
+from normbench.cases.grids import TIERS, GridOptions
+from normbench.engine.options import Options
+from normbench.engine.scheduling import parse_device
+from normbench.models.norms import norm_factory
+from normbench.training.data import ENVIRONMENT_VARIABLE, default_root
+
+
+def parse_tier(text: str) -> str:
+    if text not in TIERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no tier: expected {', '.join(TIERS)}")
+    return text
+
+
+def parse_seeds(text: str) -> range | None:
+    """Return the seeds of a case's runs: ``5`` is 0 to 4, ``5:8`` 5 to 7; None for ``auto``."""
+    if text == "auto":
+        return None
+    if match := re.fullmatch(r"(?:([0-9]+):)?([0-9]+)", text):
+        seeds = range(int(match[1] or 0), int(match[2]))
+        if seeds:
+            return seeds
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: expected a whole number of runs, at least 1, seeds such as 5:10 for 5 to 9, "
+        "or auto"
+    )
+
+
+def parse_points(text: str) -> float:
+    """Return a difference of accuracies as a fraction, of percentage points."""
+    try:
+        points = float(text)
+    except ValueError:
+        points = -1.0
+    if not 0 <= points <= 100:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected percentage points between 0 and 100, such as 0.1"
+        )
+    return points / 100
+
+
+def parse_baseline_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a name of letters, digits, dots, dashes and underscores"
+        )
+    return text
+
+
+def parse_norm(text: str) -> str:
+    try:
+        norm_factory(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def parse_device_syntax(text: str) -> str:
+    """Check the spelling; whether the GPU is there is asked when the session starts."""
+    try:
+        parse_device(text, cuda_devices=1024)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def parse_cases_file(text: str) -> str:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no file: expected a cases file in TOML, as those in bench/cases"
+        )
+    return text
+
+
+def parse_folder(text: str) -> str:
+    path = Path(text).expanduser()
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder: expected a folder's path")
+    return str(path)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("normbench", "normbench: does it still train?")
+
+    def add(name: str, **attributes: Any) -> None:
+        group.addoption(f"--bench-{name}", **attributes)
+
+    add(
+        "tier",
+        type=parse_tier,
+        default="standard",
+        metavar="TIER",
+        help="smoke: the embedded digits; standard (default): the published grids as well; "
+        "full: everything",
+    )
+    add(
+        "data",
+        type=parse_folder,
+        metavar="DIR",
+        help=f"data root; default ${ENVIRONMENT_VARIABLE}, else the platform's cache folder",
+    )
+    add(
+        "device",
+        type=parse_device_syntax,
+        default="auto",
+        metavar="DEVICE",
+        help="where runs go: auto (default), cpu, cuda, or cuda:0,2",
+    )
+    add(
+        "seeds",
+        type=parse_seeds,
+        # parsed already: --help ends the parsing before a default given as text would be
+        default=range(1),
+        metavar="N|A:B|auto",
+        help="independent runs of each case; the target is held against their mean (default 1); "
+        "A:B: those of the seeds from A up to B; "
+        f"auto: up to {LOOKS[-1]}, while a case is undecided beside its target and the baseline",
+    )
+    add(
+        "baseline",
+        metavar="NAME|FILE",
+        help="fail where a case is worse than in this baseline: a name in results/reference, a "
+        "file, or a session's folder",
+    )
+    add(
+        "save-baseline",
+        type=parse_baseline_name,
+        metavar="NAME",
+        help="store this session's runs as results/reference/NAME.json",
+    )
+    add(
+        "minimum-effect",
+        type=parse_points,
+        metavar="POINTS",
+        help="how many percentage points a mean must differ from the baseline's to matter "
+        "(default: "
+        + ", ".join(f"{100 * effect:g} on {name}" for name, effect in MINIMUM_EFFECT.items())
+        + ")",
+    )
+    add(
+        "resume",
+        action="store_true",
+        help="finish the last interrupted session: stored rows are reused, half-done runs go on "
+        "from their last epoch",
+    )
+    add(
+        "norm",
+        type=parse_norm,
+        action="append",
+        default=[],
+        metavar="NORM",
+        help="add a norm to every grid: a known name or package.module:factory; repeatable",
+    )
+    add(
+        "norm-only",
+        action="store_true",
+        help="leave out the grids' own norms: run those of --bench-norm alone",
+    )
+    add(
+        "cases",
+        type=parse_cases_file,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="run the grid of this file as well, in the format of bench/cases; repeatable",
+    )
+    add(
+        "results",
+        type=parse_folder,
+        metavar="DIR",
+        help="where sessions are stored (default: results, beside bench)",
+    )
+
+
+def options_of(config: pytest.Config) -> Options:
+    """Read the options of a pytest configuration; raises pytest.UsageError where they clash."""
+    norms = tuple(config.getoption("--bench-norm"))
+    norms_only = bool(config.getoption("--bench-norm-only"))
+    if norms_only and not norms:
+        raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
+    seeds: range | None = config.getoption("--bench-seeds")
+    baseline: str | None = config.getoption("--bench-baseline")
+    minimum_effect: float | None = config.getoption("--bench-minimum-effect")
+    if baseline is None and seeds is None:
+        raise pytest.UsageError(
+            "--bench-seeds auto needs --bench-baseline: the spread of its seeds tells how many "
+            "runs decide a case"
+        )
+    if baseline is None and minimum_effect is not None:
+        raise pytest.UsageError("--bench-minimum-effect needs --bench-baseline to differ from")
+    here = config.invocation_params.dir
+    if baseline is not None and (here / baseline).expanduser().exists():
+        baseline = str((here / baseline).expanduser())
+    data = config.getoption("--bench-data")
+    results = config.getoption("--bench-results")
+    return Options(
+        grid=GridOptions(
+            tier=config.getoption("--bench-tier"),
+            seeds=LOOKS[-1] if seeds is None else len(seeds),
+            first_seed=0 if seeds is None else seeds.start,
+            sequential=seeds is None,
+            norms=norms,
+            norms_only=norms_only,
+            data=here / data if data else default_root().absolute(),
+        ),
+        device=config.getoption("--bench-device"),
+        cases=tuple(here / file for file in config.getoption("--bench-cases")),
+        # where pytest is run in a folder such as bench, sessions still go to one place
+        results=here / results if results else config.rootpath / "results",
+        reference=config.rootpath / "results" / "reference",
+        baseline=baseline,
+        save_baseline=config.getoption("--bench-save-baseline"),
+        minimum_effect=minimum_effect,
+        resume=config.getoption("--bench-resume"),
+    )

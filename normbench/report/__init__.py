@@ -1,0 +1,1 @@
+"""What a stored session looks like: tables, a summary, figures, a page."""

@@ -1,0 +1,98 @@
+"""A session in a page of markdown, to read in a CI run or to paste into a pull request."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from tabulate import tabulate
+
+from normbench.analysis.comparison import Comparison
+from normbench.cases.claims import Finding
+from normbench.report.tables import (
+    MARGINAL,
+    WHOLE,
+    claims_table,
+    comparison_summary,
+    comparison_table,
+    markdown_table,
+    provenance,
+)
+from normbench.storage.session import Session, write_whole
+
+# GitHub drops a step's summary as a whole if it is larger.
+STEP_SUMMARY_BYTES = 1024 * 1024
+
+NOT_FAILED = ("passed", MARGINAL, "skipped")
+
+
+def verdict_counts(tables: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    """Return how many cases came to each verdict, the most frequent first."""
+    counts = Counter(verdict for table in tables.values() for verdict in table["verdict"])
+    return dict(counts.most_common())
+
+
+def session_summary(
+    tables: Mapping[str, pd.DataFrame],
+    comparison: Comparison | None,
+    claims: Sequence[Finding],
+    session: Session,
+) -> str:
+    """Return what failed, what is worse than the baseline, the claims, then a pivot a grid."""
+    counts = [f"{count} {verdict}" for verdict, count in verdict_counts(tables).items()]
+    if claims:
+        counts.append(f"{len(claims)} claim{'s' if len(claims) > 1 else ''}")
+        surprising = sum(finding.surprising for finding in claims)
+        counts += [f"{surprising} of them not as expected"] if surprising else []
+    parts = [f"## normbench: {', '.join(counts)}"]
+    for grid, table in tables.items():
+        failed = table[~table["verdict"].isin(NOT_FAILED)]
+        if len(failed):
+            parts += [f"### {grid}: not passed", markdown_table(failed)]
+    if comparison is not None:
+        parts.append(f"### Beside the baseline {comparison.baseline}")
+        if comparison.regressions:
+            parts.append(comparison_table(comparison.regressions))
+        parts.append(comparison_summary(comparison))
+    if claims:
+        parts += ["### Claims", claims_table(claims, WHOLE)]
+    for grid, table in tables.items():
+        if table["test_accuracy_percent"].notna().any():
+            parts += [f"### {grid}: test accuracy, last epoch (%)", pivot(table)]
+    return "\n\n".join([*parts, provenance(session)]) + "\n"
+
+
+def pivot(table: pd.DataFrame) -> str:
+    """Return test accuracies as markdown: norms down, regularizers and batch sizes across."""
+    names = ["norm", "regularizer", "batch_size", "test_accuracy_percent"]
+    cells = {
+        (norm, (regularizer, size)): f"{accuracy:.2f}"
+        for norm, regularizer, size, accuracy in table[names].dropna().itertuples(index=False)
+    }
+    columns = list(dict.fromkeys(column for _, column in cells))
+    rows = [
+        [norm.replace("|", "\\|"), *(cells.get((norm, column), "") for column in columns)]
+        for norm in dict.fromkeys(norm for norm, _ in cells)
+    ]
+    headings = ["norm", *(f"{regularizer}, {size}" for regularizer, size in columns)]
+    alignment = ["left", *("right" for _ in columns)]
+    return tabulate(rows, headings, "pipe", colalign=alignment, disable_numparse=True)
+
+
+def write_summary(folder: Path, text: str) -> None:
+    """Write ``folder/summary.md``, and show it in a GitHub step if this process runs in one.
+
+    A step's summary that would become too large keeps its beginning, where the failures stand.
+    """
+    write_whole(folder / "summary.md", text)
+    if not (step := os.environ.get("GITHUB_STEP_SUMMARY")):
+        return
+    file = Path(step)
+    left = STEP_SUMMARY_BYTES - (file.stat().st_size if file.exists() else 0)
+    note = "\n\nCut here: a step's summary holds 1024 KiB.\n"
+    if len(text.encode()) > left:
+        kept = text.encode()[: max(0, left - len(note))].decode(errors="ignore")
+        text = kept[: kept.rfind("\n") + 1] + note if kept else ""
+    with file.open("a", encoding="utf-8") as summary:
+        summary.write(text)

@@ -1,0 +1,361 @@
+"""Result tables: a row a case, in markdown, CSV and the terminal."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from normbench.analysis.comparison import MARGIN, TOLD, CaseComparison, Comparison, Outcome, room
+from normbench.analysis.statistics import UNKNOWN, Estimate, Variance
+from normbench.cases.claims import CLAIMS, JUDGED, ClaimVerdict, Evidence, Finding
+from normbench.cases.grids import Case
+from normbench.results import RunResult, Runs
+from normbench.spec import RunSpec
+from normbench.storage.session import Session, write_whole
+
+# A column's heading in CSV, in markdown, and its number format.
+COLUMNS: dict[str, tuple[str, str]] = {
+    "dataset": ("data set", "s"),
+    "norm": ("norm", "s"),
+    "regularizer": ("regularizer", "s"),
+    "batch_size": ("batch size", "d"),
+    "seeds": ("seeds", "d"),
+    "test_accuracy_percent": ("test accuracy, last epoch (%)", ".2f"),
+    "test_accuracy_std_percent": ("std over seeds", ".2f"),
+    "interval_points": ("95 % interval (±)", ".2f"),
+    "best_test_accuracy_percent": ("best epoch (%)", ".2f"),
+    "train_accuracy_percent": ("train accuracy (%)", ".2f"),
+    "test_loss": ("test loss", ".4f"),
+    "train_loss": ("train loss", ".4f"),
+    "parameters": ("parameters", "d"),
+    "epochs": ("epochs", "d"),
+    "seconds": ("seconds a run", ".1f"),
+    "cpu_seconds": ("core-seconds a run", ".1f"),
+    "target_percent": ("target (%)", ".2f"),
+    "verdict": ("verdict", "s"),
+    "published_percent": ("published best (%)", ".2f"),
+    "difference_points": ("our best less published", "+.2f"),
+}
+
+MARGINAL = "marginal"
+
+# What stands in the terminal, under shorter headings: 126 characters, 142 with published figures.
+TERMINAL: dict[str, str] = {
+    "norm": "norm",
+    "regularizer": "regularizer",
+    "batch_size": "batch",
+    "seeds": "n",
+    "test_accuracy_percent": "test %",
+    "interval_points": "±",
+    "best_test_accuracy_percent": "best %",
+    "train_accuracy_percent": "train %",
+    "test_loss": "loss",
+    "parameters": "params",
+    "epochs": "ep",
+    "seconds": "s",
+    "target_percent": "target",
+    "verdict": "verdict",
+    "published_percent": "publ.",
+    "difference_points": "diff",
+}
+
+
+def case_row(case: Case, runs: Runs, verdict: str, variance: Variance) -> dict[str, Any]:
+    """Return a case's row; figures are means over the runs that ended well, None without any.
+
+    A case that passed with few standard errors of room is called marginal.
+    """
+    spec = case.spec
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {
+        "dataset": spec.dataset,
+        "norm": spec.norm,
+        "regularizer": spec.regularizer.name,
+        "batch_size": spec.batch_size,
+        "epochs": spec.epochs,
+        "target_percent": 100 * case.target,
+        "verdict": verdict,
+    }
+    if case.published is not None:
+        row["published_percent"] = 100 * case.published.test_accuracy
+    finished = Runs.of(result for result in runs if result.status == "ok")
+    row["seeds"] = len(finished)
+    if len(finished):
+        row |= _figures(finished, variance)
+        accuracies = [run.test_accuracy for run in finished]
+        if verdict == "passed" and room(accuracies, case.target, variance) < MARGIN:
+            row["verdict"] = MARGINAL
+        if case.published is not None:
+            row["difference_points"] = row["best_test_accuracy_percent"] - row["published_percent"]
+    return row
+
+
+def _figures(runs: Runs, variance: Variance) -> dict[str, Any]:
+    accuracies = pd.Series([100 * result.test_accuracy for result in runs])
+    mean = Estimate.mean([result.test_accuracy for result in runs], variance)
+    return {
+        "test_accuracy_percent": accuracies.mean(),
+        "test_accuracy_std_percent": accuracies.std() if len(runs) > 1 else None,
+        "interval_points": 100 * mean.critical(0.025) if variance.known else None,
+        "best_test_accuracy_percent": 100 * runs.best_test_accuracy,
+        "train_accuracy_percent": 100 * runs.mean("train_accuracy"),
+        "test_loss": runs.mean("test_loss"),
+        "train_loss": runs.mean("train_loss"),
+        "parameters": next(iter(runs)).parameters,
+        "seconds": runs.mean("train_seconds") + runs.mean("test_seconds"),
+        "cpu_seconds": runs.mean("cpu_seconds"),
+    }
+
+
+def case_tables(
+    cases: Iterable[Case],
+    results: Mapping[str, RunResult],
+    verdicts: Mapping[str, str],
+    variances: Mapping[RunSpec, Variance],
+) -> dict[str, pd.DataFrame]:
+    """Return a table a grid, of the cases that have a verdict, ordered as the grid is.
+
+    ``variances`` are those of one run of each configuration, as a baseline has them.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for case in cases:
+        if case.id in verdicts:
+            stored = Runs.of(results[s.key] for s in case.specs if s.key in results)
+            variance = variances.get(case.spec.with_seed(0), UNKNOWN)
+            row = case_row(case, stored, verdicts[case.id], variance)
+            rows.setdefault(case.grid, []).append(row)
+    return {
+        grid: pd.DataFrame(grid_rows, columns=list(COLUMNS)) for grid, grid_rows in rows.items()
+    }
+
+
+def figure(value: Any, kind: str) -> str:
+    """Format a figure; one that is absent is an empty text."""
+    return "" if pd.isna(value) else format(int(value) if kind == "d" else value, kind)
+
+
+def _tabulate(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]], style: str) -> str:
+    """Format the columns that have a figure; an absent one is an empty cell.
+
+    ``headings`` holds a heading and a number format a column.
+    """
+    columns = [name for name in headings if not table[name].isna().all()]
+
+    def cell(name: str, value: Any) -> str:
+        text = figure(value, headings[name][1])
+        # a user's norm may hold what markdown would read as the end of a cell
+        return text.replace("|", "\\|") if style == "pipe" else text
+
+    return tabulate(
+        [
+            [cell(name, value) for name, value in zip(columns, row, strict=True)]
+            for row in table[columns].itertuples(index=False)
+        ],
+        headers=[headings[name][0] for name in columns],
+        tablefmt=style,
+        colalign=["left" if headings[name][1] == "s" else "right" for name in columns],
+        disable_numparse=True,
+    )
+
+
+def terminal_table(table: pd.DataFrame) -> str:
+    """Return the columns that fit into a terminal, leaving out those without a figure."""
+    headings = {name: (short, COLUMNS[name][1]) for name, short in TERMINAL.items()}
+    return _tabulate(table, headings, "simple")
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return all columns that have a figure, as a table of GitHub's markdown."""
+    return _tabulate(table, COLUMNS, "pipe")
+
+
+def provenance(session: Session) -> str:
+    """Say in a paragraph of markdown where and when the figures were measured."""
+    e = session.environment
+    machine = ", ".join([f"{e['processor']} ({e['cores']} cores)", *e["gpus"]])
+    return (
+        f"Generated by the session {session.name} on {machine}, {session.workers} workers; "
+        f"Python {e['python']}, torch {e['torch']}, torchvision {e['torchvision']}, "
+        f"commit {e['commit']}. "
+        "Accuracies are means over the seeds; seconds are wall-clock, evaluation included. "
+        "Published figures are their authors' best test epoch of one run."
+    )
+
+
+# The comparison's name among the tables; no grid may have it.
+COMPARISON = "comparison"
+
+COMPARISON_COLUMNS: dict[str, tuple[str, str]] = {
+    "case": ("case", "s"),
+    "baseline_percent": ("baseline (%)", ".2f"),
+    "baseline_runs": ("runs", "d"),
+    "now_percent": ("now (%)", ".2f"),
+    "now_runs": ("runs now", "d"),
+    "difference_points": ("difference", "+.2f"),
+    "interval_points": ("95 % interval (±)", ".2f"),
+    "adjusted_p": ("adjusted p", ".2g"),
+    "outcome": ("outcome", "s"),
+    "reason": ("reason", "s"),
+}
+
+
+def comparison_frame(cases: Iterable[CaseComparison]) -> pd.DataFrame:
+    """Return a row a case; what could not be had is None."""
+    return pd.DataFrame([_comparison_row(case) for case in cases], columns=list(COMPARISON_COLUMNS))
+
+
+def comparison_table(cases: Iterable[CaseComparison], style: str = "pipe") -> str:
+    """Return a line a case, in markdown or in another of tabulate's styles."""
+    return _tabulate(comparison_frame(cases), COMPARISON_COLUMNS, style)
+
+
+def _comparison_row(case: CaseComparison) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "case": case.spec.title,
+        "outcome": str(case.outcome),
+        "reason": case.reason or None,
+        "adjusted_p": case.adjusted_p,
+    }
+    for side, values in (("baseline", case.before), ("now", case.now)):
+        row[f"{side}_runs"] = len(values) or None
+        row[f"{side}_percent"] = 100 * statistics.fmean(values) if values else None
+    if case.before and case.now:
+        row["difference_points"] = 100 * case.difference.value
+        if case.variance.known:
+            row["interval_points"] = 100 * case.difference.critical(0.025)
+    return row
+
+
+def comparison_summary(comparison: Comparison) -> str:
+    """Say in a line how many cases came out how, and how fast the session was."""
+    counts = [
+        _count(len(found), outcome) for outcome in Outcome if (found := comparison.of(outcome))
+    ]
+    speed = "on another machine, so that speeds do not compare"
+    if comparison.speed is not None:
+        speed = f"at {comparison.speed:.2f} of the baseline's speed"
+        speed += ": SLOWER" if comparison.slow else ""
+    return f"{', '.join(counts) or 'nothing to compare'}; {speed}"
+
+
+def _count(number: int, outcome: Outcome) -> str:
+    countable = outcome in (Outcome.REGRESSION, Outcome.IMPROVEMENT)
+    return f"{number} {outcome}{'s' if countable and number > 1 else ''}"
+
+
+def terminal_comparison(comparison: Comparison) -> str:
+    """Return the cases that differ, or could not be compared, as a table, and the summary."""
+    told = [case for outcome in TOLD for case in comparison.of(outcome)]
+    table = comparison_table(told, "simple") if told else ""
+    return f"{table}\n{comparison_summary(comparison)}".lstrip()
+
+
+def write_comparison(folder: Path, comparison: Comparison, session: Session) -> None:
+    """Write the comparison of every case beside the grids' tables, in markdown and CSV."""
+    cases = [case for outcome in Outcome for case in comparison.of(outcome)]
+    text = (
+        f"# Beside the baseline {comparison.baseline}\n\n{provenance(session)}\n\n"
+        f"{comparison_summary(comparison)}\n\n"
+        f"{comparison_table(cases)}\n"
+    )
+    write_whole(folder / f"{COMPARISON}.md", text)
+    write_whole(folder / f"{COMPARISON}.csv", comparison_frame(cases).to_csv(index=False))
+
+
+CLAIM_COLUMNS: dict[str, tuple[str, str]] = {
+    "claim": ("claim", "s"),
+    "verdict": ("verdict", "s"),
+    "expected": ("expected", "s"),
+    "statement": ("statement", "s"),
+    "source": ("source", "s"),
+    "subject": ("what", "s"),
+    "says": ("claimed (points)", "s"),
+    "difference_points": ("found", "+.2f"),
+    "interval_points": ("95 % interval (±)", ".2f"),
+    "found": ("counted", "s"),
+    "seeds": ("seeds", "d"),
+    "part_verdict": ("part", "s"),
+    "reason": ("reason", "s"),
+}
+# The columns that tell of a claim as a whole, and those that tell of its parts.
+WHOLE = ("verdict", "claim", "expected", "statement", "source", "reason")
+PARTS = ("claim", "subject", "says", "difference_points", "interval_points", "found", "seeds")
+
+
+def claims_frame(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Return a row for each contrast or count of each claim; what could not be had is None."""
+    rows = [
+        {**_claim_row(finding), **(_evidence_row(part) if part else {})}
+        for finding in findings
+        for part in finding.evidence or (None,)
+    ]
+    return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS))
+
+
+def _claim_row(finding: Finding) -> dict[str, Any]:
+    claim = finding.claim
+    return {
+        "claim": claim.name,
+        "verdict": str(finding.verdict) + (" (!)" if finding.surprising else ""),
+        "expected": " or ".join(claim.expected) if claim.expected != JUDGED else None,
+        "statement": claim.statement,
+        "source": claim.source,
+        "seeds": claim.seeds or None,
+        "reason": finding.reason or None,
+    }
+
+
+def _evidence_row(part: Evidence) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "subject": part.subject,
+        "says": part.says,
+        "found": part.found or None,
+        "part_verdict": str(part.verdict),
+    }
+    if part.estimate is not None:
+        row["difference_points"] = 100 * part.estimate.value
+        row["interval_points"] = 100 * part.estimate.critical(0.025)
+    return row
+
+
+def claims_table(findings: Iterable[Finding], columns: Sequence[str], style: str = "pipe") -> str:
+    """Return a line a claim, or, with columns that tell of its parts, a line a part."""
+    table = claims_frame(findings)
+    if set(columns) <= set(WHOLE):
+        table = table.drop_duplicates("claim")
+    return _tabulate(table, {name: CLAIM_COLUMNS[name] for name in columns}, style)
+
+
+def terminal_claims(findings: Sequence[Finding]) -> str:
+    """Return each claim with its verdict, then what it stands on."""
+    whole = claims_table(findings, ("verdict", "claim", "expected", "reason"), "simple")
+    counts = Counter(str(finding.verdict) for finding in findings)
+    summary = ", ".join(f"{counts[v]} {v}" for v in ClaimVerdict if counts[v])
+    parts = claims_table(findings, PARTS, "simple")
+    return f"{parts}\n\n{whole}\n{summary}"
+
+
+def write_claims(folder: Path, findings: Sequence[Finding], session: Session) -> None:
+    """Write the claims beside the grids' tables, in markdown and CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (
+        f"# Claims\n\n{provenance(session)}\n\n"
+        "Differences are of test accuracies after the last epoch, in percentage points.\n\n"
+        f"{claims_table(findings, WHOLE)}\n\n"
+        f"{claims_table(findings, (*PARTS, 'part_verdict'))}\n"
+    )
+    write_whole(folder / f"{CLAIMS}.md", text)
+    write_whole(folder / f"{CLAIMS}.csv", claims_frame(findings).to_csv(index=False))
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], session: Session) -> None:
+    """Write ``folder/<grid>.md`` and ``folder/<grid>.csv`` for each table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for grid, table in tables.items():
+        text = f"# {grid}\n\n{provenance(session)}\n\n{markdown_table(table)}\n"
+        write_whole(folder / f"{grid}.md", text)
+        write_whole(folder / f"{grid}.csv", table.to_csv(index=False))

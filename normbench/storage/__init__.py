@@ -1,0 +1,1 @@
+"""What is kept on disk: rows, sessions, baselines, and the history of the cases."""

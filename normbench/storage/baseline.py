@@ -1,0 +1,309 @@
+"""Baselines: the runs of a session, stored to hold later ones against."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from normbench.analysis.statistics import Variance, moderated_variances
+from normbench.results import RunResult, by_configuration
+from normbench.spec import RunSpec
+from normbench.storage.runs import RunStore
+from normbench.storage.session import write_whole
+from normbench.training.data import SOURCES, images_an_epoch
+
+SCHEMA = 1
+
+
+class BaselineError(ValueError):
+    """A baseline that is not there, or cannot be read."""
+
+
+@dataclass(frozen=True)
+class BaselineRun:
+    """What is kept of a run: the figures after its last epoch, None if it came to a bad end."""
+
+    seed: int
+    status: str
+    test_accuracy: float | None
+    best_test_accuracy: float | None
+    train_accuracy: float | None
+    test_loss: float | None
+    train_seconds: float
+    test_seconds: float
+    cpu_seconds: float
+    device: str
+    threads: int
+
+    @classmethod
+    def of(cls, run: RunResult) -> "BaselineRun":
+        row = {**run.to_row(), "seed": run.spec.seed}
+        return cls(**{field.name: row[field.name] for field in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True)
+class BaselineCase:
+    """The runs of one configuration, by rising seed.
+
+    ``spec`` is the configuration: its seed is 0 and says nothing.
+    """
+
+    spec: RunSpec
+    fingerprint: str
+    runs: tuple[BaselineRun, ...]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The test accuracies of the runs that ended well."""
+        return [run.test_accuracy for run in self.runs if run.test_accuracy is not None]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.accuracies) == len(self.runs)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The median over the runs of the rate of training, evaluation left out."""
+        images = images_an_epoch(self.spec)
+        rates = [
+            images * self.spec.epochs / run.train_seconds
+            for run in self.runs
+            if run.status == "ok" and run.train_seconds > 0
+        ]
+        return statistics.median(rates) if rates else None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A session's runs with where they were made.
+
+    ``sequential`` says that --bench-seeds auto chose the number of runs, so that tests on them
+    have to allow for its looks.
+    """
+
+    name: str
+    created: str
+    workers: int
+    sequential: bool
+    environment: Mapping[str, Any]
+    cases: Mapping[RunSpec, BaselineCase]
+
+    @classmethod
+    def of_runs(
+        cls,
+        name: str,
+        created: str,
+        workers: int,
+        sequential: bool,
+        environment: Mapping[str, Any],
+        runs: Iterable[RunResult],
+    ) -> "Baseline":
+        return cls(
+            name=name,
+            created=created,
+            workers=workers,
+            sequential=sequential,
+            environment=environment,
+            cases={c: _case(c, results) for c, results in by_configuration(runs).items()},
+        )
+
+    @classmethod
+    def of_session(cls, folder: Path) -> "Baseline":
+        """Read a session's folder; raises BaselineError where it is none."""
+        try:
+            session = json.loads((folder / "session.json").read_text(encoding="utf-8"))
+            runs = RunStore(folder).results()
+            if not runs:
+                raise ValueError("it has no runs")
+            return cls.of_runs(
+                name=session["session"],
+                created=session["started"],
+                workers=session["workers"],
+                sequential=session["options"]["seeds"] == "auto",
+                environment=session["environment"],
+                runs=runs.values(),
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise BaselineError(
+                f"cannot read the session {folder}: {error!r}; "
+                "expected a folder with session.json and runs.jsonl"
+            ) from error
+
+    @classmethod
+    def read(cls, file: Path) -> "Baseline":
+        """Read what write has written; raises BaselineError for anything else."""
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            if document.get("schema") != SCHEMA:
+                raise ValueError(
+                    f"its schema is {document.get('schema')!r}, this version reads {SCHEMA}"
+                )
+            cases = [
+                BaselineCase(
+                    RunSpec(**case["spec"], seed=0),
+                    case["fingerprint"],
+                    tuple(BaselineRun(**run) for run in case["runs"]),
+                )
+                for case in document["cases"]
+            ]
+            return cls(
+                name=document["name"],
+                created=document["created"],
+                workers=document["workers"],
+                sequential=document["sequential"],
+                environment=document["environment"],
+                cases={case.spec: case for case in cases},
+            )
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BaselineError(
+                f"cannot read the baseline {file}: {error}; "
+                "expected a file that --bench-save-baseline wrote"
+            ) from error
+
+    def write(self, file: Path) -> None:
+        """Write every run, a line each, whole or not at all; raises BaselineError if it cannot."""
+        head = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "created": self.created,
+            "workers": self.workers,
+            "sequential": self.sequential,
+            "environment": self.environment,
+        }
+        cases = ",\n".join(_case_text(case) for case in self.cases.values())
+        text = f'{json.dumps(head, indent=1)[:-2]},\n "cases": [\n{cases}\n ]\n}}\n'
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, text)
+        except OSError as error:
+            raise BaselineError(f"cannot write the baseline {file}: {error}") from error
+
+    @property
+    def ended_badly(self) -> list[BaselineCase]:
+        """The cases a run of which ended badly: with any, these runs are no baseline."""
+        return [case for case in self.cases.values() if not case.complete]
+
+    @cached_property
+    def _variances(self) -> dict[RunSpec, Variance]:
+        return variances({case.spec: case.accuracies for case in self.cases.values()})
+
+    def variance(self, spec: RunSpec) -> Variance:
+        """Return the variance of one run of ``spec``, whatever its seed, over the seeds.
+
+        Of a configuration that the baseline does not have, it is what those of the same data set
+        and recipe have in common.
+        """
+        configuration = spec.with_seed(0)
+        if configuration in self._variances:
+            return self._variances[configuration]
+        like = {case.spec: case.accuracies for case in self.cases.values()}
+        return variances({**like, configuration: []})[configuration]
+
+
+def joined(name: str, parts: Sequence[Baseline]) -> Baseline:
+    """Return the runs of all ``parts`` as one baseline, each seed of a configuration once.
+
+    Where machines or numbers of workers differ, the environment names them all, so that no
+    session's speed is held against it. Raises BaselineError for runs that ended badly, that were
+    made by different builds of torch or by different recipes, and where two parts have different
+    runs of one seed.
+    """
+    if bad := [f"{part.name}: {case.spec.title}" for part in parts for case in part.ended_badly]:
+        raise BaselineError(
+            f"no baseline: a run of {len(bad)} cases ended badly ({bad[0]}); run them again"
+        )
+    builds = dict.fromkeys(str(part.environment.get("torch")) for part in parts)
+    if len(builds) > 1:
+        raise BaselineError(
+            f"cannot join runs of different builds of torch ({', '.join(builds)}); "
+            "make a baseline of each"
+        )
+    cases: dict[RunSpec, BaselineCase] = {}
+    for part in parts:
+        for spec, case in part.cases.items():
+            cases[spec] = _joined_case(cases[spec], case) if spec in cases else case
+    keys = dict.fromkeys(key for part in parts for key in part.environment)
+    workers = {part.workers for part in parts}
+    environment = {key: _all_of([part.environment.get(key) for part in parts]) for key in keys}
+    return Baseline(
+        name=name,
+        created=max(part.created for part in parts),
+        workers=workers.pop() if len(workers) == 1 else 0,
+        sequential=any(part.sequential for part in parts),
+        environment=environment,
+        cases=cases,
+    )
+
+
+def _all_of(values: Sequence[Any]) -> Any:
+    """Return the value that all have, or all values' texts."""
+    texts = dict.fromkeys(map(str, values))
+    return values[0] if len(texts) == 1 else " + ".join(texts)
+
+
+def _joined_case(first: BaselineCase, second: BaselineCase) -> BaselineCase:
+    what = f"{first.spec.dataset} {first.spec.label}"
+    if first.fingerprint != second.fingerprint:
+        raise BaselineError(
+            f"cannot join the runs of {what}: they were trained with different networks or recipes"
+        )
+    runs = {run.seed: run for run in first.runs}
+    for run in second.runs:
+        known = runs.setdefault(run.seed, run)
+        if (known.test_accuracy, known.test_loss) != (run.test_accuracy, run.test_loss):
+            raise BaselineError(
+                f"cannot join the runs of {what}: there are two different ones of seed {run.seed}; "
+                "join sessions of other seeds, such as --bench-seeds 5:10"
+            )
+    return dataclasses.replace(first, runs=tuple(runs[seed] for seed in sorted(runs)))
+
+
+def _case(configuration: RunSpec, results: Iterable[RunResult]) -> BaselineCase:
+    """Put the runs together; of different fingerprints, which only edits bring, all are named."""
+    runs = sorted(results, key=lambda run: run.spec.seed)
+    prints = sorted({run.fingerprint for run in runs if run.fingerprint})
+    return BaselineCase(configuration, "+".join(prints), tuple(map(BaselineRun.of, runs)))
+
+
+def _case_text(case: BaselineCase) -> str:
+    spec = {key: value for key, value in case.spec.to_dict().items() if key != "seed"}
+    runs = ",\n".join(f"    {json.dumps(dataclasses.asdict(run))}" for run in case.runs)
+    head = f'  {{"fingerprint": {json.dumps(case.fingerprint)},\n   "spec": {json.dumps(spec)}'
+    return f'{head},\n   "runs": [\n{runs}\n   ]}}'
+
+
+def variances(samples: Mapping[RunSpec, Sequence[float]]) -> dict[RunSpec, Variance]:
+    """Return the variance of each configuration, moderated over those of its data and recipe."""
+    groups: dict[tuple[str, str, str], dict[RunSpec, Sequence[float]]] = {}
+    for spec, sample in samples.items():
+        group = (spec.dataset, spec.network, spec.recipe)
+        groups.setdefault(group, {})[spec] = sample
+    found: dict[RunSpec, Variance] = {}
+    for (dataset, _, _), group_samples in groups.items():
+        step = 1 / SOURCES[dataset].test_images
+        found |= moderated_variances(group_samples, resolution=step)
+    return found
+
+
+def find_baseline(text: str, folder: Path) -> Baseline:
+    """Read the baseline that a name, a file or a session's folder stands for.
+
+    Raises BaselineError for what leads nowhere.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return Baseline.of_session(path)
+    if path.is_file():
+        return Baseline.read(path)
+    file = folder / f"{text}.json"
+    if file.is_file():
+        return Baseline.read(file)
+    known = ", ".join(sorted(f.stem for f in folder.glob("*.json"))) or "none yet"
+    raise BaselineError(
+        f"there is no baseline {text!r}: expected a file, a session's folder, or a name from "
+        f"{folder} ({known}); --bench-save-baseline NAME writes one"
+    )

@@ -1,0 +1,1 @@
+"""How a spec becomes a result: data, recipes, augmentation, steps, the trainer."""

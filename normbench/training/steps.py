@@ -1,0 +1,159 @@
+"""One step of training: plain, and captured as a CUDA graph."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normbench.models.regularizers import Regularizer
+
+# Maps a batch's images and labels to its logits, and updates the network.
+Step = Callable[[Tensor, Tensor], Tensor]
+
+# Steps that a network takes before it is captured: libraries choose their kernels in the first.
+WARM_UP_STEPS = 3
+
+
+class FlatParameters:
+    """A network's parameters and gradients as views of two vectors.
+
+    The optimizer and the L1 gradient then take one operation for all layers; on small networks
+    the calls would otherwise cost as much as the arithmetic. Convolution kernels lie in memory
+    as channels_last has them, which the CPU's convolutions need to be fast.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        parameters = list(network.parameters())
+        count = sum(p.numel() for p in parameters)
+        values = parameters[0].new_empty(count)
+        self.gradient = torch.zeros_like(values)
+        start = 0
+        for parameter in parameters:
+            end = start + parameter.numel()
+            view = _channels_last_view(values[start:end], parameter.shape)
+            parameter.data = view.copy_(parameter.data)
+            parameter.grad = _channels_last_view(self.gradient[start:end], parameter.shape)
+            start = end
+        self.values = nn.Parameter(values)
+        self.values.grad = self.gradient
+
+
+def _channels_last_view(flat: Tensor, shape: torch.Size) -> Tensor:
+    if len(shape) != 4:
+        return flat.view(shape)
+    outputs, inputs, height, width = shape
+    return flat.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+
+
+class TrainingStep:
+    """Forward, backward, the L1 gradient and SGD's update, all on the batch's device.
+
+    Nothing in it waits for the device.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        flat: FlatParameters,
+        optimizer: torch.optim.Optimizer,
+        regularizer: Regularizer,
+        label_smoothing: float,
+    ) -> None:
+        self.network = network
+        self.flat = flat
+        self.optimizer = optimizer
+        self.regularizer = regularizer
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take the step; return the logits that the network gave before it."""
+        self.flat.gradient.zero_()
+        logits: Tensor = self.network(images)
+        F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing).backward()
+        self.regularizer.add_l1_gradient_(self.flat.gradient, self.flat.values)
+        self.optimizer.step()
+        return logits.detach()
+
+    def state(self) -> list[Tensor]:
+        """Return the tensors that a step changes, the optimizer's once it has any."""
+        momentum = [
+            value
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+        return [self.flat.values.detach(), *self.network.buffers(), *momentum]
+
+
+@contextmanager
+def undone(step: TrainingStep) -> Iterator[None]:
+    """Let steps be taken, and leave everything as if they had not been.
+
+    The optimizer's momentum, where they made it, stays and is zero, which is the same.
+    """
+    before = step.state()
+    kept = [tensor.clone() for tensor in before]
+    try:
+        yield
+    finally:
+        for tensor in step.state()[len(before) :]:
+            tensor.zero_()
+        for tensor, value in zip(before, kept, strict=True):
+            tensor.copy_(value)
+
+
+class CapturedStep:
+    """A training step that is launched as a whole, as one CUDA graph.
+
+    On a network this small the GPU is done with an operation before the next one is launched, so
+    that launching takes the time. The graph is captured at the first call; all batches must have
+    the first one's shape, and the learning rate must be a tensor on the device. Where a norm does
+    what cannot be captured, such as to look at a value, the steps stay plain, with a warning.
+
+    Source: PyTorch's notes on CUDA semantics, CUDA graphs: whole-network capture.
+    """
+
+    def __init__(self, step: TrainingStep) -> None:
+        self.step = step
+        self.replay: Step | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self.replay is None:
+            try:
+                self.replay = self._capture(images, labels)
+            except RuntimeError as error:
+                warnings.warn(
+                    f"the training step cannot be captured in a CUDA graph, and is launched an "
+                    f"operation at a time, which is slower: {error}",
+                    stacklevel=2,
+                )
+                self.replay = self.step
+        return self.replay(images, labels)
+
+    def _capture(self, images: Tensor, labels: Tensor) -> Step:
+        static_images, static_labels = images.clone(), labels.clone()
+        stream = torch.cuda.Stream(images.device)
+        random_numbers = torch.cuda.get_rng_state(images.device)
+        try:
+            with undone(self.step):
+                stream.wait_stream(torch.cuda.current_stream(images.device))
+                with torch.cuda.stream(stream):
+                    for _ in range(WARM_UP_STEPS):
+                        self.step(static_images, static_labels)
+                torch.cuda.current_stream(images.device).wait_stream(stream)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    logits = self.step(static_images, static_labels)
+        finally:
+            torch.cuda.set_rng_state(random_numbers, images.device)
+
+        def replay(images: Tensor, labels: Tensor) -> Tensor:
+            static_images.copy_(images)
+            static_labels.copy_(labels)
+            graph.replay()
+            return logits.clone()
+
+        return replay

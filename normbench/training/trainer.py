@@ -1,0 +1,284 @@
+"""The training loop: a pure function of the spec, the data and the code."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from normbench.models.networks import ConvolutionalNetwork, build_network, count_parameters
+from normbench.results import Epoch, Mistake, RunResult
+from normbench.spec import RunSpec
+from normbench.training.augmentation import augment, center_crop, normalize_
+from normbench.training.checkpoints import Checkpoint
+from normbench.training.data import ImageData
+from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
+from normbench.training.recipes import RECIPES, Recipe, fingerprint
+from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
+
+# Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
+CHUNK_IMAGES = 2048
+# Few enough for CIFAR-10's largest map to be a block that is kept (keep_freed_memory): with 500,
+# evaluation took 1.3 times as long.
+EVALUATION_BATCH = 250
+KEPT_MISTAKES = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Logits of shape ``(N, classes)`` with their labels, and what follows from them."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def loss(self) -> float:
+        return F.cross_entropy(self.logits, self.labels).item()
+
+    @property
+    def accuracy(self) -> float:
+        return (self.logits.argmax(1) == self.labels).double().mean().item()
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        classes = self.logits.shape[1]
+        cells = torch.bincount(self.labels * classes + self.logits.argmax(1), minlength=classes**2)
+        return tuple(map(tuple, cells.view(classes, classes).tolist()))
+
+    def wrong(self) -> Tensor:
+        """Return the indices of the wrongly classified images."""
+        return (self.logits.argmax(1) != self.labels).nonzero().flatten()
+
+    def mistakes(self, limit: int = KEPT_MISTAKES) -> tuple[Mistake, ...]:
+        """Return the wrongly classified images, the most confidently wrong first."""
+        confidence, predicted = self.logits.softmax(1).max(1)
+        wrong = self.wrong()
+        wrong = wrong[confidence[wrong].argsort(descending=True)][:limit]
+        columns = (wrong, self.labels[wrong], predicted[wrong], confidence[wrong])
+        return tuple(Mistake(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
+
+
+def batch_count(images: int, batch_size: int) -> int:
+    """Return an epoch's steps: an incomplete last batch is left out unless it is the only one."""
+    return max(1, images // batch_size)
+
+
+def training_batches(
+    data: ImageData, spec: RunSpec, recipe: Recipe, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch of augmented batches in a new random order."""
+    count = len(data.train_labels)
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    order = order[: batch_count(count, spec.batch_size) * spec.batch_size]
+    chunk = max(1, CHUNK_IMAGES // spec.batch_size) * spec.batch_size
+    for indices in order.split(chunk):
+        images = data.train_images[indices].float()
+        images = augment(images, recipe.augmentation, size, generator)
+        images = normalize_(images, data.mean, data.std)
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = data.train_labels[indices]
+        yield from zip(images.split(spec.batch_size), labels.split(spec.batch_size), strict=True)
+
+
+def train_epoch(
+    network: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], step: Step, schedule: LRScheduler
+) -> Evaluation:
+    """Take a step for each batch; return what the network answered on the way.
+
+    Nothing here waits for the device: the logits are kept, and looked at when the epoch is over.
+    """
+    network.train()
+    answers, truths = [], []
+    for images, labels in batches:
+        answers.append(step(images, labels))
+        truths.append(labels)
+        schedule.step()
+    return Evaluation(torch.cat(answers), torch.cat(truths))
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluation:
+    """Return the network's answers in evaluation mode; ``images`` are prepared already.
+
+    A GPU takes them all at once: a network this small leaves it waiting for launches otherwise.
+    """
+    network.eval()
+    size = len(images) if images.is_cuda else EVALUATION_BATCH
+    return Evaluation(torch.cat([network(b) for b in images.split(size)]), labels)
+
+
+def prepare_images(images: Tensor, data: ImageData, size: int) -> Tensor:
+    """Return uint8 images as the network takes them when it is evaluated."""
+    prepared = normalize_(center_crop(images, size).float(), data.mean, data.std)
+    return prepared.contiguous(memory_format=torch.channels_last)
+
+
+def train(
+    spec: RunSpec,
+    data: ImageData,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    checkpoint_file: Path | None = None,
+) -> RunResult:
+    """Train as ``spec`` says and return the outcome; ``on_epoch`` is told of each epoch's end.
+
+    Goes on from ``checkpoint_file`` where an interrupted run of the same spec, network, recipe and
+    torch has left one, to the outcome that it would have had; leaves none when it ends.
+    A loss that is no longer finite ends the run as ``diverged``. What the network itself raises
+    is passed on. The global random numbers are left as they were found.
+    """
+    recipe, digest = RECIPES[spec.recipe], fingerprint(spec.network, spec.recipe)
+    started = datetime.now(UTC)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(spec.seed)
+        network = build_network(spec.network, spec.norm, spec.dropout).to(device)
+        training = Training(network, spec, recipe, data, device)
+        checkpoint = None
+        if checkpoint_file is not None:
+            identity = f"{spec.key} {digest} {torch.__version__} {device.type}"
+            checkpoint = Checkpoint(checkpoint_file, identity)
+            if (state := checkpoint.load()) is not None:
+                training.restore(state)
+        evaluation = training.run(on_epoch, checkpoint)
+        if checkpoint is not None:
+            checkpoint.remove()
+    epochs = training.epochs
+    diverged = len(epochs) < spec.epochs
+    return RunResult(
+        spec=spec,
+        status="diverged" if diverged else "ok",
+        message=f"the loss was no longer finite in epoch {len(epochs) + 1}" if diverged else "",
+        parameters=count_parameters(network),
+        epochs=tuple(epochs),
+        confusion=() if diverged else evaluation.confusion(),
+        mistakes=() if diverged else evaluation.mistakes(),
+        wrong=() if diverged else tuple(evaluation.wrong().tolist()),
+        activations=by_layer(training.activations),
+        weights=() if diverged else weight_histogram(network),
+        cpu_seconds=training.cpu_seconds,
+        device=str(device),
+        threads=torch.get_num_threads(),
+        started=started.isoformat(timespec="seconds"),
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        torch=torch.__version__,
+        fingerprint=digest,
+    )
+
+
+class Training:
+    """A run as far as it has come: its network, what updates it, and the epochs that are over."""
+
+    def __init__(
+        self,
+        network: ConvolutionalNetwork,
+        spec: RunSpec,
+        recipe: Recipe,
+        data: ImageData,
+        device: torch.device,
+    ) -> None:
+        self.network, self.spec, self.recipe = network, spec, recipe
+        self.generator = torch.Generator(device).manual_seed(spec.seed)
+        if spec.train_images:
+            data = data.training_part(spec.train_images, self.generator)
+        self.data = data
+        flat = FlatParameters(network)
+        peak = recipe.peak_learning_rate(spec.batch_size)
+        # a captured step reads its learning rate where the schedule writes it
+        rate = torch.tensor(peak, device=device) if device.type == "cuda" else peak
+        self.optimizer = torch.optim.SGD(
+            [flat.values], rate, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
+        )
+        steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
+        self.schedule = OneCycleLR(
+            self.optimizer,
+            peak,
+            total_steps=steps + 1,
+            pct_start=recipe.warmup,
+            cycle_momentum=False,
+        )
+        plain = TrainingStep(
+            network, flat, self.optimizer, spec.regularizer, recipe.label_smoothing
+        )
+        self.step: Step = CapturedStep(plain) if device.type == "cuda" else plain
+        self.test_images = prepare_images(data.test_images, data, network.image_size)
+        self.epochs: list[Epoch] = []
+        self.activations: list[dict[str, Statistics]] = []
+        self._cpu_start = time.process_time()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The processor seconds spent so far, also before an interruption."""
+        return time.process_time() - self._cpu_start
+
+    def run(
+        self, on_epoch: Callable[[Epoch], None], checkpoint: Checkpoint | None = None
+    ) -> Evaluation:
+        """Train what is left, as long as losses are finite; return the last evaluation."""
+        while True:
+            epoch, evaluation = self._epoch()
+            if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.test_loss)):
+                return evaluation
+            images = self.test_images[:EVALUATION_BATCH]
+            self.activations.append(activation_statistics(self.network, images))
+            self.epochs.append(epoch)
+            on_epoch(epoch)
+            if len(self.epochs) == self.spec.epochs:
+                return evaluation
+            if checkpoint is not None:
+                checkpoint.save(self.state)
+
+    def _epoch(self) -> tuple[Epoch, Evaluation]:
+        start = time.perf_counter()
+        size = self.network.image_size
+        batches = training_batches(self.data, self.spec, self.recipe, size, self.generator)
+        trained = train_epoch(self.network, batches, self.step, self.schedule)
+        train_loss, train_accuracy = trained.loss, trained.accuracy
+        middle = time.perf_counter()
+        tested = evaluate(self.network, self.test_images, self.data.test_labels)
+        test_loss, test_accuracy = tested.loss, tested.accuracy
+        epoch = Epoch(
+            epoch=len(self.epochs) + 1,
+            learning_rate=float(self.schedule.get_last_lr()[0]),
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            train_seconds=middle - start,
+            test_seconds=time.perf_counter() - middle,
+        )
+        return epoch, tested
+
+    def state(self) -> dict[str, Any]:
+        """Return what restore needs, in tensors and builtin types."""
+        on_gpu = self.generator.device.type == "cuda"
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.generator.device) if on_gpu else None,
+            "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
+            "activations": self.activations,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where state was taken, in a training of the same spec."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], self.generator.device)
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.activations = state["activations"]
+        self._cpu_start = time.process_time() - state["cpu_seconds"]

@@ -1,0 +1,158 @@
+"""The networks: their sizes, their shapes, and what is found wrong before they are trained."""
+
+import pytest
+import torch
+from torch import nn
+
+from normbench.models.networks import (
+    NETWORKS,
+    Block,
+    CifarNet,
+    DigitsNet,
+    MnistNet,
+    Stage,
+    build_network,
+    check_network,
+    count_parameters,
+)
+from normbench.models.norms import NormDoesNotFit, NormSite, norm_factory
+
+PER_CHANNEL = ["none", "batch", "layer", "group:2", "group:4", "instance"]
+
+
+@pytest.mark.parametrize("norm", [*PER_CHANNEL, "group:8"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_stays_within_its_parameter_limit(network, norm):
+    limit = {"digits": 15_000, "mnist": 15_000, "cifar10": 49_999}
+    assert NETWORKS[network].parameter_limit == limit[network]
+    assert count_parameters(build_network(network, norm)) <= limit[network]
+
+
+def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
+    convolutions = 1 * 16 * 25 + 3 * 16 * 16 * 9 + 16 * 24 * 9 + 24 * 16 * 9
+    channels = 5 * 16 + 24
+    linear = 16 * 10 + 10
+    assert count_parameters(build_network("mnist", "batch")) == convolutions + 2 * channels + linear
+    # without a norm, a bias stands for the norm's affine part
+    assert count_parameters(build_network("mnist", "none")) == convolutions + channels + linear
+
+
+def test_cifar_net_has_two_residual_connections_and_the_parameters_of_its_stages():
+    network = build_network("cifar10", "group:4")
+    assert sum(block.residual for block in network.blocks) == 2
+    convolutions = 9 * (3 * 24 + 24 * 24 + 24 * 32 + 32 * 32 + 32 * 48 + 48 * 56 // 2)
+    channels = 2 * 24 + 2 * 32 + 48 + 56
+    assert count_parameters(network) == convolutions + 2 * channels + 56 * 10 + 10
+
+
+def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
+    elements = 3 * 16 * 12 * 12 + 16 * 6 * 6 + 24 * 3 * 3 + 16 * 3 * 3
+    batch = count_parameters(build_network("mnist", "batch"))
+    assert count_parameters(build_network("mnist", "layer_chw")) == batch + 2 * (elements - 104)
+
+
+@pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
+@pytest.mark.parametrize("network", NETWORKS.values())
+def test_images_become_logits_in_either_memory_format(network, norm):
+    model = network(norm_factory(norm)).eval()
+    images = torch.randn(3, model.image_channels, model.image_size, model.image_size)
+    logits = model(images)
+    assert logits.shape == (3, 10)
+    again = model.to(memory_format=torch.channels_last)(images)
+    torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
+@pytest.mark.parametrize("network", NETWORKS.values())
+def test_gradients_are_the_same_in_either_memory_format(network, norm, count):
+    model = network(norm_factory(norm)).double().train()
+    size = model.image_size
+    images = torch.randn(count, model.image_channels, size, size, dtype=torch.float64)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model.zero_grad()
+        model.to(memory_format=layout)(images).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
+    with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
+    layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]
+    assert [layer.p for layer in layers] == [0.03] * 6
+    without = MnistNet(norm_factory("batch"))
+    assert not any(isinstance(m, nn.Dropout) for m in without.modules())
+
+
+def test_a_group_count_that_does_not_divide_is_refused_naming_the_block():
+    with pytest.raises(NormDoesNotFit, match=r"layer 'block1.norm': its 16 channels"):
+        check_network("mnist", "group:3")
+    with pytest.raises(NormDoesNotFit, match=r"layer 'block5.norm': its 24 channels"):
+        check_network("mnist", "group:16")
+
+
+def test_a_norm_that_cannot_take_the_features_is_refused():
+    with pytest.raises(NormDoesNotFit, match=r"torch.nn:BatchNorm1d cannot take the features"):
+        check_network("digits", "torch.nn:BatchNorm1d")
+
+
+def test_an_unknown_network_lists_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"unknown network 'resnet': expected one of digits, mnist, cifar10"
+    ):
+        build_network("resnet", "batch")
+
+
+def test_checking_leaves_the_global_random_numbers_alone():
+    torch.manual_seed(7)
+    check_network("digits", "batch")
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+def test_the_networks_know_their_names():
+    assert NETWORKS == {"digits": DigitsNet, "mnist": MnistNet, "cifar10": CifarNet}
+
+
+def block(stage: Stage, channels: int = 8, norm: str = "batch") -> Block:
+    size = stage.output_size(6)
+    site = NormSite("b", stage.channels, size, size)
+    return Block(stage, channels, site, norm_factory(norm), nn.ReLU, dropout=0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "size"),
+    [
+        (Stage(8), 6),
+        (Stage(8, pool=2), 3),
+        (Stage(8, kernel=5, stride=2), 3),
+        (Stage(8, kernel=4, stride=2), 3),
+        (Stage(8, kernel=4), 5),
+        (Stage(8, kernel=1, stride=4), 2),
+    ],
+)
+def test_a_stage_knows_the_size_of_its_output(stage, size):
+    assert stage.output_size(6) == size
+    assert block(stage)(torch.randn(2, 8, 6, 6)).shape == (2, 8, size, size)
+
+
+def test_a_residual_block_adds_its_input_to_its_output():
+    torch.manual_seed(0)
+    residual = block(Stage(8, residual=True, groups=2))
+    plain = block(Stage(8, groups=2))
+    plain.load_state_dict(residual.state_dict())
+    features = torch.randn(2, 8, 6, 6)
+    torch.testing.assert_close(residual(features), features + plain(features))
+    assert plain.convolution.weight.shape == (8, 4, 3, 3)
+
+
+def test_a_block_without_a_norm_begins_at_hes_scale():
+    torch.manual_seed(0)
+    convolution = block(Stage(256), channels=64, norm="none").convolution
+    assert convolution.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.01)
+    assert not convolution.bias.any()
+    # torch's own begin, uniform up to 1 / sqrt(fan_in), is left to the others
+    bound = block(Stage(256), channels=64).convolution.weight.abs().max().item()
+    assert bound == pytest.approx((1 / (64 * 9)) ** 0.5, rel=0.01)

@@ -1,0 +1,179 @@
+"""The norms, against closed forms in float64."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from normbench.models.norms import (
+    FAMILIES,
+    NormDoesNotFit,
+    NormSite,
+    UnknownNorm,
+    norm_factory,
+    norm_family,
+)
+
+SITE = NormSite("block1.norm", channels=16, height=3, width=5)
+EPS = 1e-5
+
+
+def build(name: str, site: NormSite = SITE) -> nn.Module:
+    return norm_factory(name)(site)
+
+
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 16, 3, 5, generator=generator)
+    return 3 * x + torch.linspace(-2, 2, 16).view(1, 16, 1, 1)
+
+
+def normalized(x: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    x = x.double()
+    mean = x.mean(dims, keepdim=True)
+    variance = (x - mean).square().mean(dims, keepdim=True)
+    return (x - mean) / (variance + EPS).sqrt()
+
+
+def grouped(x: torch.Tensor, groups: int) -> torch.Tensor:
+    n, c, h, w = x.shape
+    return normalized(x.reshape(n, groups, c // groups, h, w), (2, 3, 4)).view(n, c, h, w)
+
+
+CLOSED_FORMS = {
+    "none": lambda x: x.double(),
+    "batch": lambda x: normalized(x, (0, 2, 3)),
+    "layer": lambda x: normalized(x, (1, 2, 3)),
+    "layer_chw": lambda x: normalized(x, (1, 2, 3)),
+    "group:2": lambda x: grouped(x, 2),
+    "group:4": lambda x: grouped(x, 4),
+    "group:16": lambda x: normalized(x, (2, 3)),
+    "instance": lambda x: normalized(x, (2, 3)),
+    # left to itself, it has the wrong gradient for one image in channels_last
+    "torch.nn:InstanceNorm2d": lambda x: normalized(x, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_each_norm_and_its_gradient_equal_the_closed_form(name, layout, count):
+    x = images()[:count].contiguous(memory_format=layout).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    output, expected = build(name)(x), CLOSED_FORMS[name](exact)
+    torch.testing.assert_close(output.double(), expected, rtol=1e-4, atol=1e-5)
+    weights = torch.linspace(-1, 1, x.numel()).view_as(expected).contiguous(memory_format=layout)
+    output.backward(weights)
+    expected.backward(weights.double())
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("none", 0),
+        ("batch", 32),
+        ("layer", 32),
+        ("layer_chw", 480),
+        ("group:4", 32),
+        ("instance", 32),
+    ],
+)
+def test_affine_parameters_are_per_channel_except_for_layer_chw(name, parameters):
+    assert sum(p.numel() for p in build(name).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
+def test_what_is_said_of_batch_independence_is_true(name):
+    x = images()
+    layer = build(name).train()
+    alone, together = layer(x[:1]), layer(x)[:1]
+    independent = torch.allclose(alone, together, atol=1e-5)
+    assert norm_family(name).batch_independent == independent
+
+
+def test_a_group_norm_belongs_to_its_family():
+    assert norm_family("group:8") is FAMILIES["group:G"]
+    assert norm_family("mypackage.norms:Mine") is None
+
+
+def test_a_group_count_that_does_not_divide_names_layer_channels_and_remedy():
+    with pytest.raises(
+        NormDoesNotFit,
+        match=r"group:3 does not fit layer 'block1.norm': its 16 channels cannot be split into 3 "
+        r"equal groups; use one of group:1, group:2, group:4, group:8, group:16$",
+    ):
+        build("group:3")
+
+
+@pytest.mark.parametrize("name", ["group:0", "group:", "group:two", "group:-2", "group:2.0"])
+def test_a_group_count_must_be_a_positive_whole_number(name):
+    with pytest.raises(UnknownNorm, match=r"expected group:G with a whole number"):
+        norm_factory(name)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(UnknownNorm, match=r"unknown norm 'bach': expected one of none, batch, "):
+        norm_factory("bach")
+
+
+def test_a_factory_of_ones_own_takes_the_channels():
+    layer = build("torch.nn:BatchNorm2d")
+    x = images()
+    assert layer(x).shape == x.shape
+    assert sum(p.numel() for p in layer.parameters()) == 32
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "own_norms.py").write_text(
+        "from torch import nn\n"
+        "def sized(channels, height, width):\n"
+        "    return nn.LayerNorm([channels, height, width])\n"
+        "def flattening(channels):\n"
+        "    class Flattening(nn.Module):\n"
+        "        def forward(self, x):\n"
+        "            return x.view(len(x), -1).view(x.shape)\n"
+        "    return Flattening()\n"
+        "def failing(channels):\n"
+        "    raise RuntimeError('no such thing')\n"
+        "def text(channels):\n"
+        "    return 'batch'\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "own_norms"
+    sys.modules.pop("own_norms", None)
+
+
+def test_a_factory_that_names_height_and_width_is_given_them(own_module):
+    assert sum(p.numel() for p in build(f"{own_module}:sized").parameters()) == 2 * 16 * 3 * 5
+
+
+def test_a_norm_of_ones_own_is_given_contiguous_features(own_module):
+    x = images().to(memory_format=torch.channels_last)
+    torch.testing.assert_close(build(f"{own_module}:flattening")(x), x)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "error", "message"),
+    [
+        ("missing", UnknownNorm, r"has no attribute 'missing'"),
+        ("number", UnknownNorm, r"is a int: expected something to call"),
+        (
+            "failing",
+            NormDoesNotFit,
+            r"for layer 'block1.norm' of 16 channels: RuntimeError: no such",
+        ),
+        ("text", NormDoesNotFit, r"returned a str for layer 'block1.norm'"),
+    ],
+)
+def test_a_factory_that_does_not_work_says_why(own_module, attribute, error, message):
+    with pytest.raises(error, match=message):
+        build(f"{own_module}:{attribute}")
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(UnknownNorm, match=r"No module named 'no_such_module'"):
+        norm_factory("no_such_module:Norm")

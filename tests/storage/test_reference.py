@@ -1,0 +1,71 @@
+"""The committed baselines: what they hold, and whether the intervals cover on their real rows."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from normbench.analysis.statistics import Estimate
+from normbench.cases.grids import GridOptions, load_cases
+from normbench.storage.baseline import Baseline, variances
+from normbench.training.recipes import fingerprint
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "results" / "reference").glob("*.json"))
+
+
+@pytest.fixture(scope="module", params=FILES, ids=lambda file: file.stem)
+def baseline(request):
+    return Baseline.read(request.param)
+
+
+def test_every_run_of_a_committed_baseline_ended_well(baseline):
+    assert baseline.ended_badly == []
+    assert not baseline.sequential
+    assert len({tuple(run.seed for run in case.runs) for case in baseline.cases.values()}) == 1
+
+
+def test_a_committed_baseline_is_of_the_recipes_as_they_are(baseline):
+    # else every nightly says "not comparable": train the baseline anew with the recipe
+    for spec, case in baseline.cases.items():
+        assert case.fingerprint == fingerprint(spec.network, spec.recipe), spec
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "fits", "seeds"),
+    [
+        ("digits", "digits", lambda spec: True, 20),
+        ("cpu-mnist", "mnist", lambda spec: spec.batch_size == 64, 10),
+        ("cpu-cifar10-jpeg", "cifar10", lambda spec: spec.label.endswith("-none-b128"), 5),
+    ],
+)
+def test_a_committed_baseline_has_every_case_that_it_stands_for(name, grid, fits, seeds, tmp_path):
+    (tmp_path / "cifar10-jpeg").mkdir()  # as where only the copy of CIFAR-10 is on disk
+    baseline = Baseline.read(ROOT / "results" / "reference" / f"{name}.json")
+    options = GridOptions(tier="standard", data=tmp_path)
+    cases = load_cases(ROOT / "bench" / "cases" / f"{grid}.toml", options)
+    assert baseline.cases.keys() == {case.spec for case in cases if fits(case.spec)}
+    assert {len(case.runs) for case in baseline.cases.values()} == {seeds}
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_intervals_cover_on_real_rows(baseline, runs):
+    """Hold some runs of each case against its others, with the variance of those others.
+
+    The interval of the difference is to cover zero in 95 of 100 looks.
+    """
+    accuracies = {spec: case.accuracies for spec, case in baseline.cases.items()}
+    seeds = len(next(iter(accuracies.values())))
+    looks, covered = 0, 0
+    for start in range(0, seeds - runs + 1, runs):
+        now = {spec: values[start : start + runs] for spec, values in accuracies.items()}
+        rest = {
+            spec: values[:start] + values[start + runs :] for spec, values in accuracies.items()
+        }
+        spread = variances(rest)
+        for spec in rest:
+            low, high = Estimate.difference(now[spec], rest[spec], spread[spec]).interval()
+            looks, covered = looks + 1, covered + (low <= 0 <= high)
+    print(f"{runs} of {seeds} runs: {covered} of {looks} intervals cover zero")
+    standard_error = math.sqrt(0.95 * 0.05 / looks)
+    assert covered / looks == pytest.approx(0.95, abs=3 * standard_error)

@@ -1,0 +1,83 @@
+"""A run that was interrupted: what it goes on from, and that it ends as it would have."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from normbench.spec import RunSpec
+from normbench.training import checkpoints
+from normbench.training.data import ImageData, load_dataset
+from normbench.training.trainer import train
+
+from .test_trainer import without_times
+
+CPU = torch.device("cpu")
+SPEC = RunSpec("digits", "digits", "batch", epochs=4, recipe="digits", dropout=0.1)
+
+
+@pytest.fixture
+def digits(tmp_path) -> ImageData:
+    return load_dataset("digits", tmp_path, CPU)
+
+
+@pytest.fixture(autouse=True)
+def _every_epoch(monkeypatch):
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+
+
+def interrupt_after(epochs: int):
+    def note(epoch):
+        if epoch.epoch > epochs:
+            raise KeyboardInterrupt
+
+    return note
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"norm": "group:4", "l1": 0.001, "l2": 0.001}, {"train_images": 300}]
+)
+def test_an_interrupted_run_ends_as_it_would_have(digits, tmp_path, changes):
+    spec, file = dataclasses.replace(SPEC, **changes), tmp_path / "checkpoints" / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, digits, CPU, interrupt_after(2), file)
+    told: list[int] = []
+    resumed = train(spec, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
+    assert told == [3, 4]
+    assert without_times(resumed) == without_times(train(spec, digits, CPU))
+    assert not list(file.parent.iterdir())
+
+
+def test_time_spent_before_the_interruption_counts(digits, tmp_path):
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU, interrupt_after(3), file)
+    spent = torch.load(file)["state"]["cpu_seconds"]
+    assert spent > 0
+    assert train(SPEC, digits, CPU, checkpoint_file=file).cpu_seconds > spent
+
+
+def test_what_another_run_has_left_is_not_gone_on_from(digits, tmp_path):
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU, interrupt_after(2), file)
+    told: list[int] = []
+    other = SPEC.with_seed(1)
+    train(other, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
+    assert told == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04cut off"])
+def test_a_damaged_checkpoint_is_not_gone_on_from(digits, tmp_path, content):
+    file = tmp_path / "run.pt"
+    file.write_bytes(content)
+    spec = dataclasses.replace(SPEC, epochs=1)
+    assert train(spec, digits, CPU, checkpoint_file=file).status == "ok"
+
+
+def test_epochs_of_a_moment_are_not_saved(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "INTERVAL", 3600.0)
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU, interrupt_after(2), file)
+    assert not file.exists()

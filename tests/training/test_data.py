@@ -1,0 +1,280 @@
+"""The data sets: what is in them, and what is said when they are not there or not whole."""
+
+import dataclasses
+import hashlib
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from normbench.training import data
+from normbench.training.data import (
+    MNIST_FILES,
+    DatasetDamaged,
+    DatasetUnavailable,
+    ensure_dataset,
+    load_dataset,
+    source_on_disk,
+)
+
+CPU = torch.device("cpu")
+
+
+def write_mnist(root) -> None:
+    """Write files of MNIST's form and size: image n is filled with n % 256, its label is n % 10."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        numbers = torch.arange(count)
+        pixels = (numbers % 256).to(torch.uint8).view(-1, 1).expand(-1, 784).contiguous()
+        header = struct.pack(">IIII", 0x803, count, 28, 28)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.numpy().tobytes())
+        labels = (numbers % 10).to(torch.uint8).numpy().tobytes()
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
+
+
+@pytest.fixture(scope="module")
+def mnist_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_mnist(root)
+    return root
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(root):
+        raise OSError("no network")
+
+    for name, source in data.SOURCES.items():
+        if source.download:
+            monkeypatch.setitem(data.SOURCES, name, dataclasses.replace(source, download=refuse))
+
+
+def test_the_digits_need_no_download(tmp_path):
+    digits = load_dataset("digits", tmp_path, CPU)
+    assert digits.train_images.shape == (1348, 1, 8, 8)
+    assert data.SOURCES["digits"].training_images == 1348
+    assert digits.test_images.shape == (449, 1, 8, 8)
+    assert digits.train_images.dtype == torch.uint8
+    assert digits.test_labels.bincount().min() >= 40
+    pixels = digits.train_images.double() / 255
+    assert pixels.mean().item() == pytest.approx(digits.mean, abs=5e-4)
+    assert pixels.std().item() == pytest.approx(digits.std, abs=5e-4)
+
+
+def test_mnist_comes_from_torchvisions_files(mnist_root):
+    mnist = load_dataset("mnist", mnist_root, CPU)
+    assert mnist.train_images.shape == (60_000, 1, 28, 28)
+    assert data.SOURCES["mnist"].training_images == 60_000
+    assert mnist.test_images.shape == (10_000, 1, 28, 28)
+    assert mnist.train_images[300, 0, 5, 5] == 300 % 256
+    assert mnist.train_labels[59_999] == 9
+
+
+def test_the_held_out_part_is_the_end_of_the_training_set(mnist_root):
+    heldout = load_dataset("mnist-heldout", mnist_root, CPU)
+    assert heldout.train_images.shape == (50_000, 1, 28, 28)
+    assert data.SOURCES["mnist-heldout"].training_images == 50_000
+    assert heldout.test_images.shape == (10_000, 1, 28, 28)
+    assert heldout.test_images[0, 0, 0, 0] == 50_000 % 256
+
+
+def test_a_data_set_is_loaded_once(mnist_root):
+    assert load_dataset("mnist", mnist_root, CPU) is load_dataset("mnist", mnist_root, CPU)
+
+
+def test_a_data_set_that_is_not_there_says_where_and_what_to_do(tmp_path, offline):
+    with pytest.raises(
+        DatasetUnavailable,
+        match=r"MNIST is not in .*raw, and it could not be downloaded; name its folder with "
+        r"--bench-data DIR or \$NORMBENCH_DATA, or run once with a network \(OSError: no network\)",
+    ):
+        ensure_dataset("mnist", tmp_path)
+
+
+def test_a_data_set_that_is_not_there_is_downloaded(tmp_path, monkeypatch):
+    source = data.SOURCES["mnist"]
+    monkeypatch.setitem(data.SOURCES, "mnist", dataclasses.replace(source, download=write_mnist))
+    ensure_dataset("mnist", tmp_path)
+    assert (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").stat().st_size == 10_008
+
+
+def test_a_truncated_file_is_named_with_both_sizes(tmp_path, offline):
+    write_mnist(tmp_path)
+    file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(
+        DatasetDamaged,
+        match=r"train-images-idx3-ubyte has 1,000 bytes: expected 47,040,016; remove",
+    ):
+        ensure_dataset("mnist", tmp_path)
+
+
+def test_a_missing_file_among_others_is_named(tmp_path, offline):
+    write_mnist(tmp_path)
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DatasetDamaged, match=r"raw lacks t10k-labels-idx1-ubyte: expected"):
+        ensure_dataset("mnist", tmp_path)
+
+
+def test_a_torchvision_that_does_not_pair_is_said_in_plain_words(mnist_root, monkeypatch):
+    import builtins
+
+    real_import = builtins.__import__
+
+    def broken(name, *arguments, **keywords):
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return real_import(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(
+        DatasetUnavailable,
+        match=r"torchvision does not work with torch .*; install the torchvision",
+    ):
+        data.mnist(mnist_root)
+
+
+def test_the_data_root_comes_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path))
+    assert data.default_root() == tmp_path
+    monkeypatch.delenv("NORMBENCH_DATA")
+    assert data.default_root().name == "normbench"
+
+
+def test_every_file_of_mnist_has_its_size():
+    assert sum(MNIST_FILES.values()) == 54_950_048
+
+
+def write_cifar10(root, monkeypatch) -> None:
+    """Write files of CIFAR-10's form, two images a file, and have torchvision expect their MD5."""
+    from torchvision.datasets import CIFAR10
+
+    folder = root / CIFAR10.base_folder
+    folder.mkdir()
+
+    def written(name: str, document: dict) -> str:
+        content = pickle.dumps(document)
+        (folder / name).write_bytes(content)
+        return hashlib.md5(content).hexdigest()
+
+    def batch(number: int) -> dict:
+        pixels = np.arange(2 * 3072, dtype=np.uint32).reshape(2, 3072) % 251 + number
+        return {"data": pixels.astype(np.uint8), "labels": [number, number + 1]}
+
+    files = [f"data_batch_{number}" for number in range(1, 6)]
+    train = [[name, written(name, batch(n))] for n, name in enumerate(files, start=1)]
+    meta = written("batches.meta", {"label_names": [f"class {n}" for n in range(10)]})
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", written("test_batch", batch(0))]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta})
+
+
+def write_cifar10_jpeg(root, monkeypatch, train: int = 40, test: int = 20) -> None:
+    """Write a JPEG copy of a few images: those of class c are of one grey, 20 * c."""
+    for part, count in (("train", train), ("test", test)):
+        for n in range(count):
+            folder = root / "cifar10-jpeg" / part / f"class{n % 10}"
+            folder.mkdir(parents=True, exist_ok=True)
+            grey = Image.new("RGB", (32, 32), (20 * (n % 10),) * 3)
+            grey.save(folder / f"{n:04}.jpg")
+    monkeypatch.setattr(data, "CIFAR10_PARTS", {"train": train, "test": test})
+
+
+def test_cifar10_comes_from_torchvisions_files(tmp_path, monkeypatch, offline):
+    write_cifar10(tmp_path, monkeypatch)
+    ensure_dataset("cifar10", tmp_path)
+    cifar10 = data.cifar10(tmp_path)
+    assert cifar10.train_images.shape == (10, 3, 32, 32)
+    assert cifar10.test_images.shape == (2, 3, 32, 32)
+    assert cifar10.train_labels.tolist() == [1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
+    # in the files a row is 1024 reds, 1024 greens, 1024 blues
+    green, row, column = 1, 3, 7
+    assert cifar10.test_images[0, green, row, column] == (1024 + 3 * 32 + 7) % 251
+
+
+def test_a_changed_file_of_cifar10_is_named(tmp_path, monkeypatch, offline):
+    write_cifar10(tmp_path, monkeypatch)
+    file = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DatasetDamaged, match=r"data_batch_3 are missing or not as published"):
+        ensure_dataset("cifar10", tmp_path)
+
+
+def test_cifar10_that_is_nowhere_says_where_it_was_looked_for(tmp_path, offline):
+    with pytest.raises(
+        DatasetUnavailable, match=r"CIFAR-10 is not in .*cifar-10-batches-py, and it could not be"
+    ):
+        ensure_dataset("cifar10", tmp_path)
+
+
+def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(tmp_path, monkeypatch):
+    write_cifar10_jpeg(tmp_path, monkeypatch)
+    ensure_dataset("cifar10-jpeg", tmp_path)
+    copy = data.cifar10_jpeg(tmp_path)
+    assert copy.name == "cifar10-jpeg"
+    assert copy.train_images.shape == (40, 3, 32, 32)
+    assert copy.test_images.shape == (20, 3, 32, 32)
+    assert copy.test_labels.bincount().tolist() == [2] * 10
+    # one grey survives the compression
+    assert torch.equal(copy.train_images.float().mean((1, 2, 3)), copy.train_labels * 20.0)
+
+
+def test_the_copys_held_out_part_is_drawn_from_all_classes(tmp_path, monkeypatch):
+    write_cifar10_jpeg(tmp_path, monkeypatch)
+    monkeypatch.setattr(data, "HELD_OUT", 15)
+    heldout = data.cifar10_jpeg_heldout(tmp_path)
+    assert heldout.name == "cifar10-jpeg-heldout"
+    assert (len(heldout.train_labels), len(heldout.test_labels)) == (25, 15)
+    assert len(heldout.test_labels.unique()) > 5
+    both = torch.cat([heldout.train_labels, heldout.test_labels])
+    assert both.bincount().tolist() == [4] * 10
+
+
+def test_a_truncated_or_a_missing_image_of_the_copy_is_damage(tmp_path, monkeypatch):
+    write_cifar10_jpeg(tmp_path, monkeypatch)
+    image = tmp_path / "cifar10-jpeg" / "test" / "class3" / "0013.jpg"
+    image.write_bytes(image.read_bytes()[:-40])
+    with pytest.raises(DatasetDamaged, match=r"class3/0013.jpg is truncated: expected a JPEG"):
+        ensure_dataset("cifar10-jpeg", tmp_path)
+    image.unlink()
+    with pytest.raises(DatasetDamaged, match=r"test holds 19 images of 10 classes: expected 20"):
+        ensure_dataset("cifar10-jpeg", tmp_path)
+
+
+def test_a_copy_that_is_not_there_says_what_was_expected(tmp_path):
+    with pytest.raises(DatasetUnavailable, match=r"cifar10-jpeg is not there: expected \{train"):
+        ensure_dataset("cifar10-jpeg", tmp_path)
+
+
+def test_the_copy_stands_in_for_cifar10_where_only_the_copy_is_on_disk(tmp_path):
+    assert source_on_disk("cifar10", tmp_path) == "cifar10"
+    (tmp_path / "cifar10-jpeg").mkdir()
+    assert source_on_disk("cifar10", tmp_path) == "cifar10-jpeg"
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert source_on_disk("cifar10", tmp_path) == "cifar10"
+    assert source_on_disk("mnist", tmp_path) == "mnist"
+
+
+def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path):
+    digits = load_dataset("digits", tmp_path, CPU)
+    part = digits.training_part(100, torch.Generator().manual_seed(0))
+    assert part.train_images.shape == (100, 1, 8, 8)
+    assert part.test_images is digits.test_images
+    by_image = {
+        image.numpy().tobytes(): label
+        for image, label in zip(digits.train_images, digits.train_labels.tolist(), strict=True)
+    }
+    drawn = [by_image[image.numpy().tobytes()] for image in part.train_images]
+    assert drawn == part.train_labels.tolist()
+    other = digits.training_part(100, torch.Generator().manual_seed(1))
+    assert not torch.equal(part.train_images, other.train_images)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-heldout", "cifar10", "cifar10-jpeg"])
+def test_loading_what_is_not_there_says_so_for_every_data_set(tmp_path, name):
+    with pytest.raises(DatasetUnavailable, match=r"name (its folder|the folder that it lies in)"):
+        load_dataset(name, tmp_path, CPU)

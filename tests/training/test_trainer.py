@@ -1,0 +1,208 @@
+"""The trainer: against the textbook's loop, and what it promises of seeds, state and failures."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from normbench.models.networks import build_network
+from normbench.results import RunFailed, RunResult
+from normbench.spec import RunSpec
+from normbench.training.data import ImageData, load_dataset
+from normbench.training.recipes import RECIPES
+from normbench.training.steps import FlatParameters, TrainingStep
+from normbench.training.trainer import (
+    Evaluation,
+    batch_count,
+    evaluate,
+    prepare_images,
+    train,
+    train_epoch,
+    training_batches,
+)
+
+CPU = torch.device("cpu")
+SPEC = RunSpec("digits", "digits", "batch", batch_size=64, epochs=2, recipe="digits")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> ImageData:
+    return load_dataset("digits", tmp_path_factory.getbasetemp(), CPU)
+
+
+def without_times(result: RunResult) -> RunResult:
+    epochs = tuple(
+        dataclasses.replace(e, train_seconds=0.0, test_seconds=0.0) for e in result.epochs
+    )
+    return dataclasses.replace(result, epochs=epochs, cpu_seconds=0.0, started="", ended="")
+
+
+def textbook_losses(spec: RunSpec, batches: list, smoothing: float) -> list[float]:
+    """Train as a textbook does: a parameter at a time, the penalties in the loss, contiguous."""
+    torch.manual_seed(spec.seed)
+    network = build_network(spec.network, spec.norm).double().train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    losses = []
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(network(images.contiguous()), labels, label_smoothing=smoothing)
+        losses.append(loss.item())
+        (loss + spec.regularizer.penalty(network.parameters())).backward()
+        optimizer.step()
+    return losses
+
+
+def engine_losses(spec: RunSpec, batches: list, smoothing: float) -> list[float]:
+    """Take the same steps with the engine's own loop, one epoch of one batch each."""
+    torch.manual_seed(spec.seed)
+    network = build_network(spec.network, spec.norm).double()
+    flat = FlatParameters(network)
+    optimizer = torch.optim.SGD(
+        [flat.values], 0.05, 0.9, weight_decay=spec.l2, nesterov=True, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    step = TrainingStep(network, flat, optimizer, spec.regularizer, smoothing)
+    losses = []
+    for batch in batches:
+        trained = train_epoch(network, iter([batch]), step, schedule)
+        losses.append(F.cross_entropy(trained.logits, batch[1], label_smoothing=smoothing).item())
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("norm", "l1", "l2"),
+    [
+        ("none", 0, 0.001),
+        ("batch", 0, 0),
+        ("batch", 0.001, 0),
+        ("layer", 0, 0.001),
+        ("layer_chw", 0, 0),
+        ("group:4", 0.001, 0.001),
+        ("instance", 0.001, 0),
+    ],
+)
+def test_fifty_steps_have_the_losses_of_the_textbook_loop(digits, norm, l1, l2):
+    spec = dataclasses.replace(SPEC, norm=norm, l1=l1, l2=l2)
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    while len(batches) < 50:
+        epoch = training_batches(digits, spec, RECIPES["digits"], 8, generator)
+        # in float64, as rounding in float32 grows to 2 % of the loss within the fifty steps
+        batches += [(images.double(), labels) for images, labels in epoch]
+    expected = textbook_losses(spec, batches[:50], smoothing=0.1)
+    assert engine_losses(spec, batches[:50], smoothing=0.1) == pytest.approx(expected, rel=1e-6)
+    assert expected[-1] < 0.8 * expected[0]
+
+
+def test_equal_specs_give_equal_runs_and_other_seeds_others(digits):
+    first, again = train(SPEC, digits, CPU), train(SPEC, digits, CPU)
+    assert without_times(first) == without_times(again)
+    other = train(SPEC.with_seed(1), digits, CPU)
+    assert other.epochs[0].train_loss != first.epochs[0].train_loss
+
+
+def test_dropout_is_drawn_from_the_seed_as_well(digits):
+    spec = dataclasses.replace(SPEC, dropout=0.2)
+    first, again = train(spec, digits, CPU), train(spec, digits, CPU)
+    assert without_times(first) == without_times(again)
+    assert first.epochs[-1].train_loss > train(SPEC, digits, CPU).epochs[-1].train_loss
+
+
+def test_a_run_leaves_global_random_numbers_and_the_data_alone(digits):
+    before = digits.train_images.clone()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    train(SPEC, digits, CPU)
+    assert torch.equal(torch.rand(4), expected)
+    assert torch.equal(digits.train_images, before)
+
+
+def test_a_run_describes_itself(digits):
+    result = train(SPEC, digits, CPU)
+    assert result.status == "ok"
+    assert [epoch.epoch for epoch in result.epochs] == [1, 2]
+    assert sum(map(sum, result.confusion)) == 449
+    assert result.incorrect == round((1 - result.test_accuracy) * 449)
+    assert len(result.mistakes) == min(result.incorrect, 32)
+    assert [m.confidence for m in result.mistakes] == sorted(
+        (m.confidence for m in result.mistakes), reverse=True
+    )
+    for mistake in result.mistakes:
+        assert digits.test_labels[mistake.index] == mistake.true != mistake.predicted
+    assert result.parameters == 14_458
+    assert result.cpu_seconds > 0
+    # the cycle has come down to where OneCycleLR ends: 1 / 25 / 10,000 of its peak
+    assert result.epochs[-1].learning_rate == pytest.approx(0.05 / 250_000, rel=0.2)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(digits, monkeypatch):
+    recipe = dataclasses.replace(RECIPES["digits"], learning_rate=1e9)
+    monkeypatch.setitem(RECIPES, "digits", recipe)
+    result = train(dataclasses.replace(SPEC, norm="none", epochs=5), digits, CPU)
+    assert result.status == "diverged"
+    assert result.message == f"the loss was no longer finite in epoch {len(result.epochs) + 1}"
+    assert all(math.isfinite(epoch.train_loss) for epoch in result.epochs)
+    row = result.to_row()
+    assert row["test_accuracy"] is None
+    assert row["confusion"] == ()
+    with pytest.raises(RunFailed, match=r"digits none-none-b64, seed 0 diverged: the loss was no"):
+        _ = result.test_accuracy
+
+
+def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(digits):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [
+        len(labels) for _, labels in training_batches(digits, SPEC, RECIPES["digits"], 8, generator)
+    ]
+    assert sizes == [64] * 21  # 1348 = 21 * 64 + 4
+    assert batch_count(1348, 64) == 21
+    assert batch_count(10, 64) == 1
+
+
+def test_an_epoch_shows_each_image_once_in_a_new_order(digits):
+    spec = dataclasses.replace(SPEC, batch_size=1348)
+    generator = torch.Generator().manual_seed(0)
+    epochs = [
+        torch.cat([y for _, y in training_batches(digits, spec, RECIPES["digits"], 8, generator)])
+        for _ in range(2)
+    ]
+    assert not torch.equal(*epochs)
+    for labels in epochs:
+        assert torch.equal(labels.sort().values, digits.train_labels.sort().values)
+
+
+def test_an_evaluation_counts_what_a_hand_counts():
+    logits = torch.tensor([[4.0, 0, 0], [0, 3, 0], [0, 2, 0], [1, 0, 0]])
+    evaluation = Evaluation(logits, torch.tensor([0, 1, 2, 2]))
+    assert evaluation.accuracy == 0.5
+    assert evaluation.confusion() == ((1, 0, 0), (0, 1, 0), (1, 1, 0))
+    first, second = evaluation.mistakes()
+    assert (first.index, first.true, first.predicted) == (2, 2, 1)
+    assert first.confidence == pytest.approx(math.exp(2) / (math.exp(2) + 2))
+    assert (second.index, second.true, second.predicted) == (3, 2, 0)
+    assert evaluation.mistakes(limit=1) == (first,)
+
+
+def test_evaluation_uses_running_statistics_and_counts_every_image(digits):
+    network = build_network("digits", "batch").train()
+    images = prepare_images(digits.test_images, digits, 8)
+    evaluation = evaluate(network, images, digits.test_labels)
+    assert evaluation.logits.shape == (449, 10)
+    assert not network.training
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(norm.num_batches_tracked == 0 for norm in norms)
+
+
+def test_a_part_of_the_training_images_is_trained_on(digits):
+    spec = dataclasses.replace(SPEC, train_images=100, batch_size=50)
+    first, again = train(spec, digits, CPU), train(spec, digits, CPU)
+    assert without_times(first) == without_times(again)
+    # accuracies are hundredths, of two batches of 50 an epoch
+    hundredths = [100 * epoch.train_accuracy for epoch in first.epochs]
+    assert hundredths == pytest.approx([round(value) for value in hundredths])
+    whole = train(dataclasses.replace(spec, train_images=None), digits, CPU)
+    assert whole.test_accuracy > first.test_accuracy
