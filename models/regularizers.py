@@ -12,22 +12,10 @@ class Regularizer:
     """A penalty ``l1 * sum(|p|) + l2 / 2 * sum(p ** 2)`` on every parameter.
 
     The L2 part is SGD's coupled weight decay, whose gradient is ``l2 * p``.
-    Raises ValueError for a strength that is negative or not finite.
     """
 
     l1: float = 0.0
     l2: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, strength in (("l1", self.l1), ("l2", self.l2)):
-            if not 0.0 <= strength < float("inf"):
-                raise ValueError(f"{name} = {strength!r}: expected a finite number, 0 or larger")
-
-    @property
-    def name(self) -> str:
-        """The spelling in ids, rows and plots: ``none``, ``l1:0.001``, ``l1:0.001+l2:0.001``."""
-        strengths = {"l1": self.l1, "l2": self.l2}
-        return "+".join(f"{kind}:{value:g}" for kind, value in strengths.items() if value) or "none"
 
     def penalty(self, parameters: Iterable[Tensor]) -> Tensor:
         """Return the penalty as a scalar that autograd can differentiate: the textbook form."""

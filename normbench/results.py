@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
 from normbench.spec import RunSpec
@@ -220,3 +221,27 @@ class Runs:
     @property
     def best_test_accuracy(self) -> float:
         return self.mean("best_test_accuracy")
+
+
+class Outcome(StrEnum):
+    """What a case's comparison comes to."""
+
+    REGRESSION = "regression"
+    IMPROVEMENT = "improvement"
+    NO_DIFFERENCE = "no difference"
+    NOT_COMPARABLE = "not comparable"
+    ONLY_BASELINE = "only in the baseline"
+    ONLY_NOW = "not in the baseline"
+
+
+class ClaimVerdict(StrEnum):
+    """What the runs say of a claim."""
+
+    HOLDS = "holds"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
+    NOT_JUDGED = "not judged"
+
+
+# What a test may come out as where no verdict has been recorded yet.
+JUDGED = (ClaimVerdict.HOLDS, ClaimVerdict.REFUTED, ClaimVerdict.UNDECIDED)

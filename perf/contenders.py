@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from normbench.engine.scheduling import available_cores, keep_freed_memory
+from normbench.engine.devices import tune_malloc
 from normbench.models.networks import build_network
 from normbench.spec import RunSpec
+from normbench.storage.environment import available_cores
 from normbench.training.data import load_dataset
 from normbench.training.recipes import AFFINE, RECIPES
 from normbench.training.trainer import train
@@ -291,7 +292,7 @@ def keras(workload: Workload, workers: int) -> Measurement:
 
 def engine_seconds(workload: Workload, seed: int) -> float:
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_malloc()
     data = load_dataset("mnist", workload.data, CPU)
     result = train(workload.spec(seed), data, CPU)
     return result.train_seconds + result.test_seconds

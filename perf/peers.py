@@ -18,7 +18,7 @@ from typing import Any
 from contenders import Engine, Measurement, Workload, keras, lightning, textbook
 from rows import write_rows
 
-from normbench.training.data import default_root
+from normbench.training.datasets import default_root
 
 
 def contenders(workload: Workload) -> Iterator[tuple[str, Callable[[], Measurement]]]:

@@ -19,10 +19,11 @@ from rows import write_rows
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from normbench.engine.scheduling import keep_freed_memory
+from normbench.engine.devices import tune_malloc
 from normbench.models.networks import build_network
 from normbench.spec import RunSpec
-from normbench.training.data import default_root, load_dataset, source_on_disk
+from normbench.training.data import load_dataset
+from normbench.training.datasets import dataset_on_disk, default_root
 from normbench.training.trainer import train
 
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ def operations_of_a_step(network: str, norm: str, batch_size: int) -> int:
 
 
 def workload(network: str, norm: str, batch_size: int, data: Path) -> RunSpec:
-    dataset = source_on_disk(network, data)
+    dataset = dataset_on_disk(network, data)
     return RunSpec(
         dataset,
         network,
@@ -135,7 +136,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/perf"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_malloc()
     specs = [
         workload(network, norm, batch_size, options.bench_data)
         for network, batch_size in WORKLOADS

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from normbench.engine.scheduling import available_cores
-from normbench.storage.session import processor_name
+from normbench.storage.environment import available_cores, processor_name
 
 
 def write_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> None:

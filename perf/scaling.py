@@ -26,9 +26,9 @@ import torch
 from roofline import best_product_rate
 from rows import write_rows
 
-from normbench.engine.scheduling import available_cores
+from normbench.storage.environment import available_cores
 from normbench.storage.runs import RunStore
-from normbench.training.data import default_root
+from normbench.training.datasets import default_root
 
 ROOT = Path(__file__).parent.parent
 WORKERS = (1, 2, 4)

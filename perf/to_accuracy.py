@@ -20,10 +20,12 @@ from rows import write_rows
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from normbench.engine.scheduling import available_cores, keep_freed_memory
+from normbench.engine.devices import tune_malloc
 from normbench.models.networks import build_network
 from normbench.spec import RunSpec
-from normbench.training.data import default_root, load_dataset
+from normbench.storage.environment import available_cores
+from normbench.training.data import load_dataset
+from normbench.training.datasets import default_root
 from normbench.training.trainer import train
 
 TARGET = 0.994
@@ -64,7 +66,7 @@ def textbook_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int
 def engine_to_accuracy(data: Path, norm: str, seed: int) -> Iterator[tuple[int, float, float]]:
     """Train by the recipe `mnist`; yield epoch, test accuracy and core-seconds so far."""
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_malloc()
     spec = RunSpec("mnist", "mnist", norm, batch_size=64, epochs=EPOCHS, seed=seed)
     result = train(spec, load_dataset("mnist", data, CPU), CPU)
     share = result.cpu_seconds / (result.train_seconds + result.test_seconds)

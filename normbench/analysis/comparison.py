@@ -5,47 +5,22 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from normbench.analysis.spread import Spread
 from normbench.analysis.statistics import (
     UNKNOWN,
     Estimate,
     Variance,
-    alarm_looks,
+    alarm_runs,
     holm,
     sequential_p,
 )
+from normbench.analysis.thresholds import LEVEL, MARGIN, MINIMUM_EFFECT, SLOW
+from normbench.results import Outcome, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
-from normbench.training.data import SOURCES
-from normbench.training.recipes import fingerprint
-
-# The significance level of a whole session. It leaves room below the 1 in 100 false alarms that a
-# nightly may give: where the cases' variances differ, simulated sessions gave up to 1.1 % at 0.01
-# and 0.8 % at 0.007 (docs/verdicts.md).
-LEVEL = 0.007
-
-# How much worse a mean must be to matter, by family of data sets: a fraction of the test images.
-MINIMUM_EFFECT = {"digits": 0.01, "mnist": 0.001, "cifar10": 0.005}
-
-# Standard errors of room, below which a case is close to its target.
-MARGIN = 2.0
-
-# A session's median speed, as a share of the baseline's, below which a warning is due.
-SLOW = 0.9
-
-
-class Outcome(StrEnum):
-    """What a case's comparison comes to."""
-
-    REGRESSION = "regression"
-    IMPROVEMENT = "improvement"
-    NO_DIFFERENCE = "no difference"
-    NOT_COMPARABLE = "not comparable"
-    ONLY_BASELINE = "only in the baseline"
-    ONLY_NOW = "not in the baseline"
-
+from normbench.training.datasets import DATASETS
 
 # The outcomes that are shown case by case; the others are counted.
 TOLD = (Outcome.REGRESSION, Outcome.IMPROVEMENT, Outcome.NOT_COMPARABLE)
@@ -81,7 +56,7 @@ class CaseComparison:
 
         if not sequential:
             return p_at(len(self.now))
-        return sequential_p([p_at(look) for look in alarm_looks(len(self.now))])
+        return sequential_p([p_at(look) for look in alarm_runs(len(self.now))])
 
 
 @dataclass(frozen=True)
@@ -126,7 +101,7 @@ class Comparison:
 
 def minimum_effect_of(spec: RunSpec, chosen: float | None) -> float:
     """Return the chosen minimum effect, a fraction, or that of the spec's data set."""
-    return MINIMUM_EFFECT[SOURCES[spec.dataset].family] if chosen is None else chosen
+    return MINIMUM_EFFECT[DATASETS[spec.dataset].family] if chosen is None else chosen
 
 
 def compare(
@@ -144,7 +119,11 @@ def compare(
     Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, 2021.
     """
     both = [spec for spec in now.cases if spec in before.cases]
-    found = {spec: _look(before, now.cases[spec], level / len(both)) for spec in both}
+    spread = Spread(before)
+    found = {
+        spec: _look(before, now.cases[spec], spread.variance(spec), level / len(both))
+        for spec in both
+    }
     tested = [case for case in found.values() if not case.reason]
     worse = holm([case.p_value(now.sequential, worse=True) for case in tested])
     better = holm([case.p_value(now.sequential, worse=False) for case in tested])
@@ -162,13 +141,12 @@ def compare(
     return Comparison(before.name, tuple(cases), _speed(before, now, both))
 
 
-def _look(before: Baseline, now: BaselineCase, share: float) -> CaseComparison:
+def _look(before: Baseline, now: BaselineCase, variance: Variance, share: float) -> CaseComparison:
     """Return the case ready to be tested, or with the reason why it cannot be.
 
     ``share`` is the part of the level that Holm's first step leaves to each case.
     """
     old = before.cases[now.spec]
-    variance = before.variance(now.spec)
     outcome, reason = Outcome.NOT_COMPARABLE, ""
     if old.complete and not now.complete:
         outcome = Outcome.REGRESSION
@@ -191,7 +169,7 @@ def _never_significant(
 ) -> bool:
     """Tell whether even a drop to zero could not be significant."""
     difference = Estimate.difference(now.accuracies, old.accuracies, variance)
-    return difference.critical(share) > statistics.fmean(old.accuracies)
+    return difference.margin_of_error(share) > statistics.fmean(old.accuracies)
 
 
 def _speed(before: Baseline, now: Baseline, both: Iterable[RunSpec]) -> float | None:
@@ -209,7 +187,9 @@ def _speed(before: Baseline, now: Baseline, both: Iterable[RunSpec]) -> float | 
     return statistics.median(ratios) if ratios else None
 
 
-def room(accuracies: Sequence[float], target: float, variance: Variance) -> float:
+def margin_in_standard_errors(
+    accuracies: Sequence[float], target: float, variance: Variance
+) -> float:
     """Return how many standard errors the mean lies above its target; NaN if none is known."""
     if not (accuracies and variance.known):
         return math.nan
@@ -220,30 +200,33 @@ def room(accuracies: Sequence[float], target: float, variance: Variance) -> floa
 
 
 def undecided(
-    spec: RunSpec,
-    accuracies: Sequence[float],
+    now: Sequence[RunResult],
     target: float,
     before: Baseline,
+    spread: Spread,
     cases: int,
     minimum_effect: float | None = None,
     level: float = LEVEL,
 ) -> bool:
-    """Tell whether one more run of ``spec`` could change what is said of it.
+    """Tell whether one more run of a case could change what is said of it.
+
+    ``now`` are its runs so far, which ended well; ``spread`` is that of the baseline ``before``.
 
     That is so while the mean is close to the target, or while the case is neither a regression,
     at its part of the ``level`` of a session of so many ``cases``, nor is a drop by the minimum
     effect ruled out at 95 %. Whatever this answers, the p-values of compare stay valid: they spend
     their error over the looks that may be taken, not over those that were.
     """
-    variance = before.variance(spec)
+    spec, accuracies = now[0].spec, [run.test_accuracy for run in now]
+    variance = spread.variance(spec)
     if not variance.known:
         return False
-    if abs(room(accuracies, target, variance)) < MARGIN:
+    if abs(margin_in_standard_errors(accuracies, target, variance)) < MARGIN:
         return True
     old = before.cases.get(spec.with_seed(0))
     if old is None or not old.accuracies:
         return False
-    if old.fingerprint != fingerprint(spec.network, spec.recipe):
+    if old.fingerprint != now[0].fingerprint:
         return False
     effect = minimum_effect_of(spec, minimum_effect)
     difference = Estimate.difference(accuracies, old.accuracies, variance)

@@ -8,17 +8,13 @@ from typing import TypeVar
 import numpy as np
 from scipy import optimize, special
 
+from normbench.analysis.thresholds import ALARM_RUNS
+
 K = TypeVar("K", bound=Hashable)
 
 # How improbable a variance must be beside the others to stay out of what is common. It is meant for
 # runs that collapsed: at 0.01, merely noisy cases were taken too, and intervals covered less.
-WILD = 1e-6
-
-# The numbers of runs after which a case of --bench-seeds auto is looked at. The first two may end
-# the search, but never with an alarm: accuracies are skewed towards worse, which t-tests on one or
-# two runs take for a drop (docs/verdicts.md).
-ALARM_LOOKS = (3, 5, 8)
-LOOKS = (1, 2, *ALARM_LOOKS)
+OUTLIER_P = 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,11 +25,11 @@ class Variance:
     """
 
     value: float
-    freedom: float
+    degrees_of_freedom: float
 
     @property
     def known(self) -> bool:
-        return self.freedom > 0
+        return self.degrees_of_freedom > 0
 
 
 UNKNOWN = Variance(math.nan, 0.0)
@@ -55,8 +51,10 @@ def _pooled(variances: Iterable[Variance]) -> Variance:
     known = [variance for variance in variances if variance.known]
     if not known:
         return UNKNOWN
-    freedom = sum(variance.freedom for variance in known)
-    return Variance(sum(v.freedom * v.value for v in known) / freedom, freedom)
+    degrees_of_freedom = sum(variance.degrees_of_freedom for variance in known)
+    return Variance(
+        sum(v.degrees_of_freedom * v.value for v in known) / degrees_of_freedom, degrees_of_freedom
+    )
 
 
 def moderated_variances(
@@ -82,25 +80,28 @@ def moderated_variances(
     own = {key: _own_variance(sample) for key, sample in samples.items()}
     floor = resolution**2 / 12
     known = {key: variance for key, variance in own.items() if variance.known}
-    wild = _wild(known, floor)
-    alike = [variance for key, variance in known.items() if key not in wild]
+    outliers = _outliers(known, floor)
+    alike = [variance for key, variance in known.items() if key not in outliers]
     if not alike:
         return own
     pooled, common = _pooled(alike), _common_variance(alike, floor)
 
     def moderate(variance: Variance) -> Variance:
-        if math.isinf(common.freedom):
-            return Variance(max(common.value, floor), pooled.freedom)
-        freedom = common.freedom + variance.freedom
-        squares = common.freedom * common.value
+        if math.isinf(common.degrees_of_freedom):
+            return Variance(max(common.value, floor), pooled.degrees_of_freedom)
+        degrees_of_freedom = common.degrees_of_freedom + variance.degrees_of_freedom
+        squares = common.degrees_of_freedom * common.value
         if variance.known:
-            squares += variance.freedom * variance.value
-        return Variance(max(squares / freedom, floor), min(freedom, pooled.freedom))
+            squares += variance.degrees_of_freedom * variance.value
+        return Variance(
+            max(squares / degrees_of_freedom, floor),
+            min(degrees_of_freedom, pooled.degrees_of_freedom),
+        )
 
-    return {key: own[key] if key in wild else moderate(own[key]) for key in own}
+    return {key: own[key] if key in outliers else moderate(own[key]) for key in own}
 
 
-def _wild(variances: Mapping[K, Variance], floor: float) -> set[K]:
+def _outliers(variances: Mapping[K, Variance], floor: float) -> set[K]:
     """Return the keys of the variances that are too large to be chance beside the others.
 
     The largest is held against the common variance of all others, then the second largest against
@@ -112,24 +113,26 @@ def _wild(variances: Mapping[K, Variance], floor: float) -> set[K]:
     distributions in place of normal ones.
     """
     order = sorted(variances, key=lambda key: -variances[key].value)
-    wild = 0
+    outliers = 0
     for rank in range(len(order) // 4):
         suspect, *others = (variances[key] for key in order[rank:])
         common = _common_variance(others, floor)
         if common.value == 0:
             break
-        p = _p_larger(suspect.value / common.value, suspect.freedom, common.freedom)
+        p = _p_larger(
+            suspect.value / common.value, suspect.degrees_of_freedom, common.degrees_of_freedom
+        )
         # of two runs a variance is hardly known, and its own would be of no use
-        if suspect.freedom > 1 and p * (len(others) + 1) <= WILD:
-            wild = rank + 1
-    return set(order[:wild])
+        if suspect.degrees_of_freedom > 1 and p * (len(others) + 1) <= OUTLIER_P:
+            outliers = rank + 1
+    return set(order[:outliers])
 
 
-def _p_larger(ratio: float, freedom: float, other: float) -> float:
+def _p_larger(ratio: float, degrees_of_freedom: float, other: float) -> float:
     """Return the probability of a larger ratio of two equal variances."""
     if math.isinf(other):
-        return float(special.chdtrc(freedom, freedom * ratio))
-    return float(special.fdtrc(freedom, other, ratio))
+        return float(special.chdtrc(degrees_of_freedom, degrees_of_freedom * ratio))
+    return float(special.fdtrc(degrees_of_freedom, other, ratio))
 
 
 def _common_variance(variances: Sequence[Variance], floor: float) -> Variance:
@@ -142,7 +145,7 @@ def _common_variance(variances: Sequence[Variance], floor: float) -> Variance:
     same = Variance(_pooled(variances).value, math.inf)
     if len(values) < 3 or not values.all():
         return same
-    half = np.array([v.freedom for v in variances]) / 2
+    half = np.array([v.degrees_of_freedom for v in variances]) / 2
     logs = np.log(values) - special.digamma(half) + np.log(half)
     excess = logs.var(ddof=1) - special.polygamma(1, half).mean()
     if excess <= special.polygamma(1, 5e3):
@@ -161,12 +164,12 @@ class Estimate:
 
     value: float
     standard_error: float
-    freedom: float
+    degrees_of_freedom: float
 
     @classmethod
     def mean(cls, values: Sequence[float], variance: Variance) -> "Estimate":
         error = math.sqrt(variance.value / len(values))
-        return cls(float(np.mean(values)), error, variance.freedom)
+        return cls(float(np.mean(values)), error, variance.degrees_of_freedom)
 
     @classmethod
     def difference(
@@ -187,32 +190,32 @@ class Estimate:
         other = variance if variance_before is None else variance_before
         error = math.sqrt(variance.value / len(now) + other.value / len(before))
         difference = float(np.mean(now) - np.mean(before))
-        return cls(difference, error, min(variance.freedom, other.freedom))
+        return cls(difference, error, min(variance.degrees_of_freedom, other.degrees_of_freedom))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the two-sided confidence interval."""
-        reach = self.critical((1 - confidence) / 2)
+        reach = self.margin_of_error((1 - confidence) / 2)
         return self.value - reach, self.value + reach
 
-    def critical(self, p: float) -> float:
+    def margin_of_error(self, p: float) -> float:
         """Return how far below zero a value has the one-sided probability ``p``."""
-        self._require_freedom()
-        return -float(special.stdtrit(self.freedom, p)) * self.standard_error
+        self._require_degrees_of_freedom()
+        return -float(special.stdtrit(self.degrees_of_freedom, p)) * self.standard_error
 
     def p_below(self, value: float = 0.0) -> float:
         """Return the one-sided p-value of being this far below, were ``value`` the truth."""
-        self._require_freedom()
+        self._require_degrees_of_freedom()
         distance = self.value - value
         if self.standard_error == 0:
             return 0.0 if distance < 0 else 1.0
-        return float(special.stdtr(self.freedom, distance / self.standard_error))
+        return float(special.stdtr(self.degrees_of_freedom, distance / self.standard_error))
 
     def p_above(self, value: float = 0.0) -> float:
         """Return the one-sided p-value of being this far above, were ``value`` the truth."""
-        return Estimate(-self.value, self.standard_error, self.freedom).p_below(-value)
+        return Estimate(-self.value, self.standard_error, self.degrees_of_freedom).p_below(-value)
 
-    def _require_freedom(self) -> None:
-        if self.freedom <= 0:
+    def _require_degrees_of_freedom(self) -> None:
+        if self.degrees_of_freedom <= 0:
             raise ValueError("no degrees of freedom: the variance over the seeds is not known")
 
 
@@ -229,15 +232,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def alarm_looks(runs: int) -> tuple[int, ...]:
+def alarm_runs(runs: int) -> tuple[int, ...]:
     """Return the looks of so many runs that may give an alarm."""
-    return tuple(look for look in ALARM_LOOKS if look <= runs)
+    return tuple(look for look in ALARM_RUNS if look <= runs)
 
 
 def sequential_p(p_at_looks: Sequence[float]) -> float:
     """Return a p-value that stopping after any of the planned looks leaves valid.
 
-    ``p_at_looks`` are the ordinary p-values at the looks of alarm_looks: each of those planned
+    ``p_at_looks`` are the ordinary p-values at the looks of alarm_runs: each of those planned
     spends an equal part of the error, and by Bonferroni's inequality all together no more than the
     whole. Without any look it is 1.
 
@@ -246,4 +249,4 @@ def sequential_p(p_at_looks: Sequence[float]) -> float:
     looks' joint distribution. Lan and DeMets, Discrete Sequential Boundaries for Clinical Trials,
     1983, on spending the error.
     """
-    return min(1.0, len(ALARM_LOOKS) * min(p_at_looks, default=1.0))
+    return min(1.0, len(ALARM_RUNS) * min(p_at_looks, default=1.0))

@@ -3,44 +3,22 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import torch
-from scipy.sparse import csgraph
-
-from normbench.analysis.statistics import Estimate, Variance
+from normbench.cases.case import TIERS, Case, GridOptions, configuration_key
 from normbench.cases.checked_toml import CasesError, CheckedTable, checked_number, read_toml
-from normbench.cases.grids import TIERS, Case, GridOptions, configuration_key, load_cases
+from normbench.cases.grids import load_cases
 from normbench.models.norms import NormSite, norm_factory
-from normbench.results import RunResult
-from normbench.spec import RunSpec
-from normbench.storage.baseline import variances
+from normbench.results import JUDGED, ClaimVerdict
 
 # The name of the table of claims; the grids of the runs that claims stand on begin with it.
 CLAIMS = "claims"
 
-# The one-sided level of each verdict: of 100 claims that are just not so, one may come out wrongly.
-LEVEL = 0.01
-
 AXES = ("norm", "l1", "l2", "batch_size")
 COMMON_KEYS = {"name", "statement", "source", "tier"}
-
-
-class ClaimVerdict(StrEnum):
-    """What the runs say of a claim."""
-
-    HOLDS = "holds"
-    REFUTED = "refuted"
-    UNDECIDED = "undecided"
-    NOT_JUDGED = "not judged"
-
-
-# What a test may come out as where no verdict has been recorded yet.
-JUDGED = (ClaimVerdict.HOLDS, ClaimVerdict.REFUTED, ClaimVerdict.UNDECIDED)
 
 
 @dataclass(frozen=True)
@@ -97,31 +75,6 @@ class Claim:
         """The configurations that the claim needs runs of."""
         sides = (side for c in self.contrasts for side in (c.first, c.second))
         return list({case.id: case for case in sides}.values())
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What was found of one contrast or count: ``estimate`` of a difference, or a text."""
-
-    subject: str
-    says: str
-    verdict: ClaimVerdict
-    estimate: Estimate | None = None
-    found: str = ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A claim's verdict, with the evidence, and the reason where there is no verdict."""
-
-    claim: Claim
-    verdict: ClaimVerdict
-    evidence: tuple[Evidence, ...] = ()
-    reason: str = ""
-
-    @property
-    def surprising(self) -> bool:
-        return self.verdict not in self.claim.expected
 
 
 def is_claims_file(file: Path) -> bool:
@@ -221,7 +174,7 @@ def _counts(table: CheckedTable) -> Iterator[MeansCount]:
     for norm, means in table.table("means").values.items():
         count = checked_number(table.where, f"means of {norm}", means, int, low=1)
         try:
-            means_computed(norm, images, channels)
+            norm_factory(norm)(NormSite("probe", channels, height=2, width=2))
         except ValueError as error:
             raise CasesError(f"{table.where}: {error}") from error
         yield MeansCount(norm, images, channels, count)
@@ -267,79 +220,3 @@ def _product(table: CheckedTable, key: str) -> Iterator[dict[str, Any]]:
     values = [v if isinstance(v, list) else [v] for v in part.values.values()]
     for chosen in itertools.product(*values):
         yield dict(zip(part.values, chosen, strict=True))
-
-
-def judge(claim: Claim, results: Mapping[str, RunResult]) -> Finding:
-    """Return what the runs say of the claim; ``results`` are a session's, by their specs' keys.
-
-    A claim holds where each of its contrasts does, each at the level (the intersection-union
-    test: Berger, Multiparameter Hypothesis Testing and Acceptance Sampling, 1982), one of
-    ``within`` by two one-sided tests (Schuirmann, 1987). It is refuted where one contrast is, at
-    its share of the level (Bonferroni), and undecided in between. The variance is that of the
-    claim's own runs, so that the verdict does not depend on what else a session ran.
-    """
-    if not claim.contrasts:
-        counted = [_count_evidence(count) for count in claim.counts]
-        return Finding(claim, _all_of(counted), tuple(counted))
-    samples: dict[RunSpec, list[float]] = {}
-    for case in claim.cases:
-        specs = case.specs[: claim.seeds]
-        runs = [results.get(spec.key) for spec in specs]
-        for spec, run in zip(specs, runs, strict=True):
-            if run is None or run.status != "ok":
-                reason = f"{spec}: {run.status if run else 'was not run'}"
-                return Finding(claim, ClaimVerdict.NOT_JUDGED, reason=reason)
-        samples[case.spec] = [run.test_accuracy for run in runs if run]
-    spread = variances(samples)
-    evidence = [
-        _contrast_evidence(c, samples, spread, len(claim.contrasts)) for c in claim.contrasts
-    ]
-    return Finding(claim, _all_of(evidence), tuple(evidence))
-
-
-def _all_of(evidence: Sequence[Evidence]) -> ClaimVerdict:
-    verdicts = {part.verdict for part in evidence}
-    order = (ClaimVerdict.REFUTED, ClaimVerdict.UNDECIDED, ClaimVerdict.HOLDS)
-    return next(verdict for verdict in order if verdict in verdicts)
-
-
-def _contrast_evidence(
-    contrast: Contrast,
-    samples: Mapping[RunSpec, list[float]],
-    spread: Mapping[RunSpec, Variance],
-    contrasts: int,
-) -> Evidence:
-    first, second = contrast.first.spec, contrast.second.spec
-    estimate = Estimate.difference(samples[first], samples[second], spread[first], spread[second])
-    verdict = ClaimVerdict.UNDECIDED
-    if max(estimate.p_above(contrast.low), estimate.p_below(contrast.high)) <= LEVEL:
-        verdict = ClaimVerdict.HOLDS
-    elif min(estimate.p_below(contrast.low), estimate.p_above(contrast.high)) <= LEVEL / contrasts:
-        verdict = ClaimVerdict.REFUTED
-    return Evidence(contrast.subject, contrast.says, verdict, estimate)
-
-
-def _count_evidence(count: MeansCount) -> Evidence:
-    found = means_computed(count.norm, count.images, count.channels)
-    return Evidence(
-        f"{count.norm}, {count.images} images x {count.channels} channels",
-        f"{count.means} means",
-        ClaimVerdict.HOLDS if found == count.means else ClaimVerdict.REFUTED,
-        found=f"{found} means",
-    )
-
-
-def means_computed(norm: str, images: int, channels: int) -> int:
-    """Count the means that a norm layer computes for a batch in training, by what it does.
-
-    An output depends on all the inputs that its mean is taken over: the elements that are
-    connected so, through the layer's Jacobian, share a mean. Raises ValueError for a norm that
-    is not known or does not fit.
-    """
-    height = width = 2
-    layer = norm_factory(norm)(NormSite("probe", channels, height, width)).double().train()
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(images, channels, height, width, dtype=torch.float64, generator=generator)
-    jacobian = torch.autograd.functional.jacobian(layer, x).reshape(x.numel(), x.numel())
-    components, _ = csgraph.connected_components(jacobian.numpy() != 0, directed=False)
-    return int(components)

@@ -2,79 +2,18 @@
 
 import csv
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normbench.cases.case import TIERS, Case, GridOptions, Published, configuration_key
 from normbench.cases.checked_toml import CasesError, CheckedTable, checked_number, read_toml
 from normbench.models.networks import NETWORKS, check_network
 from normbench.models.norms import norm_factory
 from normbench.spec import RunSpec
-from normbench.training.data import SOURCES, default_root, source_on_disk
+from normbench.training.datasets import DATASETS, dataset_on_disk
 from normbench.training.recipes import RECIPES
-
-TIERS = ("smoke", "standard", "full")
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published row: its authors' best epoch of one run, and the room granted; fractions."""
-
-    test_accuracy: float
-    room: float
-    table: str
-
-    @property
-    def floor(self) -> float:
-        return self.test_accuracy - self.room
-
-
-@dataclass(frozen=True)
-class Case:
-    """A configuration with what must hold of it.
-
-    ``target`` is a fraction that the mean test accuracy after the last epoch must exceed;
-    ``specs`` are the runs that the mean stands on, one a seed; ``spec`` is the first of them.
-    """
-
-    grid: str
-    tier: str
-    spec: RunSpec
-    target: float
-    published: Published | None = None
-    seeds: int = 1
-
-    @property
-    def id(self) -> str:
-        return f"{self.grid}-{self.spec.label}"
-
-    @property
-    def specs(self) -> tuple[RunSpec, ...]:
-        return tuple(self.spec.with_seed(self.spec.seed + n) for n in range(self.seeds))
-
-
-@dataclass(frozen=True)
-class GridOptions:
-    """What the command line says of every grid.
-
-    ``seeds`` is the least number of runs a case, or, where they are added while a case is
-    undecided (``sequential``), the largest; they count up from ``first_seed``.
-    """
-
-    tier: str = "full"
-    seeds: int = 1
-    first_seed: int = 0
-    sequential: bool = False
-    norms: tuple[str, ...] = ()
-    norms_only: bool = False
-    data: Path = field(default_factory=default_root)
-
-    def grid_norms(self, norms: Sequence[str]) -> list[str]:
-        return list(dict.fromkeys((*(() if self.norms_only else norms), *self.norms)))
-
-    def includes(self, tier: str) -> bool:
-        return TIERS.index(tier) <= TIERS.index(self.tier)
 
 
 def load_cases(file: Path, options: GridOptions) -> list[Case]:
@@ -91,7 +30,7 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
     )
     top.one_of("schema", (1,))
     tier = top.one_of("tier", TIERS)
-    dataset = source_on_disk(top.one_of("dataset", tuple(SOURCES)), options.data)
+    dataset = dataset_on_disk(top.one_of("dataset", tuple(DATASETS)), options.data)
     common = {
         "dataset": dataset,
         "network": top.one_of("network", tuple(NETWORKS)),
@@ -101,7 +40,7 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
         "seed": options.first_seed,
     }
     if "train_images" in top.values:
-        most = SOURCES[dataset].training_images
+        most = DATASETS[dataset].training_images
         common["train_images"] = top.number("train_images", int, low=1, high=most)
     seeds = top.number("seeds", int, low=1, default=1)
     seeds = options.seeds if options.sequential else max(options.seeds, seeds)
@@ -192,23 +131,18 @@ class _Target:
         return all(getattr(spec, key) in values for key, values in self.where.items())
 
 
-def configuration_key(spec: RunSpec) -> tuple[str, float, float, int]:
-    """Return what a row of a published table, or a claim, tells configurations of a grid by."""
-    return spec.norm, spec.l1, spec.l2, spec.batch_size
-
-
 def _published(file: Path, top: CheckedTable) -> dict[tuple[str, float, float, int], Published]:
     """Read the published figures; of two rows for one configuration the better one counts."""
     if "published" not in top.values:
         return {}
     name = top.text("published")
-    room = top.number("published_room", float, low=0, high=100, default=0.0) / 100
+    tolerance = top.number("published_room", float, low=0, high=100, default=0.0) / 100
     try:
         lines = (file.parent / name).read_text(encoding="utf-8").splitlines()
         rows: dict[tuple[str, float, float, int], Published] = {}
         for row in csv.DictReader(line for line in lines if not line.startswith("#")):
             key = (row["norm"], float(row["l1"]), float(row["l2"]), int(row["batch_size"]))
-            figure = Published(float(row["test_accuracy"]) / 100, room, row["table"])
+            figure = Published(float(row["test_accuracy"]) / 100, tolerance, row["table"])
             if key not in rows or rows[key].test_accuracy < figure.test_accuracy:
                 rows[key] = figure
     except (OSError, KeyError, ValueError) as error:

@@ -9,7 +9,7 @@ from normbench.analysis.comparison import compare
 from normbench.plugin.options import parse_baseline_name, parse_points
 from normbench.report.page import ReportError, write_figures, write_report
 from normbench.report.tables import terminal_comparison
-from normbench.storage.baseline import BaselineError, find_baseline, joined
+from normbench.storage.baseline import BaselineError, find_baseline, merge_baselines
 from normbench.storage.session import latest_session
 
 
@@ -76,7 +76,9 @@ def _add_baseline(command: argparse.ArgumentParser) -> None:
 
 def _baseline(options: argparse.Namespace) -> int:
     folder = _reference(options)
-    baseline = joined(options.name, [find_baseline(text, folder) for text in options.parts])
+    baseline = merge_baselines(
+        options.name, [find_baseline(text, folder) for text in options.parts]
+    )
     file = folder / f"{options.name}.json"
     baseline.write(file)
     runs = sum(len(case.runs) for case in baseline.cases.values())

@@ -12,18 +12,16 @@ from typing import Any
 import pandas as pd
 import torch
 
+from normbench.analysis.claims import ClaimResult, judge
 from normbench.analysis.comparison import Comparison, compare, undecided
-from normbench.analysis.statistics import LOOKS, Variance
-from normbench.cases.claims import CLAIMS, Claim, Finding, is_claims_file, judge, load_claims
-from normbench.cases.grids import Case, load_cases
+from normbench.analysis.spread import Spread
+from normbench.analysis.statistics import Variance
+from normbench.analysis.thresholds import INTERIM_RUNS
+from normbench.cases.case import Case
+from normbench.cases.claims import CLAIMS, Claim, is_claims_file, load_claims
+from normbench.cases.grids import load_cases
+from normbench.engine.devices import DeviceSlots, parse_device, threads_per_worker, tune_malloc
 from normbench.engine.options import Options
-from normbench.engine.scheduling import (
-    DeviceSlots,
-    available_cores,
-    keep_freed_memory,
-    parse_device,
-    threads_for_each,
-)
 from normbench.report.page import write_figures, write_report
 from normbench.report.summary import session_summary, write_summary
 from normbench.report.tables import (
@@ -36,9 +34,11 @@ from normbench.report.tables import (
 from normbench.results import RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineError, find_baseline
+from normbench.storage.environment import available_cores, environment
 from normbench.storage.runs import RunStore
-from normbench.storage.session import Session, SessionError, environment, new_session_name
-from normbench.training.data import DatasetDamaged, DatasetUnavailable, ensure_dataset, load_dataset
+from normbench.storage.session import Session, SessionError, new_session_name
+from normbench.training.data import ensure_dataset, load_dataset
+from normbench.training.datasets import DatasetDamaged, DatasetUnavailable
 from normbench.training.trainer import train
 
 # Figures take a second each: short sessions leave them to ``python -m normbench report``.
@@ -59,12 +59,12 @@ def _parameters_of(node_ids: Iterable[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Findings:
+class SessionOutcome:
     """What a session comes to: a table a grid, the comparison and the claims asked for, a note."""
 
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     comparison: Comparison | None = None
-    claims: Sequence[Finding] = ()
+    claims: Sequence[ClaimResult] = ()
     note: str = ""
 
 
@@ -92,7 +92,7 @@ class Benchmark:
         self._load()
         if worker_input and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(worker_input["threads"])
-        keep_freed_memory()
+        tune_malloc()
         self.baseline = self._find_baseline()
         self.outcomes: dict[str, str] = {}
         self.judged: set[str] = set()
@@ -203,7 +203,12 @@ class Benchmark:
 
     def _require_known_spread(self, cases: Iterable[Case]) -> None:
         unknown = next(
-            (c for c in cases if self.baseline and not self.baseline.variance(c.spec).known), None
+            (
+                c
+                for c in cases
+                if self.baseline and not Spread(self.baseline).variance(c.spec).known
+            ),
+            None,
         )
         if unknown is not None:
             raise UnusableInput(
@@ -231,7 +236,7 @@ class Benchmark:
             "session": self.session.name,
             "worker": worker,
             "device": self.slots.assign(worker),
-            "threads": threads_for_each(workers, available_cores()),
+            "threads": threads_per_worker(workers, available_cores()),
         }
 
     def run(self, spec: RunSpec, case: str = "") -> RunResult:
@@ -256,7 +261,7 @@ class Benchmark:
         if not self.options.grid.sequential or self.baseline is None:
             return Runs.of(self.run(spec, case.id) for spec in case.specs)
         runs: list[RunResult] = []
-        for look in LOOKS:
+        for look in INTERIM_RUNS:
             runs += [self.run(spec, case.id) for spec in case.specs[len(runs) : look]]
             ended_well = all(run.status == "ok" for run in runs)
             if not (ended_well and self._undecided(case, runs, self.baseline)):
@@ -265,15 +270,15 @@ class Benchmark:
 
     def _undecided(self, case: Case, runs: list[RunResult], baseline: Baseline) -> bool:
         return undecided(
-            case.spec,
-            [run.test_accuracy for run in runs],
+            runs,
             case.target,
             baseline,
+            Spread(baseline),
             cases=len(self.cases),
             minimum_effect=self.options.minimum_effect,
         )
 
-    def judge(self, claim: Claim) -> Finding:
+    def judge(self, claim: Claim) -> ClaimResult:
         """Return what the runs say of the claim, training those that nobody has.
 
         Raises what run raises.
@@ -299,11 +304,11 @@ class Benchmark:
 
         return {case: verdict(case, outcome) for case, outcome in self.outcomes.items()}
 
-    def finish(self, status: str) -> Findings:
+    def finish(self, status: str) -> SessionOutcome:
         """Write what the session has found, if anything was run, and return it."""
         if not (self.outcomes or self.judged):
             self.session.close()
-            return Findings()
+            return SessionOutcome()
         results = self.store.results()
         claims = [judge(c, results) for c in self.claims if c.name in self.judged]
         self.session.verdicts = self.verdicts()
@@ -328,7 +333,7 @@ class Benchmark:
             write_figures(self.session.folder)
         self.store.close(finished=status == "finished")
         self.session.close()
-        return Findings(tables, comparison, claims, self._save_baseline(now, status))
+        return SessionOutcome(tables, comparison, claims, self._save_baseline(now, status))
 
     def _as_baseline(self, runs: Iterable[RunResult]) -> Baseline:
         return Baseline.of_runs(
@@ -343,9 +348,11 @@ class Benchmark:
     def _variances(self, now: Baseline) -> Mapping[RunSpec, Variance]:
         """Return each configuration's variance: the session's own, else the baseline's."""
 
+        mine, theirs = Spread(now), Spread(self.baseline) if self.baseline else None
+
         def variance(spec: RunSpec) -> Variance:
-            own = now.variance(spec)
-            return self.baseline.variance(spec) if self.baseline and not own.known else own
+            own = mine.variance(spec)
+            return theirs.variance(spec) if theirs and not own.known else own
 
         return {spec: variance(spec) for spec in now.cases}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normbench.cases.grids import GridOptions
+from normbench.cases.case import GridOptions
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
-from normbench.cases.claims import Claim, Finding
-from normbench.cases.grids import Case
-from normbench.engine.benchmark import Benchmark, Findings, grid_id
-from normbench.engine.scheduling import LongestFirstScheduling, estimated_seconds
+from normbench.analysis.claims import ClaimResult
+from normbench.cases.case import Case
+from normbench.cases.claims import Claim
+from normbench.engine.benchmark import Benchmark, SessionOutcome, grid_id
+from normbench.engine.costs import estimated_seconds
+from normbench.engine.xdist import LongestFirstScheduling
 from normbench.plugin.options import add_options, options_of
 from normbench.plugin.progress import LiveProgress, SessionProgress
 from normbench.report.tables import terminal_claims, terminal_comparison, terminal_table
 from normbench.results import RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
-from normbench.training.data import SOURCES, DatasetUnavailable
+from normbench.training.datasets import DATASETS, DatasetUnavailable
 
 BENCHMARK = pytest.StashKey[Benchmark]()
 CASE_PROPERTY = "normbench_case"
@@ -81,7 +83,7 @@ def _parameter(name: str, cases: list[Case], value: Case | list[Case] | Claim) -
 
 
 def _family(case: Case) -> str:
-    return SOURCES[case.spec.dataset].family
+    return DATASETS[case.spec.dataset].family
 
 
 def _case(item: pytest.Item) -> Case | None:
@@ -228,14 +230,14 @@ def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
 
 
 @pytest.fixture(name="judge")
-def judge_claim(request: pytest.FixtureRequest) -> Callable[[Claim], Finding]:
+def judge_claim(request: pytest.FixtureRequest) -> Callable[[Claim], ClaimResult]:
     """Train the runs that a claim stands on, and return what they say of it.
 
     Skips the test as ``run`` does.
     """
     benchmark = request.config.stash[BENCHMARK]
 
-    def judge(claim: Claim) -> Finding:
+    def judge(claim: Claim) -> ClaimResult:
         request.node.user_properties.append((CLAIM_PROPERTY, claim.name))
         with _skipping_without_data():
             return benchmark.judge(claim)
@@ -256,7 +258,7 @@ class Verdicts:
 
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
-        self.findings = Findings()
+        self.findings = SessionOutcome()
         self.progress: LiveProgress | None = None
 
     def show_progress(self, cases: list[Case], reporter: Any) -> None:
@@ -318,8 +320,8 @@ class Verdicts:
             terminalreporter.write_line(terminal_comparison(comparison), red=worse)
         if findings.claims and terminalreporter.verbosity >= 0:
             terminalreporter.section("normbench: claims")
-            surprising = any(finding.surprising for finding in findings.claims)
-            terminalreporter.write_line(terminal_claims(findings.claims), red=surprising)
+            unexpected = any(finding.unexpected for finding in findings.claims)
+            terminalreporter.write_line(terminal_claims(findings.claims), red=unexpected)
         if findings.tables or findings.claims:
             terminalreporter.write_line(f"normbench: results in {self.benchmark.session.folder}")
         if findings.note:

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from normbench.analysis.comparison import MINIMUM_EFFECT
-from normbench.analysis.statistics import LOOKS
-from normbench.cases.grids import TIERS, GridOptions
+from normbench.analysis.thresholds import INTERIM_RUNS, MINIMUM_EFFECT
+from normbench.cases.case import TIERS, GridOptions
+from normbench.engine.devices import parse_device
 from normbench.engine.options import Options
-from normbench.engine.scheduling import parse_device
 from normbench.models.norms import norm_factory
-from normbench.training.data import ENVIRONMENT_VARIABLE, default_root
+from normbench.training.datasets import ENVIRONMENT_VARIABLE, default_root
 
 
 def parse_tier(text: str) -> str:
@@ -124,7 +123,7 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="N|A:B|auto",
         help="independent runs of each case; the target is held against their mean (default 1); "
         "A:B: those of the seeds from A up to B; "
-        f"auto: up to {LOOKS[-1]}, while a case is undecided beside its target and the baseline",
+        f"auto: up to {INTERIM_RUNS[-1]}, while a case is undecided beside its target and baseline",
     )
     add(
         "baseline",
@@ -206,7 +205,7 @@ def options_of(config: pytest.Config) -> Options:
     return Options(
         grid=GridOptions(
             tier=config.getoption("--bench-tier"),
-            seeds=LOOKS[-1] if seeds is None else len(seeds),
+            seeds=INTERIM_RUNS[-1] if seeds is None else len(seeds),
             first_seed=0 if seeds is None else seeds.start,
             sequential=seeds is None,
             norms=norms,

@@ -15,12 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from normbench.cases.grids import Case
-from normbench.engine.scheduling import estimated_seconds
+from normbench.cases.case import Case
+from normbench.engine.costs import estimated_seconds
 from normbench.results import Epoch
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunningRun, RunStore
-from normbench.training.data import images_an_epoch
+from normbench.training.datasets import images_per_epoch
 
 BOARD_INTERVAL = 1.0
 LINE_INTERVAL = 30.0
@@ -112,7 +112,7 @@ def describe(run: RunningRun) -> list[str]:
 
 
 def _figures(epoch: Epoch, spec: RunSpec) -> list[str]:
-    rate = images_an_epoch(spec) / epoch.train_seconds if epoch.train_seconds else 0.0
+    rate = images_per_epoch(spec) / epoch.train_seconds if epoch.train_seconds else 0.0
     return [
         f"epoch {epoch.epoch}/{spec.epochs}",
         f"loss {epoch.train_loss:.4f}",

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from normbench.results import RunResult
-from normbench.training.data import SOURCES, DatasetDamaged, DatasetUnavailable, load_dataset
+from normbench.training.data import load_dataset
+from normbench.training.datasets import DATASETS, DatasetDamaged, DatasetUnavailable
 
 # Images shown of each kind; how many there are in all is said beside them.
 SHOWN = 16
@@ -92,7 +93,7 @@ def pictures(dataset: str, indices: Iterable[int], root: Path) -> Pictures:
     sheet = _sheet(images.transpose(0, 2, 3, 1))
     picture, file = Image.fromarray(sheet.squeeze()), io.BytesIO()
     # colours take six times the space as PNG
-    kind = "png" if SOURCES[dataset].family != "cifar10" else "jpeg"
+    kind = "png" if DATASETS[dataset].family != "cifar10" else "jpeg"
     picture.save(file, kind, optimize=True, quality=85)
     uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
     return Pictures(uri, size, COLUMNS, {index: n for n, index in enumerate(chosen)}, labels)

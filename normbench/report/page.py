@@ -14,20 +14,20 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from normbench.analysis.comparison import TOLD, Outcome
+from normbench.analysis.comparison import TOLD
+from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate
 from normbench.cases.claims import CLAIMS
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, pictures
 from normbench.report.summary import NOT_FAILED, verdict_counts
 from normbench.report.tables import COLUMNS, COMPARISON, figure
-from normbench.results import Epoch, RunResult, by_configuration
+from normbench.results import Epoch, Outcome, RunResult, by_configuration
 from normbench.spec import RunSpec, counted_epochs
-from normbench.storage.baseline import variances
 from normbench.storage.history import history
 from normbench.storage.runs import RunStore
-from normbench.storage.session import write_whole
-from normbench.training.data import SOURCES
+from normbench.storage.session import write_atomic
+from normbench.training.datasets import DATASETS
 from normbench.training.probes import WEIGHT_EDGES
 
 # What stands in the page's table; the CSV files have every column.
@@ -109,7 +109,7 @@ def write_report(*folders: Path) -> Path:
     )
     last = sessions[-1]
     file = last.folder / ("report.html" if len(sessions) == 1 else "side-by-side.html")
-    write_whole(file, page)
+    write_atomic(file, page)
     return file
 
 
@@ -288,7 +288,7 @@ def _figure_data(sessions: Sequence[StoredSession]) -> tuple[dict[str, Any], Nam
         "sizes": sizes,
         "published": _published_sizes(),
         "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
-        "classes": {spec.dataset: SOURCES[spec.dataset].classes for spec, _, _ in runs},
+        "classes": {spec.dataset: DATASETS[spec.dataset].classes for spec, _, _ in runs},
     }
     return data, runs
 
@@ -311,7 +311,7 @@ def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[
         "dataset": spec.dataset,
         "line": line,
         "norm": spec.norm,
-        "regularizer": spec.regularizer.name,
+        "regularizer": spec.regularizer,
         "batch_size": spec.batch_size,
         "curves": {name: [curve(name, run.epochs) for run in runs] for name in CURVES},
         "confusion": [
@@ -337,8 +337,8 @@ def _sizes(found: Mapping[RunSpec, Sequence[RunResult]], mark: str) -> list[dict
     lines: dict[tuple[str, str, str], list[list[float | None]]] = {}
     for spec in samples:
         mean = Estimate.mean(samples[spec], spread[spec])
-        reach = round(100 * mean.critical(0.025), 3) if spread[spec].known else None
-        key = (_setting(spec), spec.regularizer.name, spec.norm)
+        reach = round(100 * mean.margin_of_error(0.025), 3) if spread[spec].known else None
+        key = (_setting(spec), spec.regularizer, spec.norm)
         lines.setdefault(key, []).append([spec.batch_size, round(100 * mean.value, 3), reach])
     return [
         {
@@ -370,7 +370,7 @@ def _galleries(runs: Iterable[tuple[RunSpec, str, Sequence[RunResult]]]) -> list
     """Return the wrong images of each regularizer and batch size, by norm: those of one seed."""
     groups: dict[tuple[str, str, str, int], dict[str, RunResult]] = {}
     for spec, line, results in runs:
-        key = (spec.dataset, _setting(spec), spec.regularizer.name, spec.batch_size)
+        key = (spec.dataset, _setting(spec), spec.regularizer, spec.batch_size)
         groups.setdefault(key, {})[line] = first_seeds(results)
     return [
         {

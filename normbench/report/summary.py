@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
+from normbench.analysis.claims import ClaimResult
 from normbench.analysis.comparison import Comparison
-from normbench.cases.claims import Finding
 from normbench.report.tables import (
     MARGINAL,
     WHOLE,
@@ -19,7 +19,7 @@ from normbench.report.tables import (
     markdown_table,
     provenance,
 )
-from normbench.storage.session import Session, write_whole
+from normbench.storage.session import Session, write_atomic
 
 # GitHub drops a step's summary as a whole if it is larger.
 STEP_SUMMARY_BYTES = 1024 * 1024
@@ -36,15 +36,15 @@ def verdict_counts(tables: Mapping[str, pd.DataFrame]) -> dict[str, int]:
 def session_summary(
     tables: Mapping[str, pd.DataFrame],
     comparison: Comparison | None,
-    claims: Sequence[Finding],
+    claims: Sequence[ClaimResult],
     session: Session,
 ) -> str:
     """Return what failed, what is worse than the baseline, the claims, then a pivot a grid."""
     counts = [f"{count} {verdict}" for verdict, count in verdict_counts(tables).items()]
     if claims:
         counts.append(f"{len(claims)} claim{'s' if len(claims) > 1 else ''}")
-        surprising = sum(finding.surprising for finding in claims)
-        counts += [f"{surprising} of them not as expected"] if surprising else []
+        unexpected = sum(finding.unexpected for finding in claims)
+        counts += [f"{unexpected} of them not as expected"] if unexpected else []
     parts = [f"## normbench: {', '.join(counts)}"]
     for grid, table in tables.items():
         failed = table[~table["verdict"].isin(NOT_FAILED)]
@@ -85,7 +85,7 @@ def write_summary(folder: Path, text: str) -> None:
 
     A step's summary that would become too large keeps its beginning, where the failures stand.
     """
-    write_whole(folder / "summary.md", text)
+    write_atomic(folder / "summary.md", text)
     if not (step := os.environ.get("GITHUB_STEP_SUMMARY")):
         return
     file = Path(step)

@@ -9,13 +9,20 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from normbench.analysis.comparison import MARGIN, TOLD, CaseComparison, Comparison, Outcome, room
+from normbench.analysis.claims import ClaimResult, Evidence
+from normbench.analysis.comparison import (
+    TOLD,
+    CaseComparison,
+    Comparison,
+    margin_in_standard_errors,
+)
 from normbench.analysis.statistics import UNKNOWN, Estimate, Variance
-from normbench.cases.claims import CLAIMS, JUDGED, ClaimVerdict, Evidence, Finding
-from normbench.cases.grids import Case
-from normbench.results import RunResult, Runs
+from normbench.analysis.thresholds import MARGIN
+from normbench.cases.case import Case
+from normbench.cases.claims import CLAIMS
+from normbench.results import JUDGED, ClaimVerdict, Outcome, RunResult, Runs
 from normbench.spec import RunSpec
-from normbench.storage.session import Session, write_whole
+from normbench.storage.session import Session, write_atomic
 
 # A column's heading in CSV, in markdown, and its number format.
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -74,7 +81,7 @@ def case_row(case: Case, runs: Runs, verdict: str, variance: Variance) -> dict[s
     row |= {
         "dataset": spec.dataset,
         "norm": spec.norm,
-        "regularizer": spec.regularizer.name,
+        "regularizer": spec.regularizer,
         "batch_size": spec.batch_size,
         "epochs": spec.epochs,
         "target_percent": 100 * case.target,
@@ -87,7 +94,10 @@ def case_row(case: Case, runs: Runs, verdict: str, variance: Variance) -> dict[s
     if len(finished):
         row |= _figures(finished, variance)
         accuracies = [run.test_accuracy for run in finished]
-        if verdict == "passed" and room(accuracies, case.target, variance) < MARGIN:
+        if (
+            verdict == "passed"
+            and margin_in_standard_errors(accuracies, case.target, variance) < MARGIN
+        ):
             row["verdict"] = MARGINAL
         if case.published is not None:
             row["difference_points"] = row["best_test_accuracy_percent"] - row["published_percent"]
@@ -100,7 +110,7 @@ def _figures(runs: Runs, variance: Variance) -> dict[str, Any]:
     return {
         "test_accuracy_percent": accuracies.mean(),
         "test_accuracy_std_percent": accuracies.std() if len(runs) > 1 else None,
-        "interval_points": 100 * mean.critical(0.025) if variance.known else None,
+        "interval_points": 100 * mean.margin_of_error(0.025) if variance.known else None,
         "best_test_accuracy_percent": 100 * runs.best_test_accuracy,
         "train_accuracy_percent": 100 * runs.mean("train_accuracy"),
         "test_loss": runs.mean("test_loss"),
@@ -226,7 +236,7 @@ def _comparison_row(case: CaseComparison) -> dict[str, Any]:
     if case.before and case.now:
         row["difference_points"] = 100 * case.difference.value
         if case.variance.known:
-            row["interval_points"] = 100 * case.difference.critical(0.025)
+            row["interval_points"] = 100 * case.difference.margin_of_error(0.025)
     return row
 
 
@@ -262,8 +272,8 @@ def write_comparison(folder: Path, comparison: Comparison, session: Session) -> 
         f"{comparison_summary(comparison)}\n\n"
         f"{comparison_table(cases)}\n"
     )
-    write_whole(folder / f"{COMPARISON}.md", text)
-    write_whole(folder / f"{COMPARISON}.csv", comparison_frame(cases).to_csv(index=False))
+    write_atomic(folder / f"{COMPARISON}.md", text)
+    write_atomic(folder / f"{COMPARISON}.csv", comparison_frame(cases).to_csv(index=False))
 
 
 CLAIM_COLUMNS: dict[str, tuple[str, str]] = {
@@ -286,7 +296,7 @@ WHOLE = ("verdict", "claim", "expected", "statement", "source", "reason")
 PARTS = ("claim", "subject", "says", "difference_points", "interval_points", "found", "seeds")
 
 
-def claims_frame(findings: Iterable[Finding]) -> pd.DataFrame:
+def claims_frame(findings: Iterable[ClaimResult]) -> pd.DataFrame:
     """Return a row for each contrast or count of each claim; what could not be had is None."""
     rows = [
         {**_claim_row(finding), **(_evidence_row(part) if part else {})}
@@ -296,11 +306,11 @@ def claims_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS))
 
 
-def _claim_row(finding: Finding) -> dict[str, Any]:
+def _claim_row(finding: ClaimResult) -> dict[str, Any]:
     claim = finding.claim
     return {
         "claim": claim.name,
-        "verdict": str(finding.verdict) + (" (!)" if finding.surprising else ""),
+        "verdict": str(finding.verdict) + (" (!)" if finding.unexpected else ""),
         "expected": " or ".join(claim.expected) if claim.expected != JUDGED else None,
         "statement": claim.statement,
         "source": claim.source,
@@ -318,11 +328,13 @@ def _evidence_row(part: Evidence) -> dict[str, Any]:
     }
     if part.estimate is not None:
         row["difference_points"] = 100 * part.estimate.value
-        row["interval_points"] = 100 * part.estimate.critical(0.025)
+        row["interval_points"] = 100 * part.estimate.margin_of_error(0.025)
     return row
 
 
-def claims_table(findings: Iterable[Finding], columns: Sequence[str], style: str = "pipe") -> str:
+def claims_table(
+    findings: Iterable[ClaimResult], columns: Sequence[str], style: str = "pipe"
+) -> str:
     """Return a line a claim, or, with columns that tell of its parts, a line a part."""
     table = claims_frame(findings)
     if set(columns) <= set(WHOLE):
@@ -330,7 +342,7 @@ def claims_table(findings: Iterable[Finding], columns: Sequence[str], style: str
     return _tabulate(table, {name: CLAIM_COLUMNS[name] for name in columns}, style)
 
 
-def terminal_claims(findings: Sequence[Finding]) -> str:
+def terminal_claims(findings: Sequence[ClaimResult]) -> str:
     """Return each claim with its verdict, then what it stands on."""
     whole = claims_table(findings, ("verdict", "claim", "expected", "reason"), "simple")
     counts = Counter(str(finding.verdict) for finding in findings)
@@ -339,7 +351,7 @@ def terminal_claims(findings: Sequence[Finding]) -> str:
     return f"{parts}\n\n{whole}\n{summary}"
 
 
-def write_claims(folder: Path, findings: Sequence[Finding], session: Session) -> None:
+def write_claims(folder: Path, findings: Sequence[ClaimResult], session: Session) -> None:
     """Write the claims beside the grids' tables, in markdown and CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     text = (
@@ -348,8 +360,8 @@ def write_claims(folder: Path, findings: Sequence[Finding], session: Session) ->
         f"{claims_table(findings, WHOLE)}\n\n"
         f"{claims_table(findings, (*PARTS, 'part_verdict'))}\n"
     )
-    write_whole(folder / f"{CLAIMS}.md", text)
-    write_whole(folder / f"{CLAIMS}.csv", claims_frame(findings).to_csv(index=False))
+    write_atomic(folder / f"{CLAIMS}.md", text)
+    write_atomic(folder / f"{CLAIMS}.csv", claims_frame(findings).to_csv(index=False))
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], session: Session) -> None:
@@ -357,5 +369,5 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], session: Sess
     folder.mkdir(parents=True, exist_ok=True)
     for grid, table in tables.items():
         text = f"# {grid}\n\n{provenance(session)}\n\n{markdown_table(table)}\n"
-        write_whole(folder / f"{grid}.md", text)
-        write_whole(folder / f"{grid}.csv", table.to_csv(index=False))
+        write_atomic(folder / f"{grid}.md", text)
+        write_atomic(folder / f"{grid}.csv", table.to_csv(index=False))

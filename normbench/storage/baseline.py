@@ -5,16 +5,14 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from normbench.analysis.statistics import Variance, moderated_variances
 from normbench.results import RunResult, by_configuration
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
-from normbench.storage.session import write_whole
-from normbench.training.data import SOURCES, images_an_epoch
+from normbench.storage.session import write_atomic
+from normbench.training.datasets import images_per_epoch
 
 SCHEMA = 1
 
@@ -68,7 +66,7 @@ class BaselineCase:
     @property
     def images_per_second(self) -> float | None:
         """The median over the runs of the rate of training, evaluation left out."""
-        images = images_an_epoch(self.spec)
+        images = images_per_epoch(self.spec)
         rates = [
             images * self.spec.epochs / run.train_seconds
             for run in self.runs
@@ -178,7 +176,7 @@ class Baseline:
         text = f'{json.dumps(head, indent=1)[:-2]},\n "cases": [\n{cases}\n ]\n}}\n'
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, text)
+            write_atomic(file, text)
         except OSError as error:
             raise BaselineError(f"cannot write the baseline {file}: {error}") from error
 
@@ -187,24 +185,8 @@ class Baseline:
         """The cases a run of which ended badly: with any, these runs are no baseline."""
         return [case for case in self.cases.values() if not case.complete]
 
-    @cached_property
-    def _variances(self) -> dict[RunSpec, Variance]:
-        return variances({case.spec: case.accuracies for case in self.cases.values()})
 
-    def variance(self, spec: RunSpec) -> Variance:
-        """Return the variance of one run of ``spec``, whatever its seed, over the seeds.
-
-        Of a configuration that the baseline does not have, it is what those of the same data set
-        and recipe have in common.
-        """
-        configuration = spec.with_seed(0)
-        if configuration in self._variances:
-            return self._variances[configuration]
-        like = {case.spec: case.accuracies for case in self.cases.values()}
-        return variances({**like, configuration: []})[configuration]
-
-
-def joined(name: str, parts: Sequence[Baseline]) -> Baseline:
+def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
     """Return the runs of all ``parts`` as one baseline, each seed of a configuration once.
 
     Where machines or numbers of workers differ, the environment names them all, so that no
@@ -274,19 +256,6 @@ def _case_text(case: BaselineCase) -> str:
     runs = ",\n".join(f"    {json.dumps(dataclasses.asdict(run))}" for run in case.runs)
     head = f'  {{"fingerprint": {json.dumps(case.fingerprint)},\n   "spec": {json.dumps(spec)}'
     return f'{head},\n   "runs": [\n{runs}\n   ]}}'
-
-
-def variances(samples: Mapping[RunSpec, Sequence[float]]) -> dict[RunSpec, Variance]:
-    """Return the variance of each configuration, moderated over those of its data and recipe."""
-    groups: dict[tuple[str, str, str], dict[RunSpec, Sequence[float]]] = {}
-    for spec, sample in samples.items():
-        group = (spec.dataset, spec.network, spec.recipe)
-        groups.setdefault(group, {})[spec] = sample
-    found: dict[RunSpec, Variance] = {}
-    for (dataset, _, _), group_samples in groups.items():
-        step = 1 / SOURCES[dataset].test_images
-        found |= moderated_variances(group_samples, resolution=step)
-    return found
 
 
 def find_baseline(text: str, folder: Path) -> Baseline:

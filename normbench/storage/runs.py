@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
-from normbench.storage.session import write_whole
+from normbench.storage.session import write_atomic
 from normbench.training.recipes import fingerprint
 
 
@@ -101,7 +101,7 @@ class RunStore:
             claim = self._running / f"{self.worker}.json"
             self._claim = {"spec": spec.to_dict(), "case": case, "device": self.device}
             self._claim["epochs"] = []
-            write_whole(claim, json.dumps(self._claim))
+            write_atomic(claim, json.dumps(self._claim))
             try:
                 result = train(spec)
             except Exception as error:
@@ -117,7 +117,7 @@ class RunStore:
     def note_epoch(self, epoch: Epoch) -> None:
         """Let others see that the run which this process is at has finished an epoch."""
         self._claim["epochs"].append(dataclasses.asdict(epoch))
-        write_whole(self._running / f"{self.worker}.json", json.dumps(self._claim))
+        write_atomic(self._running / f"{self.worker}.json", json.dumps(self._claim))
 
     def running(self) -> list[RunningRun]:
         """Return what all workers are at, by worker."""
@@ -152,7 +152,7 @@ class RunStore:
             and result.fingerprint == fingerprint(result.spec.network, result.spec.recipe)
         ]
         rows = "".join(f"{json.dumps(result.to_row())}\n" for result in kept)
-        write_whole(self.file, rows)
+        write_atomic(self.file, rows)
         self._known, self._read_to = {}, 0
 
     def close(self, *, finished: bool = True) -> None:

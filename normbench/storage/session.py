@@ -2,19 +2,14 @@
 
 import json
 import os
-import platform
-import subprocess
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-
-from normbench.engine.scheduling import available_cores
 
 SCHEMA = 1
 
@@ -29,51 +24,6 @@ def new_session_name() -> str:
     Several may start in one process, one after the other, and in several processes at once.
     """
     return f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"
-
-
-def processor_name() -> str:
-    """Return the CPU's model as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit(folder: Path) -> str | None:
-    """Return the commit that ``folder`` is at, with ``+`` where files differ from it."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"]
-    try:
-        done = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def environment(root: Path) -> dict[str, Any]:
-    """Describe the machine and the software, as far as results depend on them."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "cores": available_cores(),
-        "gpus": gpus,
-        "torch": torch.__version__,
-        **{name: _version(name) for name in ("torchvision", "pytest", "pytest-xdist")},
-        "commit": _commit(root),
-    }
 
 
 @dataclass
@@ -188,7 +138,7 @@ class Session:
             "claims": self.claims,
             "comparison": self.comparison,
         }
-        write_whole(self.folder / "session.json", json.dumps(document, indent=1) + "\n")
+        write_atomic(self.folder / "session.json", json.dumps(document, indent=1) + "\n")
 
     def _link_latest(self) -> None:
         """Lead ``results/latest`` here: by a link, or by a name in a file where links fail."""
@@ -213,7 +163,7 @@ def _timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
 
 
-def write_whole(file: Path, text: str) -> None:
+def write_atomic(file: Path, text: str) -> None:
     """Write ``text`` such that a reader, or a crash, sees the old file or the new one."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")

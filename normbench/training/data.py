@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +9,16 @@ from typing import Any
 
 import filelock
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 
-from normbench.spec import RunSpec
-
-ENVIRONMENT_VARIABLE = "NORMBENCH_DATA"
-
-
-class DatasetUnavailable(Exception):
-    """A data set that is neither on disk nor to be downloaded."""
-
-
-class DatasetDamaged(Exception):
-    """A data set whose files are incomplete."""
+from normbench.training.datasets import (
+    CIFAR10_CLASSES,
+    ENVIRONMENT_VARIABLE,
+    HELD_OUT,
+    DatasetDamaged,
+    DatasetUnavailable,
+)
 
 
 @dataclass(frozen=True)
@@ -61,11 +55,6 @@ class ImageData:
         )
 
 
-def default_root() -> Path:
-    """Return the data root: ``$NORMBENCH_DATA``, else the platform's cache folder."""
-    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_path("normbench"))
-
-
 def digits(_: Path) -> ImageData:
     """Return scikit-learn's 1,797 digits of 8 x 8 pixels: 1,348 to train, every fourth to test.
 
@@ -81,8 +70,6 @@ def digits(_: Path) -> ImageData:
         "digits", images[~test], labels[~test], images[test], labels[test], mean=0.305, std=0.376
     )
 
-
-HELD_OUT = 10_000
 
 # Bytes of a file: a header of 16 or 8, then a byte a pixel or a label.
 MNIST_FILES = {
@@ -158,10 +145,6 @@ def _torchvision_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
 # Over the training images' pixels, all channels together.
 CIFAR10_MEAN, CIFAR10_STD = 0.473, 0.251
 CIFAR10_PARTS = {"train": 50_000, "test": 10_000}
-CIFAR10_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
 
 
 def cifar10(root: Path) -> ImageData:
@@ -264,78 +247,24 @@ def _torchvision() -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from: how to load it, to check its files, and to download it.
+    """Where a data set comes from: how to load it, to check its files, and to download it."""
 
-    ``family`` is the data set that its images are, by which pytest's ``-m`` selects; ``folder``
-    is its place under the data root. ``stand_in`` names the source that is taken where this one
-    is not on disk and that one is; ``classes`` are the names of the labels.
-    """
-
-    family: str
     load: Callable[[Path], ImageData]
-    training_images: int
-    test_images: int = 10_000
-    folder: str = ""
     check: Callable[[Path], None] = lambda _: None
     download: Callable[[Path], None] | None = None
-    stand_in: str | None = None
-    classes: tuple[str, ...] = tuple("0123456789")
 
 
-_MNIST = Source(
-    "mnist",
-    mnist,
-    60_000,
-    folder="MNIST/raw",
-    check=check_mnist,
-    download=_download_mnist,
-)
-_JPEG = Source(
-    "cifar10",
-    cifar10_jpeg,
-    50_000,
-    folder="cifar10-jpeg",
-    check=check_cifar10_jpeg,
-    classes=CIFAR10_CLASSES,
-)
+_MNIST = Source(mnist, check_mnist, _download_mnist)
+_JPEG = Source(cifar10_jpeg, check_cifar10_jpeg)
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("digits", digits, 1_348, test_images=449),
+    "digits": Source(digits),
     "mnist": _MNIST,
-    "mnist-heldout": dataclasses.replace(
-        _MNIST, load=mnist_heldout, training_images=60_000 - HELD_OUT
-    ),
-    "cifar10": Source(
-        "cifar10",
-        cifar10,
-        50_000,
-        folder="cifar-10-batches-py",
-        check=check_cifar10,
-        download=_download_cifar10,
-        stand_in="cifar10-jpeg",
-        classes=CIFAR10_CLASSES,
-    ),
+    "mnist-heldout": dataclasses.replace(_MNIST, load=mnist_heldout),
+    "cifar10": Source(cifar10, check_cifar10, _download_cifar10),
     "cifar10-jpeg": _JPEG,
-    "cifar10-jpeg-heldout": dataclasses.replace(
-        _JPEG, load=cifar10_jpeg_heldout, training_images=50_000 - HELD_OUT
-    ),
+    "cifar10-jpeg-heldout": dataclasses.replace(_JPEG, load=cifar10_jpeg_heldout),
 }
-
-
-def images_an_epoch(spec: RunSpec) -> int:
-    """Return how many images an epoch of ``spec`` has."""
-    return spec.train_images or SOURCES[spec.dataset].training_images
-
-
-def source_on_disk(name: str, root: Path) -> str:
-    """Return the data set's name, or that of its stand-in where only the stand-in is on disk.
-
-    Looks for folders alone, as it is asked in every process while tests are collected.
-    """
-    stand_in = SOURCES[name].stand_in
-    if stand_in is None or (root / SOURCES[name].folder).is_dir():
-        return name
-    return stand_in if (root / SOURCES[stand_in].folder).is_dir() else name
 
 
 def ensure_dataset(name: str, root: Path) -> None:

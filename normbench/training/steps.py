@@ -89,7 +89,7 @@ class TrainingStep:
 
 
 @contextmanager
-def undone(step: TrainingStep) -> Iterator[None]:
+def rolled_back(step: TrainingStep) -> Iterator[None]:
     """Let steps be taken, and leave everything as if they had not been.
 
     The optimizer's momentum, where they made it, stays and is zero, which is the same.
@@ -138,7 +138,7 @@ class CapturedStep:
         stream = torch.cuda.Stream(images.device)
         random_numbers = torch.cuda.get_rng_state(images.device)
         try:
-            with undone(self.step):
+            with rolled_back(self.step):
                 stream.wait_stream(torch.cuda.current_stream(images.device))
                 with torch.cuda.stream(stream):
                     for _ in range(WARM_UP_STEPS):

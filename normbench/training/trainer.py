@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from normbench.models.networks import ConvolutionalNetwork, build_network, count_parameters
+from normbench.models.regularizers import Regularizer
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec
 from normbench.training.augmentation import augment, center_crop, normalize_
@@ -26,7 +27,7 @@ from normbench.training.steps import CapturedStep, FlatParameters, Step, Trainin
 
 # Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
 CHUNK_IMAGES = 2048
-# Few enough for CIFAR-10's largest map to be a block that is kept (keep_freed_memory): with 500,
+# Few enough for CIFAR-10's largest map to be a block that is kept (tune_malloc): with 500,
 # evaluation took 1.3 times as long.
 EVALUATION_BATCH = 250
 KEPT_MISTAKES = 32
@@ -52,14 +53,14 @@ class Evaluation:
         cells = torch.bincount(self.labels * classes + self.logits.argmax(1), minlength=classes**2)
         return tuple(map(tuple, cells.view(classes, classes).tolist()))
 
-    def wrong(self) -> Tensor:
+    def misclassified(self) -> Tensor:
         """Return the indices of the wrongly classified images."""
         return (self.logits.argmax(1) != self.labels).nonzero().flatten()
 
     def mistakes(self, limit: int = KEPT_MISTAKES) -> tuple[Mistake, ...]:
         """Return the wrongly classified images, the most confidently wrong first."""
         confidence, predicted = self.logits.softmax(1).max(1)
-        wrong = self.wrong()
+        wrong = self.misclassified()
         wrong = wrong[confidence[wrong].argsort(descending=True)][:limit]
         columns = (wrong, self.labels[wrong], predicted[wrong], confidence[wrong])
         return tuple(Mistake(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
@@ -159,7 +160,7 @@ def train(
         epochs=tuple(epochs),
         confusion=() if diverged else evaluation.confusion(),
         mistakes=() if diverged else evaluation.mistakes(),
-        wrong=() if diverged else tuple(evaluation.wrong().tolist()),
+        wrong=() if diverged else tuple(evaluation.misclassified().tolist()),
         activations=by_layer(training.activations),
         weights=() if diverged else weight_histogram(network),
         cpu_seconds=training.cpu_seconds,
@@ -204,7 +205,7 @@ class Training:
             cycle_momentum=False,
         )
         plain = TrainingStep(
-            network, flat, self.optimizer, spec.regularizer, recipe.label_smoothing
+            network, flat, self.optimizer, Regularizer(spec.l1, spec.l2), recipe.label_smoothing
         )
         self.step: Step = CapturedStep(plain) if device.type == "cuda" else plain
         self.test_images = prepare_images(data.test_images, data, network.image_size)

@@ -14,8 +14,11 @@ import numpy as np
 from tabulate import tabulate
 
 from normbench.analysis.comparison import compare, undecided
-from normbench.analysis.statistics import LOOKS
-from normbench.cases.grids import GridOptions, load_cases
+from normbench.analysis.spread import Spread
+from normbench.analysis.thresholds import INTERIM_RUNS
+from normbench.cases.case import GridOptions
+from normbench.cases.grids import load_cases
+from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase, BaselineRun
 from normbench.training.recipes import fingerprint
@@ -32,6 +35,20 @@ def case_of(spec: RunSpec, accuracies: Sequence[float | None]) -> BaselineCase:
         for seed, a in enumerate(accuracies)
     )
     return BaselineCase(spec, fingerprint(spec.network, spec.recipe), runs)
+
+
+def runs_of(spec: RunSpec, accuracies: Sequence[float]) -> list[RunResult]:
+    """Return runs of one epoch with these accuracies, of seeds from 0 up."""
+    digest = fingerprint(spec.network, spec.recipe)
+    return [
+        RunResult(
+            spec.with_seed(seed),
+            "ok",
+            epochs=(Epoch(1, 0.1, 0.1, accuracy, 0.1, accuracy, 2.0, 0.5),),
+            fingerprint=digest,
+        )
+        for seed, accuracy in enumerate(accuracies)
+    ]
 
 
 def baseline_of(
@@ -81,13 +98,16 @@ def simulate(setting: Setting, sessions: int, seed: int = 0) -> Tally:
         deviations = setting.deviation * np.exp(setting.scatter * rng.standard_normal(len(SPECS)))
         known = dict(zip(SPECS, deviations, strict=True))
         before = baseline_of({s: draw(MEAN, d, setting.baseline_runs) for s, d in known.items()})
+        spread = Spread(before)
         now: dict[RunSpec, Sequence[float]] = {}
         for spec, deviation in known.items():
             mean = MEAN - (setting.drop if spec is SPECS[0] else 0)
             if setting.runs is not None:
                 now[spec] = draw(mean, deviation, setting.runs)
             else:
-                now[spec] = until_decided(spec, draw(mean, deviation, LOOKS[-1]), before)
+                now[spec] = until_decided(
+                    spec, draw(mean, deviation, INTERIM_RUNS[-1]), before, spread
+                )
             runs += len(now[spec])
         worse = {
             case.spec for case in compare(before, baseline_of(now, not setting.runs)).regressions
@@ -102,10 +122,12 @@ def gamma(rng: np.random.Generator, count: int) -> np.ndarray:
     return 45**0.5 - rng.gamma(45, 45**-0.5, count)
 
 
-def until_decided(spec: RunSpec, values: list[float], before: Baseline) -> list[float]:
+def until_decided(
+    spec: RunSpec, values: list[float], before: Baseline, spread: Spread
+) -> list[float]:
     """Return the values of the first look at which the case is decided, as run_case has it."""
-    for look in LOOKS:
-        if not undecided(spec, values[:look], TARGET, before, len(SPECS)):
+    for look in INTERIM_RUNS:
+        if not undecided(runs_of(spec, values[:look]), TARGET, before, spread, len(SPECS)):
             return values[:look]
     return values
 

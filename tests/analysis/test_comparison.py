@@ -5,11 +5,13 @@ import math
 
 import pytest
 
-from normbench.analysis.comparison import Outcome, compare, room, undecided
+from normbench.analysis.comparison import compare, margin_in_standard_errors, undecided
+from normbench.analysis.spread import Spread
 from normbench.analysis.statistics import UNKNOWN, Variance
+from normbench.results import Outcome
 from normbench.spec import RunSpec
 
-from .simulation import SPECS, Setting, baseline_of, case_of, simulate
+from .simulation import SPECS, Setting, baseline_of, case_of, runs_of, simulate
 
 BATCH = RunSpec("mnist", "mnist", "batch", epochs=8)
 LAYER = dataclasses.replace(BATCH, norm="layer")
@@ -127,19 +129,19 @@ def test_speed_is_compared_between_equal_machines_only():
 
 
 def test_room_counts_standard_errors():
-    assert room([0.99, 0.996], 0.99, Variance(2e-6, 8)) == pytest.approx(3.0)
-    assert math.isnan(room([0.99], 0.98, UNKNOWN))
-    assert room([0.99], 0.98, Variance(0.0, 8)) == math.inf
+    assert margin_in_standard_errors([0.99, 0.996], 0.99, Variance(2e-6, 8)) == pytest.approx(3.0)
+    assert math.isnan(margin_in_standard_errors([0.99], 0.98, UNKNOWN))
+    assert margin_in_standard_errors([0.99], 0.98, Variance(0.0, 8)) == math.inf
 
 
 def test_a_case_is_decided_once_a_drop_is_found_or_ruled_out():
     # mean 0.995; a standard deviation of 0.00075
     noisy = [0.9945, 0.9955, 0.9950, 0.9960, 0.9940] * 2
     before = baseline_of(dict.fromkeys(SPECS[:10], noisy))
-    spec = SPECS[0]
+    spread, spec = Spread(before), SPECS[0]
 
     def is_open(accuracies, target=0.98):
-        return undecided(spec, accuracies, target, before, cases=90)
+        return undecided(runs_of(spec, accuracies), target, before, spread, cases=90)
 
     assert is_open([0.9950])
     assert not is_open([0.9965])
@@ -151,11 +153,11 @@ def test_a_case_is_decided_once_a_drop_is_found_or_ruled_out():
     assert is_open([0.9965], target=0.996)
     # a norm that the baseline does not have is held against its target alone
     unseen = dataclasses.replace(spec, norm="group:8")
-    assert not undecided(unseen, [0.9], 0.8, before, cases=90)
+    assert not undecided(runs_of(unseen, [0.9]), 0.8, before, spread, cases=90)
     # as is one that was trained with another recipe, which no number of runs would compare
     changed = dataclasses.replace(before.cases[spec], fingerprint="other")
     other = dataclasses.replace(before, cases={**before.cases, spec: changed})
-    assert not undecided(spec, [0.9950], 0.98, other, cases=90)
+    assert not undecided(runs_of(spec, [0.9950]), 0.98, other, Spread(other), cases=90)
 
 
 def test_a_session_of_clean_cases_gives_a_false_alarm_at_most_once_in_a_hundred():

@@ -7,22 +7,22 @@ import pytest
 from scipy import stats
 
 from normbench.analysis.statistics import (
-    LOOKS,
     Estimate,
     Variance,
-    alarm_looks,
+    alarm_runs,
     holm,
     moderated_variances,
     pooled_variance,
     sequential_p,
 )
+from normbench.analysis.thresholds import INTERIM_RUNS
 
 
 def test_the_pooled_variance_adds_squares_and_degrees_of_freedom():
     # squares 2 and 8 on one and two degrees of freedom
     variance = pooled_variance([[1.0, 3.0], [0.0, 2.0, 4.0], [7.0]])
     assert variance.value == pytest.approx(10 / 3)
-    assert variance.freedom == 3
+    assert variance.degrees_of_freedom == 3
 
 
 def test_single_runs_have_no_variance():
@@ -52,7 +52,7 @@ def test_two_variances_add_up_and_the_one_known_worse_counts():
     welch = stats.ttest_ind(a, b, equal_var=False)
     assert estimate.value / estimate.standard_error == pytest.approx(welch.statistic)
     # SciPy has Satterthwaite's degrees of freedom, which lie between 5 and 10
-    assert estimate.freedom == 5
+    assert estimate.degrees_of_freedom == 5
 
 
 def test_a_mean_has_the_t_interval_of_its_sample():
@@ -79,7 +79,7 @@ def test_samples_that_differ_by_chance_alone_are_pooled():
     samples = dict(enumerate(rng.normal(0, 2, (40, 5))))
     found = moderated_variances(samples)
     assert {v.value for v in found.values()} == {pooled_variance(list(samples.values())).value}
-    assert found[0].freedom == 160
+    assert found[0].degrees_of_freedom == 160
 
 
 def test_samples_that_differ_keep_much_of_their_own_variance():
@@ -98,8 +98,10 @@ def test_the_prior_is_recovered_from_many_variances():
     samples = {k: rng.normal(0, math.sqrt(v), 4) for k, v in enumerate(true)}
     moderated = moderated_variances({**samples, "unseen": []})
     assert moderated["unseen"].value == pytest.approx(4, rel=0.1)
-    assert moderated["unseen"].freedom == pytest.approx(6, rel=0.15)
-    assert moderated[0].freedom == pytest.approx(moderated["unseen"].freedom + 3)
+    assert moderated["unseen"].degrees_of_freedom == pytest.approx(6, rel=0.15)
+    assert moderated[0].degrees_of_freedom == pytest.approx(
+        moderated["unseen"].degrees_of_freedom + 3
+    )
 
 
 @pytest.mark.parametrize("wild", [1, 3])
@@ -124,7 +126,7 @@ def test_clean_samples_are_rarely_taken_for_wild(spread_of_deviations):
         deviations = np.exp(spread_of_deviations * rng.standard_normal(30))
         samples = {k: rng.normal(0, d, 5) for k, d in enumerate(deviations)}
         found = moderated_variances(samples)
-        taken += any(variance.freedom == 4 for variance in found.values())
+        taken += any(variance.degrees_of_freedom == 4 for variance in found.values())
     assert taken / sessions <= 0.02
 
 
@@ -150,9 +152,9 @@ def test_the_intervals_cover_what_they_say(runs, spread_of_deviations):
 
 
 def test_one_or_two_runs_give_no_alarm():
-    assert LOOKS == (1, 2, 3, 5, 8)
-    assert alarm_looks(2) == ()
-    assert alarm_looks(5) == (3, 5)
+    assert INTERIM_RUNS == (1, 2, 3, 5, 8)
+    assert alarm_runs(2) == ()
+    assert alarm_runs(5) == (3, 5)
 
 
 def test_a_sequential_p_value_pays_for_every_planned_look():
@@ -166,7 +168,7 @@ def test_looking_again_and_again_gives_no_more_false_alarms():
     variance, alarms, naive = Variance(1.0, math.inf), 0, 0
     for _ in range(4000):
         before, now = rng.normal(0, 1, 10), rng.normal(0, 1, 8)
-        looks = alarm_looks(len(now))
+        looks = alarm_runs(len(now))
         p = [Estimate.difference(now[:n], before, variance).p_below() for n in looks]
         alarms += sequential_p(p) <= 0.05
         naive += min(p) <= 0.05

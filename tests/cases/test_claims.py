@@ -7,17 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from normbench.analysis.claims import judge
+from normbench.cases.case import GridOptions
 from normbench.cases.checked_toml import CasesError
-from normbench.cases.claims import (
-    ClaimVerdict,
-    Contrast,
-    is_claims_file,
-    judge,
-    load_claims,
-    means_computed,
-)
-from normbench.cases.grids import GridOptions
-from normbench.results import Epoch, RunResult
+from normbench.cases.claims import Contrast, is_claims_file, load_claims
+from normbench.check.means import means_computed
+from normbench.results import ClaimVerdict, Epoch, RunResult
 
 from ..conftest import tiny_grid
 
@@ -155,7 +150,7 @@ def test_a_claim_of_better_is_judged_by_its_difference(load, batch, layer, verdi
     (claim,) = load(CLAIM)
     finding = judge(claim, accuracies(claim, batch=batch, layer=layer))
     assert finding.verdict == verdict
-    assert finding.surprising == (verdict != "holds")
+    assert finding.unexpected == (verdict != "holds")
     assert finding.evidence[0].estimate.value == pytest.approx(np.mean(batch) - np.mean(layer))
 
 
@@ -194,7 +189,7 @@ def test_a_claim_without_all_of_its_runs_is_not_judged(load):
     key, run = next(iter(runs.items()))
     finding = judge(claim, {**runs, key: dataclasses.replace(run, status="diverged", epochs=())})
     assert finding.verdict == "not judged"
-    assert finding.surprising
+    assert finding.unexpected
     assert finding.reason == "digits batch-none-b64, seed 0: diverged"
     assert judge(claim, {}).reason == "digits batch-none-b64, seed 0: was not run"
 
@@ -208,8 +203,8 @@ def test_where_nothing_is_on_record_every_verdict_is_expected(load):
     (claim,) = load(CLAIM.replace('expected = "holds"\n', ""))
     runs = accuracies(claim, batch=[0.8, 0.801, 0.802, 0.803], layer=[0.9, 0.901, 0.902, 0.903])
     assert judge(claim, runs).verdict == "refuted"
-    assert not judge(claim, runs).surprising
-    assert judge(claim, {}).surprising
+    assert not judge(claim, runs).unexpected
+    assert judge(claim, {}).unexpected
 
 
 def test_wrong_verdicts_are_as_rare_as_the_level_says(load):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from normbench.cases.case import GridOptions
 from normbench.cases.checked_toml import CasesError
-from normbench.cases.grids import GridOptions, load_cases
+from normbench.cases.grids import load_cases
 from normbench.spec import RunSpec
 from normbench.training.recipes import RECIPES
 

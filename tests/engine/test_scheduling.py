@@ -10,16 +10,11 @@ import sys
 import pytest
 import torch
 
-from normbench.engine.scheduling import (
-    DeviceSlots,
-    LongestFirstScheduling,
-    available_cores,
-    estimated_seconds,
-    keep_freed_memory,
-    parse_device,
-    threads_for_each,
-)
+from normbench.engine.costs import estimated_seconds
+from normbench.engine.devices import DeviceSlots, parse_device, threads_per_worker, tune_malloc
+from normbench.engine.xdist import LongestFirstScheduling
 from normbench.spec import RunSpec
+from normbench.storage.environment import available_cores
 
 SPEC = RunSpec("mnist", "mnist", "batch", batch_size=64, epochs=8)
 
@@ -30,7 +25,7 @@ def print_pages_mapped_by_steps() -> None:
     def step() -> None:
         _ = [torch.ones(2 * 2**20) for _ in range(8)]
 
-    keep_freed_memory()
+    tune_malloc()
     # glibc's own limits follow what it saw
     step()
     step()
@@ -97,7 +92,7 @@ def test_all_workers_share_one_device():
 
 
 def test_cores_are_divided_and_none_is_left_without():
-    assert [threads_for_each(n, cores=8) for n in (1, 2, 3, 8, 16)] == [8, 4, 2, 1, 1]
+    assert [threads_per_worker(n, cores=8) for n in (1, 2, 3, 8, 16)] == [8, 4, 2, 1, 1]
     assert available_cores() >= 1
 
 

@@ -33,22 +33,3 @@ def test_weight_decay_equals_the_gradient_of_the_l2_penalty():
     p.grad = torch.zeros_like(p)
     torch.optim.SGD([p], lr=1.0, weight_decay=regularizer.l2).step()
     torch.testing.assert_close(before - p.detach(), textbook)
-
-
-@pytest.mark.parametrize(
-    ("l1", "l2", "name"),
-    [
-        (0, 0, "none"),
-        (0.001, 0, "l1:0.001"),
-        (0, 0.01, "l2:0.01"),
-        (0.001, 0.002, "l1:0.001+l2:0.002"),
-    ],
-)
-def test_every_regularizer_has_one_spelling(l1, l2, name):
-    assert Regularizer(l1, l2).name == name
-
-
-@pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf")])
-def test_a_strength_is_finite_and_not_negative(strength):
-    with pytest.raises(ValueError, match=r"l1 = .*: expected a finite number, 0 or larger"):
-        Regularizer(l1=strength)

@@ -64,8 +64,8 @@ def test_a_later_session_adds_seeds_to_a_baseline(project):
     assert {row["spec"]["seed"] for row in rows(project)} == {3, 4}
     session, results = str(project.session), str(project.path / "results")
     assert main(["baseline", "mine", "mine", session, "--results", results]) == 0
-    joined = find_baseline("mine", project.path / "results" / "reference")
-    assert [[run.seed for run in case.runs] for case in joined.cases.values()] == [[*range(5)]] * 4
+    merged = find_baseline("mine", project.path / "results" / "reference")
+    assert [[run.seed for run in case.runs] for case in merged.cases.values()] == [[*range(5)]] * 4
 
 
 def test_a_session_with_a_failed_run_is_no_baseline(project):

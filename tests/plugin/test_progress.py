@@ -9,7 +9,7 @@ import sys
 import pyte
 import pytest
 
-from normbench.cases.grids import Case
+from normbench.cases.case import Case
 from normbench.plugin.progress import SessionProgress, SharedTerminal, Snapshot, board, clock, line
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec

@@ -247,7 +247,7 @@ def test_a_read_only_results_folder_ends_the_session(project, monkeypatch):
     def refuse(file, text):
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr("normbench.storage.session.write_whole", refuse)
+    monkeypatch.setattr("normbench.storage.session.write_atomic", refuse)
     result = project.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: cannot write results to *Permission denied*"])

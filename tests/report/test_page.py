@@ -13,15 +13,16 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
+from normbench.analysis.claims import ClaimResult, Evidence
 from normbench.analysis.comparison import compare
 from normbench.analysis.statistics import Estimate, Variance
-from normbench.cases.claims import Claim, ClaimVerdict, Evidence, Finding
-from normbench.cases.grids import Case, Published
+from normbench.cases.case import Case, Published
+from normbench.cases.claims import Claim
 from normbench.commands.main import main
 from normbench.report.gallery import mistakes
 from normbench.report.page import ReportError, write_figures, write_report
 from normbench.report.tables import case_tables, write_claims, write_comparison, write_tables
-from normbench.results import Epoch, LayerActivations, Mistake, RunResult
+from normbench.results import ClaimVerdict, Epoch, LayerActivations, Mistake, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.session import Session
 
@@ -98,7 +99,7 @@ def write(folder: Path, norms: tuple[str, ...], sizes=(32, 64), name="s") -> Pat
     write_comparison(session.folder / "tables", comparison, session)
     evidence = Evidence("a less b", "more than 1", ClaimVerdict.REFUTED, Estimate(0.001, 1e-4, 9))
     claim = Claim("c", "A is <b>far</b> better.", "hearsay", "full", (ClaimVerdict.HOLDS,), seeds=5)
-    finding = Finding(claim, ClaimVerdict.REFUTED, (evidence,))
+    finding = ClaimResult(claim, ClaimVerdict.REFUTED, (evidence,))
     write_claims(session.folder / "tables", [finding], session)
     rows = (json.dumps(result.to_row()) for result in runs)
     (session.folder / "runs.jsonl").write_text("".join(f"{row}\n" for row in rows))

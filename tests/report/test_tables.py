@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from normbench.analysis.statistics import UNKNOWN, Variance
-from normbench.cases.grids import Case, Published
+from normbench.cases.case import Case, Published
 from normbench.report.tables import case_tables, markdown_table, terminal_table, write_tables
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec

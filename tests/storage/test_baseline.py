@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from normbench.analysis.spread import Spread
 from normbench.commands.main import main
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
-from normbench.storage.baseline import Baseline, BaselineError, find_baseline, joined
+from normbench.storage.baseline import Baseline, BaselineError, find_baseline, merge_baselines
 from normbench.storage.runs import RunStore
 
 SPEC = RunSpec("digits", "digits", "batch", recipe="digits", epochs=1)
@@ -49,7 +50,7 @@ def test_a_sessions_runs_are_kept_one_by_one(tmp_path):
     assert [run.seed for run in case.runs] == [0, 1, 2]
     assert case.fingerprint == "abc"
     assert case.images_per_second == 1348 / 2.0
-    assert baseline.variance(SPEC).value == pytest.approx(1e-4)
+    assert Spread(baseline).variance(SPEC).value == pytest.approx(1e-4)
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -82,12 +83,12 @@ def test_variances_are_moderated_within_one_data_set_and_recipe():
     runs = [result(s, a) for s, a in enumerate((0.99, 0.97))]
     runs += [result(s, a, other) for s, a in enumerate((0.995, 0.995, 0.9956))]
     baseline = Baseline.of_runs("b", "now", 2, False, {}, runs)
-    assert baseline.variance(SPEC).value == pytest.approx(2e-4)
-    assert baseline.variance(other).value == pytest.approx(1.2e-7)
+    assert Spread(baseline).variance(SPEC).value == pytest.approx(2e-4)
+    assert Spread(baseline).variance(other).value == pytest.approx(1.2e-7)
     unseen = RunSpec("digits", "digits", "layer", recipe="digits", epochs=1)
-    assert baseline.variance(unseen).value == pytest.approx(2e-4)
+    assert Spread(baseline).variance(unseen).value == pytest.approx(2e-4)
     elsewhere = RunSpec("cifar10", "cifar10", "layer", recipe="cifar10")
-    assert not baseline.variance(elsewhere).known
+    assert not Spread(baseline).variance(elsewhere).known
 
 
 def test_a_name_a_file_and_a_folder_lead_to_a_baseline(tmp_path):
@@ -167,7 +168,7 @@ def test_runs_that_do_not_go_together_are_not_joined(
 
 def test_runs_of_different_recipes_are_not_joined():
     with pytest.raises(BaselineError, match="different networks or recipes"):
-        joined(
+        merge_baselines(
             "mine",
             [
                 Baseline.of_runs("b", "now", 2, False, {}, [run])

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate
-from normbench.cases.grids import GridOptions, load_cases
-from normbench.storage.baseline import Baseline, variances
+from normbench.cases.case import GridOptions
+from normbench.cases.grids import load_cases
+from normbench.storage.baseline import Baseline
 from normbench.training.recipes import fingerprint
 
 ROOT = Path(__file__).parents[2]

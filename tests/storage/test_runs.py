@@ -132,29 +132,3 @@ def test_means_are_taken_over_the_seeds_and_refuse_a_failed_one():
     assert runs.best_test_accuracy == pytest.approx(0.85)
     with pytest.raises(RunFailed, match="crashed: died"):
         _ = Runs.of([finished(), RunResult(SPEC, "crashed", "died")]).test_accuracy
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("batch_size", 0, r"batch_size = 0: expected 1 or larger"),
-        ("epochs", 0, r"epochs = 0: expected 1 or larger"),
-        ("dropout", 1.0, r"dropout = 1.0: expected a probability below 1"),
-        ("seed", -1, r"seed = -1: expected 0 or larger"),
-        ("l1", -1.0, r"l1 = -1.0: expected a finite number"),
-    ],
-)
-def test_a_spec_out_of_range_is_refused(field, value, message):
-    with pytest.raises(ValueError, match=message):
-        RunSpec("digits", "digits", "batch", **{field: value})
-
-
-def test_a_key_depends_on_every_field_and_on_nothing_else():
-    assert RunSpec("digits", "digits", "batch").key == SPEC.key
-    others = [
-        SPEC.with_seed(1),
-        RunSpec("digits", "digits", "layer"),
-        RunSpec("digits", "digits", "batch", l2=1e-9),
-        RunSpec("digits", "digits", "batch", epochs=2),
-    ]
-    assert len({SPEC.key, *(spec.key for spec in others)}) == 5

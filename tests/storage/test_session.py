@@ -6,13 +6,8 @@ import time
 import pytest
 import torch
 
-from normbench.storage.session import (
-    Session,
-    SessionError,
-    environment,
-    new_session_name,
-    write_whole,
-)
+from normbench.storage.environment import environment
+from normbench.storage.session import Session, SessionError, new_session_name, write_atomic
 
 
 def test_latest_leads_to_the_newest_session(tmp_path):
@@ -61,7 +56,7 @@ def test_the_environment_names_machine_versions_and_commit(tmp_path):
 def test_a_file_is_replaced_whole(tmp_path):
     file = tmp_path / "file"
     for text in ("first", "second"):
-        write_whole(file, text)
+        write_atomic(file, text)
         assert file.read_text() == text
     assert list(tmp_path.iterdir()) == [file]
 

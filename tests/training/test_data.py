@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from normbench.training import data
-from normbench.training.data import (
-    MNIST_FILES,
+from normbench.training.data import MNIST_FILES, ensure_dataset, load_dataset
+from normbench.training.datasets import (
+    DATASETS,
     DatasetDamaged,
     DatasetUnavailable,
-    ensure_dataset,
-    load_dataset,
-    source_on_disk,
+    dataset_on_disk,
+    default_root,
 )
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def offline(monkeypatch):
 def test_the_digits_need_no_download(tmp_path):
     digits = load_dataset("digits", tmp_path, CPU)
     assert digits.train_images.shape == (1348, 1, 8, 8)
-    assert data.SOURCES["digits"].training_images == 1348
+    assert DATASETS["digits"].training_images == 1348
     assert digits.test_images.shape == (449, 1, 8, 8)
     assert digits.train_images.dtype == torch.uint8
     assert digits.test_labels.bincount().min() >= 40
@@ -68,7 +68,7 @@ def test_the_digits_need_no_download(tmp_path):
 def test_mnist_comes_from_torchvisions_files(mnist_root):
     mnist = load_dataset("mnist", mnist_root, CPU)
     assert mnist.train_images.shape == (60_000, 1, 28, 28)
-    assert data.SOURCES["mnist"].training_images == 60_000
+    assert DATASETS["mnist"].training_images == 60_000
     assert mnist.test_images.shape == (10_000, 1, 28, 28)
     assert mnist.train_images[300, 0, 5, 5] == 300 % 256
     assert mnist.train_labels[59_999] == 9
@@ -77,7 +77,7 @@ def test_mnist_comes_from_torchvisions_files(mnist_root):
 def test_the_held_out_part_is_the_end_of_the_training_set(mnist_root):
     heldout = load_dataset("mnist-heldout", mnist_root, CPU)
     assert heldout.train_images.shape == (50_000, 1, 28, 28)
-    assert data.SOURCES["mnist-heldout"].training_images == 50_000
+    assert DATASETS["mnist-heldout"].training_images == 50_000
     assert heldout.test_images.shape == (10_000, 1, 28, 28)
     assert heldout.test_images[0, 0, 0, 0] == 50_000 % 256
 
@@ -140,9 +140,9 @@ def test_a_torchvision_that_does_not_pair_is_said_in_plain_words(mnist_root, mon
 
 def test_the_data_root_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path))
-    assert data.default_root() == tmp_path
+    assert default_root() == tmp_path
     monkeypatch.delenv("NORMBENCH_DATA")
-    assert data.default_root().name == "normbench"
+    assert default_root().name == "normbench"
 
 
 def test_every_file_of_mnist_has_its_size():
@@ -251,12 +251,12 @@ def test_a_copy_that_is_not_there_says_what_was_expected(tmp_path):
 
 
 def test_the_copy_stands_in_for_cifar10_where_only_the_copy_is_on_disk(tmp_path):
-    assert source_on_disk("cifar10", tmp_path) == "cifar10"
+    assert dataset_on_disk("cifar10", tmp_path) == "cifar10"
     (tmp_path / "cifar10-jpeg").mkdir()
-    assert source_on_disk("cifar10", tmp_path) == "cifar10-jpeg"
+    assert dataset_on_disk("cifar10", tmp_path) == "cifar10-jpeg"
     (tmp_path / "cifar-10-batches-py").mkdir()
-    assert source_on_disk("cifar10", tmp_path) == "cifar10"
-    assert source_on_disk("mnist", tmp_path) == "mnist"
+    assert dataset_on_disk("cifar10", tmp_path) == "cifar10"
+    assert dataset_on_disk("mnist", tmp_path) == "mnist"
 
 
 def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path):

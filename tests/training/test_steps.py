@@ -1,4 +1,4 @@
-"""Steps: parameters in one vector, what is undone, and the CUDA graph against the plain step."""
+"""Steps: parameters in one vector, what is rolled back, and the CUDA graph."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from normbench.models.networks import build_network
 from normbench.models.regularizers import Regularizer
 from normbench.spec import RunSpec
 from normbench.training.data import load_dataset
-from normbench.training.steps import CapturedStep, FlatParameters, TrainingStep, undone
+from normbench.training.steps import CapturedStep, FlatParameters, TrainingStep, rolled_back
 from normbench.training.trainer import train
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -50,7 +50,7 @@ def test_flat_parameters_are_views_of_one_vector():
 @pytest.mark.parametrize("norm", ["batch", "group:4"])
 def test_what_is_undone_leaves_no_trace(norm):
     step = step_of(norm)
-    with undone(step):
+    with rolled_back(step):
         losses(step, 3)
     assert losses(step, 10) == pytest.approx(losses(step_of(norm), 10), rel=1e-5)
 
@@ -58,7 +58,7 @@ def test_what_is_undone_leaves_no_trace(norm):
 def test_what_is_undone_in_the_midst_leaves_no_trace():
     step, other = step_of("batch"), step_of("batch")
     losses(step, 5), losses(other, 5)
-    with undone(step):
+    with rolled_back(step):
         losses(step, 3)
     assert losses(step, 5) == pytest.approx(losses(other, 5), rel=1e-5)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from normbench.models.networks import build_network
+from normbench.models.regularizers import Regularizer
 from normbench.results import RunFailed, RunResult
 from normbench.spec import RunSpec
 from normbench.training.data import ImageData, load_dataset
@@ -50,7 +51,7 @@ def textbook_losses(spec: RunSpec, batches: list, smoothing: float) -> list[floa
         optimizer.zero_grad()
         loss = F.cross_entropy(network(images.contiguous()), labels, label_smoothing=smoothing)
         losses.append(loss.item())
-        (loss + spec.regularizer.penalty(network.parameters())).backward()
+        (loss + Regularizer(spec.l1, spec.l2).penalty(network.parameters())).backward()
         optimizer.step()
     return losses
 
@@ -64,7 +65,7 @@ def engine_losses(spec: RunSpec, batches: list, smoothing: float) -> list[float]
         [flat.values], 0.05, 0.9, weight_decay=spec.l2, nesterov=True, fused=True
     )
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    step = TrainingStep(network, flat, optimizer, spec.regularizer, smoothing)
+    step = TrainingStep(network, flat, optimizer, Regularizer(spec.l1, spec.l2), smoothing)
     losses = []
     for batch in batches:
         trained = train_epoch(network, iter([batch]), step, schedule)

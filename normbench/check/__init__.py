@@ -1,0 +1,1 @@
+"""Whether a layer is what it says it is."""
