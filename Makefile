@@ -13,16 +13,17 @@ help: ## list the targets
 bench: $(BIN)/installed ## train every norm x regularizer on the embedded digits; tables in results/latest/tables
 	$(BIN)/pytest bench --bench-tier smoke -n $(WORKERS)
 
-test: lint ## ruff, mypy and the tests
+test: lint ## the linters and the tests
 	$(BIN)/pytest tests -W error -n $(WORKERS)
 
-lint: $(BIN)/installed ## ruff and mypy alone
+lint: $(BIN)/installed ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 clean: ## remove the environment and what the tools left; results stay
-	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
 
 $(BIN)/installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'normbench needs Python 3.11 or later; name one with make PYTHON=python3.12')"

@@ -1,4 +1,4 @@
-"""``python -m normbench``: what one asks of sessions that are over."""
+"""``python -m normbench`` is ``normbench``."""
 
 import sys
 

@@ -1,15 +1,20 @@
 """What a run leaves behind, as objects and as stored rows."""
 
 import dataclasses
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from normbench.spec import RunSpec
 
 SCHEMA = 1
+
+# The sizes of weights between which histograms count: four bins a decade, and what lies outside.
+WEIGHT_EDGES = tuple(10 ** (quarter / 4) for quarter in range(-24, 5))
+
+T = TypeVar("T")
 
 Status = Literal["ok", "diverged", "crashed", "stalled", "error"]
 
@@ -148,26 +153,58 @@ class RunResult:
         return {**row, "train_seconds": self.train_seconds, "test_seconds": self.test_seconds}
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "RunResult":
-        """Return the run that a stored row describes; raises ValueError for another schema."""
+    def from_row(cls, row: object) -> "RunResult":
+        """Return the run that a stored row describes.
+
+        Raises ValueError that says what is wrong with the row.
+        """
+        if not isinstance(row, dict):
+            raise ValueError(f"it is no JSON object, but {row!r:.60}")
         if row.get("schema") != SCHEMA:
             raise ValueError(
                 f"a stored run has schema {row.get('schema')!r}: this version reads {SCHEMA}"
             )
         plain = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
+        if row.get("status") not in get_args(Status):
+            expected = ", ".join(get_args(Status))
+            raise ValueError(f"status is {row.get('status')!r}: expected one of {expected}")
         return cls(
             **{
                 **plain,
-                "spec": RunSpec(**row["spec"]),
-                "epochs": tuple(Epoch(**epoch) for epoch in row["epochs"]),
-                "confusion": tuple(tuple(counts) for counts in row["confusion"]),
-                "mistakes": tuple(Mistake(**mistake) for mistake in row["mistakes"]),
+                "spec": _part(row, "spec", lambda spec: _made(RunSpec, spec)),
+                "epochs": _part(row, "epochs", _each(lambda epoch: _made(Epoch, epoch))),
+                "confusion": _part(row, "confusion", _each(tuple)),
+                "mistakes": _part(row, "mistakes", _each(lambda m: _made(Mistake, m))),
                 # older rows have none of these
-                "wrong": tuple(row.get("wrong", ())),
-                "activations": tuple(map(_activations, row.get("activations", ()))),
-                "weights": tuple(row.get("weights", ())),
+                "wrong": _part({"wrong": (), **row}, "wrong", tuple),
+                "activations": _part(
+                    {"activations": (), **row}, "activations", _each(_activations)
+                ),
+                "weights": _part({"weights": (), **row}, "weights", tuple),
             }
         )
+
+
+def _part(row: dict[str, Any], name: str, read: Callable[[Any], T]) -> T:
+    if name not in row:
+        raise ValueError(f"{name} is missing")
+    try:
+        return read(row[name])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{name} is {row[name]!r:.60}: {error}") from error
+
+
+def _each(read: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+    return lambda values: tuple(map(read, values))
+
+
+def _made(kind: type[T], values: dict[str, Any]) -> T:
+    """Return the values as a dataclass; a later version may have added some that are not known."""
+    try:
+        return kind(**values)
+    except TypeError:
+        names = {field.name for field in dataclasses.fields(cast("type[Any]", kind))}
+        return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def _activations(stored: dict[str, Any]) -> LayerActivations:
@@ -204,7 +241,8 @@ class Runs:
 
     def mean(self, name: str) -> float:
         """Return the mean of a RunResult's figure, such as ``"test_loss"``, over the runs."""
-        return statistics.fmean(getattr(result, name) for result in self.results)
+        values = [getattr(result, name) for result in self.results]
+        return math.fsum(values) / len(values)
 
     def figures(self) -> dict[str, float]:
         """Return the means by name, as a JUnit report keeps them; none if a run failed."""
@@ -221,6 +259,19 @@ class Runs:
     @property
     def best_test_accuracy(self) -> float:
         return self.mean("best_test_accuracy")
+
+
+class CaseVerdict(StrEnum):
+    """What a case comes to; the bad ends of a run among them are spelled as in Status."""
+
+    PASSED = "passed"
+    MARGINAL = "marginal"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    DIVERGED = "diverged"
+    CRASHED = "crashed"
+    STALLED = "stalled"
+    ERROR = "error"
 
 
 class Outcome(StrEnum):

@@ -10,7 +10,6 @@ else should run on the machine meanwhile.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import re
@@ -27,7 +26,7 @@ from roofline import best_product_rate
 from rows import write_rows
 
 from normbench.storage.environment import available_cores
-from normbench.storage.runs import RunStore
+from normbench.storage.session import latest_session, read_session
 from normbench.training.datasets import default_root
 
 ROOT = Path(__file__).parent.parent
@@ -106,12 +105,11 @@ def session_round(workers: int, data: Path, epochs: int) -> Round:
             *("-n", str(workers), "--bench-cases", str(grid), "-k", "own_cases"),
             *("--bench-data", str(data.absolute()), "--bench-results", folder),
         )
-        session = (Path(folder) / "latest").resolve()
-        runs = RunStore(session).results().values()
+        session = read_session(latest_session(Path(folder)))
         return Round(
             wall,
-            json.loads((session / "session.json").read_text())["seconds"],
-            sum(run.train_seconds + run.test_seconds for run in runs),
+            session.document.seconds,
+            sum(run.train_seconds + run.test_seconds for run in session.results.values()),
             product_rate(workers),
         )
 

@@ -1,5 +1,7 @@
 """Specs: what they refuse, how they are spelled, and the key that tells them apart."""
 
+from typing import Any
+
 import pytest
 
 from normbench.spec import RunSpec
@@ -16,12 +18,12 @@ SPEC = RunSpec("digits", "digits", "batch")
         (0.001, 0.002, "l1:0.001+l2:0.002"),
     ],
 )
-def test_every_regularizer_has_one_spelling(l1, l2, name):
+def test_every_regularizer_has_one_spelling(l1: float, l2: float, name: str) -> None:
     assert RunSpec("digits", "digits", "batch", l1=l1, l2=l2).regularizer == name
 
 
 @pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf")])
-def test_a_strength_is_finite_and_not_negative(strength):
+def test_a_strength_is_finite_and_not_negative(strength: float) -> None:
     with pytest.raises(ValueError, match=r"l1 = .*: expected a finite number, 0 or larger"):
         RunSpec("digits", "digits", "batch", l1=strength)
 
@@ -36,12 +38,12 @@ def test_a_strength_is_finite_and_not_negative(strength):
         ("l1", -1.0, r"l1 = -1.0: expected a finite number"),
     ],
 )
-def test_a_spec_out_of_range_is_refused(field, value, message):
+def test_a_spec_out_of_range_is_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RunSpec("digits", "digits", "batch", **{field: value})
 
 
-def test_a_key_depends_on_every_field_and_on_nothing_else():
+def test_a_key_depends_on_every_field_and_on_nothing_else() -> None:
     assert RunSpec("digits", "digits", "batch").key == SPEC.key
     others = [
         SPEC.with_seed(1),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate, Variance
 from normbench.analysis.thresholds import CLAIM_LEVEL
-from normbench.cases.claims import Claim, Contrast, MeansCount
-from normbench.check.means import means_computed
+from normbench.cases.case import Claim, Contrast, MeansCount
 from normbench.results import ClaimVerdict, RunResult
 from normbench.spec import RunSpec
+from normbench.storage.session import StoredSession
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,12 @@ class ClaimResult:
         return self.verdict not in self.claim.expected
 
 
-def judge(claim: Claim, results: Mapping[str, RunResult]) -> ClaimResult:
+def judge(
+    claim: Claim, results: Mapping[str, RunResult], found: Mapping[MeansCount, int]
+) -> ClaimResult:
     """Return what the runs say of the claim; ``results`` are a session's, by their specs' keys.
+
+    ``found`` are the numbers of means that norms were found to compute, by what is claimed.
 
     A claim holds where each of its contrasts does, each at the level (the intersection-union
     test: Berger, Multiparameter Hypothesis Testing and Acceptance Sampling, 1982), one of
@@ -47,7 +51,7 @@ def judge(claim: Claim, results: Mapping[str, RunResult]) -> ClaimResult:
     claim's own runs, so that the verdict does not depend on what else a session ran.
     """
     if not claim.contrasts:
-        counted = [_count_evidence(count) for count in claim.counts]
+        counted = [_count_evidence(count, found.get(count)) for count in claim.counts]
         return ClaimResult(claim, _all_of(counted), tuple(counted))
     samples: dict[RunSpec, list[float]] = {}
     for case in claim.cases:
@@ -67,8 +71,8 @@ def judge(claim: Claim, results: Mapping[str, RunResult]) -> ClaimResult:
 
 def _all_of(evidence: Sequence[Evidence]) -> ClaimVerdict:
     verdicts = {part.verdict for part in evidence}
-    order = (ClaimVerdict.REFUTED, ClaimVerdict.UNDECIDED, ClaimVerdict.HOLDS)
-    return next(verdict for verdict in order if verdict in verdicts)
+    order = (ClaimVerdict.REFUTED, ClaimVerdict.NOT_JUDGED, ClaimVerdict.UNDECIDED)
+    return next((verdict for verdict in order if verdict in verdicts), ClaimVerdict.HOLDS)
 
 
 def _contrast_evidence(
@@ -90,11 +94,25 @@ def _contrast_evidence(
     return Evidence(contrast.subject, contrast.says, verdict, estimate)
 
 
-def _count_evidence(count: MeansCount) -> Evidence:
-    found = means_computed(count.norm, count.images, count.channels)
+def _count_evidence(count: MeansCount, found: int | None) -> Evidence:
+    verdict = ClaimVerdict.HOLDS if found == count.means else ClaimVerdict.REFUTED
     return Evidence(
         f"{count.norm}, {count.images} images x {count.channels} channels",
         f"{count.means} means",
-        ClaimVerdict.HOLDS if found == count.means else ClaimVerdict.REFUTED,
-        found=f"{found} means",
+        ClaimVerdict.NOT_JUDGED if found is None else verdict,
+        found="" if found is None else f"{found} means",
     )
+
+
+def stored_claims(session: StoredSession) -> list[ClaimResult]:
+    """Return what a stored session's runs say of the claims that it judged.
+
+    Where it kept no more of a claim than its verdict, as sessions of schema 1, that is repeated.
+    """
+    results = []
+    for claim, stored in session.claims:
+        if claim.contrasts or claim.counts:
+            results.append(judge(claim, session.results, stored.found))
+        else:
+            results.append(ClaimResult(claim, stored.verdict or ClaimVerdict.NOT_JUDGED))
+    return results

@@ -5,7 +5,6 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from normbench.analysis.spread import Spread
 from normbench.analysis.statistics import (
@@ -20,6 +19,7 @@ from normbench.analysis.thresholds import LEVEL, MARGIN, MINIMUM_EFFECT, SLOW
 from normbench.results import Outcome, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
+from normbench.storage.documents import StoredComparedCase, StoredComparison, StoredVariance
 from normbench.training.datasets import DATASETS
 
 # The outcomes that are shown case by case; the others are counted.
@@ -46,6 +46,38 @@ class CaseComparison:
     def difference(self) -> Estimate:
         """The mean now less that of the baseline; raises ValueError where one has no run."""
         return Estimate.difference(self.now, self.before, self.variance)
+
+    def to_stored(self) -> StoredComparedCase:
+        """Return what session.json keeps of it."""
+        known = (
+            StoredVariance(
+                value=self.variance.value, degrees_of_freedom=self.variance.degrees_of_freedom
+            )
+            if self.variance.known
+            else None
+        )
+        return StoredComparedCase(
+            spec=self.spec,
+            outcome=self.outcome,
+            before=tuple(self.before),
+            now=tuple(self.now),
+            variance=known,
+            adjusted_p=self.adjusted_p,
+            reason=self.reason,
+        )
+
+    @classmethod
+    def of_stored(cls, stored: StoredComparedCase) -> "CaseComparison":
+        known = stored.variance
+        return cls(
+            spec=stored.spec,
+            outcome=stored.outcome,
+            before=stored.before,
+            now=stored.now,
+            variance=Variance(known.value, known.degrees_of_freedom) if known else UNKNOWN,
+            adjusted_p=stored.adjusted_p,
+            reason=stored.reason,
+        )
 
     def p_value(self, sequential: bool, worse: bool) -> float:
         """Return the one-sided p-value, one that allows the looks where runs were added by them."""
@@ -82,21 +114,19 @@ class Comparison:
     def slow(self) -> bool:
         return self.speed is not None and self.speed < SLOW
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_stored(self) -> StoredComparison:
         """Return what session.json keeps of it."""
-        return {
-            "baseline": self.baseline,
-            "speed": self.speed,
-            "cases": [
-                {
-                    "case": case.spec.title,
-                    "outcome": case.outcome,
-                    "adjusted_p": case.adjusted_p,
-                    "reason": case.reason,
-                }
-                for case in self.cases
-            ],
-        }
+        return StoredComparison(
+            baseline=self.baseline,
+            speed=self.speed,
+            cases=tuple(case.to_stored() for case in self.cases),
+        )
+
+    @classmethod
+    def of_stored(cls, stored: StoredComparison) -> "Comparison":
+        return cls(
+            stored.baseline, tuple(map(CaseComparison.of_stored, stored.cases)), stored.speed
+        )
 
 
 def minimum_effect_of(spec: RunSpec, chosen: float | None) -> float:

@@ -1,13 +1,21 @@
-"""Cases: configurations with what must hold of them, and what the command line says of all."""
+"""Cases and claims: configurations, what must hold of them, and what is said of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from normbench.results import ClaimVerdict
 from normbench.spec import RunSpec
 from normbench.training.datasets import default_root
 
 TIERS = ("smoke", "standard", "full")
+
+# In place of a tier: the user's own files alone, whatever tier they say.
+OWN = "own"
+
+# Names that tables have which are no grid's; the grids of claims' runs begin with the second.
+COMPARISON, CLAIMS = "comparison", "claims"
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,62 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A claim that the accuracy of ``first`` less that of ``second`` lies between two bounds.
+
+    The bounds are fractions, ``high`` infinite where the claim sets none.
+    """
+
+    first: Case
+    second: Case
+    low: float
+    high: float = math.inf
+
+    @property
+    def subject(self) -> str:
+        return f"{self.first.spec.label} less {self.second.spec.label}"
+
+    @property
+    def says(self) -> str:
+        if math.isinf(self.high):
+            return f"more than {100 * self.low:g}"
+        return f"within ±{100 * self.high:g}"
+
+
+@dataclass(frozen=True)
+class MeansCount:
+    """A claim that ``norm`` computes so many means for a batch of ``images`` images."""
+
+    norm: str
+    images: int
+    channels: int
+    means: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement with its source, and the contrasts or counts that it stands or falls with.
+
+    ``expected`` holds the verdicts that are no surprise: those on record, or every one.
+    """
+
+    name: str
+    statement: str
+    source: str
+    tier: str
+    expected: tuple[ClaimVerdict, ...]
+    seeds: int = 0
+    contrasts: tuple[Contrast, ...] = ()
+    counts: tuple[MeansCount, ...] = ()
+
+    @property
+    def cases(self) -> list[Case]:
+        """The configurations that the claim needs runs of."""
+        sides = (side for c in self.contrasts for side in (c.first, c.second))
+        return list({case.id: case for case in sides}.values())
+
+
+@dataclass(frozen=True)
 class GridOptions:
     """What the command line says of every grid.
 
@@ -67,7 +131,7 @@ class GridOptions:
         return list(dict.fromkeys((*(() if self.norms_only else norms), *self.norms)))
 
     def includes(self, tier: str) -> bool:
-        return TIERS.index(tier) <= TIERS.index(self.tier)
+        return self.tier == OWN or TIERS.index(tier) <= TIERS.index(self.tier)
 
 
 def configuration_key(spec: RunSpec) -> tuple[str, float, float, int]:

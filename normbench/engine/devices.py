@@ -1,9 +1,7 @@
 """Where runs go: devices and the workers that have them, threads, and memory."""
 
 import ctypes
-from collections import Counter
-
-import torch
+import itertools
 
 
 def threads_per_worker(workers: int, cores: int) -> int:
@@ -52,29 +50,28 @@ def parse_device(text: str, cuda_devices: int) -> tuple[str, ...]:
     chosen = tuple(f"cuda:{int(index)}" for index in listed) or everything
     if not chosen or (missing := set(chosen) - set(everything)):
         raise ValueError(
-            f"device {text!r}: torch {torch.__version__} sees {cuda_devices} CUDA devices here"
+            f"device {text!r}: torch sees {cuda_devices} CUDA devices here"
             + (f", {', '.join(sorted(missing))} not among them" if chosen else "")
             + "; use cpu or auto"
         )
     return tuple(dict.fromkeys(chosen))
 
 
-class DeviceSlots:
-    """Which worker has which device: a new worker gets the one that the fewest others have.
+class WorkerSlots:
+    """Numbers from 0 up for the workers that run now: a new one gets the lowest that is free.
 
     Workers are known by id; a replacement of a crashed worker has a new id, and finds the slot
-    that the crashed one has given back.
+    that the crashed one has given back. Devices are dealt out by slot, in turn.
     """
 
-    def __init__(self, devices: tuple[str, ...]) -> None:
-        self.devices = devices
-        self.assigned: dict[str, str] = {}
+    def __init__(self) -> None:
+        self.assigned: dict[str, int] = {}
 
-    def assign(self, worker: str) -> str:
-        load = Counter(self.assigned.values())
-        device = min(self.devices, key=lambda name: load[name])
-        self.assigned[worker] = device
-        return device
+    def assign(self, worker: str) -> int:
+        taken = set(self.assigned.values())
+        slot = next(number for number in itertools.count() if number not in taken)
+        self.assigned[worker] = slot
+        return slot
 
     def release(self, worker: str) -> None:
         self.assigned.pop(worker, None)

@@ -5,16 +5,21 @@ from xdist.workermanage import WorkerController
 
 
 class LongestFirstScheduling(LoadScheduling):
-    """Deals out xdist's tests in the order in which they were collected, one at a time.
+    """xdist's own LoadScheduling, until ``one_at_a_time`` is set, as there are cases to run.
 
-    A worker must know its next test before it begins one, so that two are always its own; to
+    From then on tests are dealt out in the order in which they were collected, one at a time. A
+    worker must know its next test before it begins one, so that two are always its own; to
     leave the long ones no short worker, the first round deals one each, and the second one in
     the opposite direction. Collection puts the longest first.
     """
 
     collection: list[str] | None
+    one_at_a_time = False
 
     def schedule(self) -> None:
+        if not self.one_at_a_time:
+            super().schedule()
+            return
         if self.collection is not None:
             for node in self.nodes:
                 self.check_schedule(node)
@@ -30,8 +35,11 @@ class LongestFirstScheduling(LoadScheduling):
             for node in self.nodes:
                 node.shutdown()
 
-    def check_schedule(self, node: WorkerController, duration: float = 0) -> None:  # noqa: ARG002
-        """Keep the worker at two tests; ``duration`` is xdist's, and of no use here."""
+    def check_schedule(self, node: WorkerController, duration: float = 0) -> None:
+        """Keep the worker at two tests."""
+        if not self.one_at_a_time:
+            super().check_schedule(node, duration)
+            return
         if node.shutting_down:
             return
         if self.pending:

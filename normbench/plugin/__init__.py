@@ -1,30 +1,35 @@
-"""The pytest plugin: parses, wires, delegates."""
+"""The pytest plugin: hooks and fixtures. It is installed in foreign projects too.
 
-import os
+What torch, pandas and the like are needed for is imported once a test asks for cases or claims;
+until then the plugin only has its options and markers.
+"""
+
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from normbench.analysis.claims import ClaimResult
-from normbench.cases.case import Case
-from normbench.cases.claims import Claim
-from normbench.engine.benchmark import Benchmark, SessionOutcome, grid_id
-from normbench.engine.costs import estimated_seconds
-from normbench.engine.xdist import LongestFirstScheduling
-from normbench.plugin.options import add_options, options_of
-from normbench.plugin.progress import LiveProgress, SessionProgress
-from normbench.report.tables import terminal_claims, terminal_comparison, terminal_table
-from normbench.results import RunResult, Runs
-from normbench.spec import RunSpec
-from normbench.storage.runs import RunStore
-from normbench.training.datasets import DATASETS, DatasetUnavailable
+from normbench.plugin.options import add_options, require_consistent
+from normbench.plugin.stash import (
+    CASE_PROPERTY,
+    CLAIM_PROPERTY,
+    COLLECTED,
+    SESSION,
+    WORKERS,
+)
 
-BENCHMARK = pytest.StashKey[Benchmark]()
-CASE_PROPERTY = "normbench_case"
-CLAIM_PROPERTY = "normbench_claim"
+if TYPE_CHECKING:
+    from normbench.analysis.claims import ClaimResult
+    from normbench.cases.case import Case, Claim
+    from normbench.engine.runner import Runner
+    from normbench.plugin.collection import Collected
+    from normbench.plugin.session import SessionPlugin
+    from normbench.plugin.workers import Workers
+    from normbench.results import RunResult, Runs
+    from normbench.spec import RunSpec
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,163 +39,158 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "cases(*grids): parametrize `case` with each case of the grids of bench/cases named so, "
-        "or `cases` with each grid's list of cases; without a name, those of --bench-cases",
+        "cases(*grids): parametrize `case` with each case of the grids named so, or `cases` with "
+        "the list of cases of each grid; grids are read from the folder `cases` beside the test "
+        "file, else from the suite; without a name, they are those of --bench-cases",
     )
     config.addinivalue_line(
         "markers",
-        "claims: parametrize `claim` with each claim of bench/cases, or `case` with each "
-        "configuration that they need runs of",
+        "claims: parametrize `claim` with each claim, or `case` with each configuration that the "
+        "claims need runs of",
     )
-    benchmark = config.stash[BENCHMARK] = _benchmark(config)
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Verdicts(benchmark), "normbench-verdicts")
-    for family in sorted({_family(case) for case in benchmark.cases}):
-        config.addinivalue_line("markers", f"{family}: cases that train on {family}")
-
-
-def _benchmark(config: pytest.Config) -> Benchmark:
-    """Return the benchmark of a configuration; raises pytest.UsageError for bad input."""
-    worker_input = getattr(config, "workerinput", {}).get("normbench")
-    try:
-        return Benchmark(options_of(config), config.rootpath, worker_input)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
+    require_consistent(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    benchmark = metafunc.config.stash[BENCHMARK]
-    cases: list[Case] = []
-    if metafunc.definition.get_closest_marker("claims"):
-        cases = benchmark.claimed_cases
-        if "claim" in metafunc.fixturenames:
-            claims = [_parameter(claim.name, claim.cases, claim) for claim in benchmark.claims]
-            metafunc.parametrize("claim", claims)
-    elif marker := metafunc.definition.get_closest_marker("cases"):
-        cases = benchmark.grids(*marker.args)
-    else:
-        return
-    if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", [_parameter(case.id, [case], case) for case in cases])
-    if "cases" in metafunc.fixturenames:
-        by_grid = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
-        metafunc.parametrize("cases", [_parameter(grid_id(g), c, c) for g, c in by_grid.items()])
+    wanted = {"case", "cases", "claim"} & set(metafunc.fixturenames)
+    # a foreign project may have a marker and arguments of these names
+    wanted -= set(_parametrized(metafunc.definition))
+    if wanted and any(map(metafunc.definition.get_closest_marker, ("cases", "claims"))):
+        _collected(metafunc.config).parametrize(metafunc)
 
 
-def _parameter(name: str, cases: list[Case], value: Case | list[Case] | Claim) -> Any:
-    families = sorted({_family(case) for case in cases})
-    return pytest.param(value, id=name, marks=[getattr(pytest.mark, f) for f in families])
-
-
-def _family(case: Case) -> str:
-    return DATASETS[case.spec.dataset].family
-
-
-def _case(item: pytest.Item) -> Case | None:
-    """Return the case that the test is about; None for a test about a whole grid, or none."""
-    case = _parameters(item).get("case")
-    return case if isinstance(case, Case) else None
-
-
-def _claim(item: pytest.Item) -> Claim | None:
-    claim = _parameters(item).get("claim")
-    return claim if isinstance(claim, Claim) else None
-
-
-def _cases(item: pytest.Item) -> list[Case]:
-    """Return the cases that the test may ask runs of."""
-    if (claim := _claim(item)) is not None:
-        return claim.cases
-    if isinstance(cases := _parameters(item).get("cases"), list):
-        return cases
-    case = _case(item)
-    return [case] if case else []
-
-
-def _parameters(item: pytest.Item) -> dict[str, Any]:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params if callspec else {}
+def _parametrized(definition: pytest.Item) -> Iterator[str]:
+    """Yield the names of the arguments that the test's own parametrize gives."""
+    for mark in definition.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+        yield from (n.strip() for n in names.split(",")) if isinstance(names, str) else names
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests without a case or a claim in this tier, and put the longest cases first.
+    if COLLECTED in config.stash:
+        config.stash[COLLECTED].arrange(items)
 
-    What looks at a whole grid comes last, when most of the runs that it asks for are there.
-    """
-    of_benchmark = [i for i in items if any(map(i.get_closest_marker, ("cases", "claims")))]
-    empty = [i for i in of_benchmark if not (_cases(i) or _claim(i))]
-    if empty:
-        config.hook.pytest_deselected(items=empty)
-    cases = {item: case for item in items if (case := _case(item))}
-    others = [item for item in items if item not in cases and item not in empty]
-    items[:] = (
-        sorted(cases, key=lambda item: -estimated_seconds(cases[item].spec) * cases[item].seeds)
-        + others
-    )
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tell the controller, where there is one, what the collected tests will ask for."""
+    config = session.config
+    if COLLECTED in config.stash:
+        config.stash[COLLECTED].select(session.items)
+        if (given := _worker_input(config)) is not None:
+            config.stash[COLLECTED].report(given)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Prepare the session where this process both collects and runs, without xdist.
+    """Open the session where this process both collects and runs, without xdist.
 
     Not earlier: pytest collects for --fixtures too, and runs nothing after an error in collection.
     """
-    option = session.config.option
+    config, option = session.config, session.config.option
     broken = session.testsfailed and not option.continue_on_collection_errors
-    if hasattr(session.config, "workerinput") or option.collectonly or option.setuponly or broken:
+    idle = option.collectonly or option.setuponly or broken
+    if COLLECTED not in config.stash or _worker_input(config) is not None or idle:
         return
-    cases = [case for item in session.items for case in _cases(item)]
-    claims = [claim for item in session.items if (claim := _claim(item))]
-    _prepare(session.config, cases, claims)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: Any, ids: Collection[str]) -> None:
-    """Prepare the session in the controller, once the first worker knows what will run."""
-    benchmark = node.config.stash[BENCHMARK]
-    _prepare(node.config, benchmark.cases_of_nodes(ids), benchmark.claims_of_nodes(ids))
-
-
-def _prepare(config: pytest.Config, cases: list[Case], claims: list[Claim]) -> None:
-    try:
-        notes = config.stash[BENCHMARK].prepare(cases, claims)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    for note in notes if reporter else ():
-        reporter.ensure_newline()
-        reporter.write_line(f"normbench: {note}", yellow=True)
-    verdicts: Any = config.pluginmanager.get_plugin("normbench-verdicts")
-    if reporter and cases and reporter.verbosity >= 0:
-        verdicts.show_progress(cases, reporter)
+    _session(config).open(config.stash[COLLECTED].selection, workers=1)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    benchmark = node.config.stash[BENCHMARK]
-    worker = node.gateway.id
-    node.workerinput["normbench"] = benchmark.worker_input(worker, len(node.nodemanager.specs))
+    node.workerinput["normbench"] = _workers(node.config).input(node)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    node.config.stash[BENCHMARK].slots.release(node.gateway.id)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-    node = report.node
-    case = node.config.stash[BENCHMARK].store.record_crash(node.gateway.id)
-    if case:
-        report.user_properties.append((CASE_PROPERTY, case))
+    _workers(node.config).release(node)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    if config.getoption("dist") == "load":
-        return LongestFirstScheduling(config, log)
-    return None
+    if config.getoption("dist") != "load":
+        return None
+    return _workers(config).scheduler(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Collection[str]) -> None:
+    """Open the session once the first worker has said what will run."""
+    config = node.config
+    selection = _workers(config).selection(node)
+    if selection is not None and SESSION not in config.stash:
+        _session(config).open(selection, workers=len(node.nodemanager.specs))
+        _workers(config).put_longest_first()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+    node: Any = getattr(report, "node")  # noqa: B009 (xdist adds it)
+    if SESSION in node.config.stash:
+        case = node.config.stash[SESSION].record_crash(node.gateway.id)
+        if case is not None:
+            report.user_properties.append((CASE_PROPERTY, case))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if WORKERS in config.stash:
+        config.stash[WORKERS].close()
+
+
+def _worker_input(config: pytest.Config) -> dict[str, Any] | None:
+    """Return what the controller gave this worker; None where this process is no worker."""
+    given: dict[str, Any] | None = getattr(config, "workerinput", {}).get("normbench")
+    return given
+
+
+def _collected(config: pytest.Config) -> Collected:
+    """Return what the tests of this process ask for; made when the first one does."""
+    if COLLECTED not in config.stash:
+        from normbench.plugin.collection import Collected
+
+        config.stash[COLLECTED] = Collected(config)
+    return config.stash[COLLECTED]
+
+
+def _session(config: pytest.Config) -> SessionPlugin:
+    """Return the session's controller; made when there is something to run."""
+    if SESSION not in config.stash:
+        from normbench.plugin.session import SessionPlugin
+
+        name = config.stash[WORKERS].session if WORKERS in config.stash else None
+        config.stash[SESSION] = SessionPlugin(config, name)
+        config.pluginmanager.register(config.stash[SESSION], "normbench-session")
+    return config.stash[SESSION]
+
+
+def _workers(config: pytest.Config) -> Workers:
+    """Return the controller's side of xdist's workers."""
+    if WORKERS not in config.stash:
+        from normbench.plugin.workers import Workers
+
+        config.stash[WORKERS] = Workers(config)
+    return config.stash[WORKERS]
+
+
+def _runner(config: pytest.Config) -> Runner:
+    """Return what trains in this process; in a worker, for the session that it was told."""
+    collected, given = _collected(config), _worker_input(config)
+    if given is None:
+        return collected.runner(_session(config).controller.session.folder)
+    folder = collected.options.results / "runs" / given["session"]
+    return collected.runner(
+        folder, worker=given["worker"], slot=given["slot"], threads=given["threads"]
+    )
+
+
+@contextmanager
+def _skipping_without_data() -> Iterator[None]:
+    from normbench.training.datasets import DatasetUnavailable
+
+    try:
+        yield
+    except DatasetUnavailable as unavailable:
+        pytest.skip(str(unavailable))
 
 
 @pytest.fixture
@@ -199,14 +199,14 @@ def run(request: pytest.FixtureRequest) -> Callable[[RunSpec], RunResult]:
 
     Skips the test, with the reason and the remedy, where the data set is not to be had.
     """
-    benchmark = request.config.stash[BENCHMARK]
-    case = _case(request.node)
+    runner = _runner(request.config)
+    case = _collected(request.config).case_of(request.node)
     if case is not None:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
 
     def run_spec(spec: RunSpec) -> RunResult:
         with _skipping_without_data():
-            return benchmark.run(spec, case.id if case else "")
+            return runner.run(spec, case.id if case else "")
 
     return run_spec
 
@@ -217,12 +217,12 @@ def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
 
     Skips the test as ``run`` does.
     """
-    benchmark = request.config.stash[BENCHMARK]
+    runner = _runner(request.config)
 
     def run_all(case: Case) -> Runs:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
         with _skipping_without_data():
-            runs = benchmark.run_case(case)
+            runs = runner.run_case(case)
         request.node.user_properties.extend(runs.figures().items())
         return runs
 
@@ -235,94 +235,11 @@ def judge_claim(request: pytest.FixtureRequest) -> Callable[[Claim], ClaimResult
 
     Skips the test as ``run`` does.
     """
-    benchmark = request.config.stash[BENCHMARK]
+    runner = _runner(request.config)
 
     def judge(claim: Claim) -> ClaimResult:
         request.node.user_properties.append((CLAIM_PROPERTY, claim.name))
         with _skipping_without_data():
-            return benchmark.judge(claim)
+            return runner.judge(claim)
 
     return judge
-
-
-@contextmanager
-def _skipping_without_data() -> Iterator[None]:
-    try:
-        yield
-    except DatasetUnavailable as unavailable:
-        pytest.skip(str(unavailable))
-
-
-class Verdicts:
-    """Collects the cases' outcomes where all reports arrive; shows and stores what they come to."""
-
-    def __init__(self, benchmark: Benchmark) -> None:
-        self.benchmark = benchmark
-        self.findings = SessionOutcome()
-        self.progress: LiveProgress | None = None
-
-    def show_progress(self, cases: list[Case], reporter: Any) -> None:
-        """Tell of the session from now on: on a board, where nobody else writes to the terminal."""
-        if self.progress is not None:
-            return
-        config = reporter.config
-        # with -s, and without workers, tests write to the same terminal
-        prints_through = (
-            config.getoption("capture") == "no" and config.getoption("dist", "no") == "no"
-        )
-        self.progress = LiveProgress(
-            # a store of its own: this one is read from another thread
-            SessionProgress(RunStore(self.benchmark.session.folder), cases),
-            self.benchmark.outcomes,
-            config.get_terminal_writer(),
-            on_terminal=reporter.isatty and os.environ.get("TERM") != "dumb" and not prints_through,
-            verbose=reporter.verbosity > 0,
-        )
-        self.progress.start()
-
-    def pytest_enter_pdb(self) -> None:
-        if self.progress is not None:
-            self.progress.pause()
-
-    def pytest_leave_pdb(self) -> None:
-        if self.progress is not None:
-            self.progress.resume()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and report.outcome == "passed":
-            return
-        properties = dict(report.user_properties)
-        if case := properties.get(CASE_PROPERTY):
-            self.benchmark.record_outcome(str(case), report.outcome)
-        if (claim := properties.get(CLAIM_PROPERTY)) and report.outcome != "skipped":
-            self.benchmark.judged.add(str(claim))
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if self.progress is not None:
-            self.progress.stop()
-        # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
-        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        finished = ended and not session.shouldfail
-        self.findings = self.benchmark.finish("finished" if finished else "interrupted")
-        comparison = self.findings.comparison
-        if exitstatus == pytest.ExitCode.OK and comparison and comparison.regressions:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        findings = self.findings
-        for grid, table in findings.tables.items() if terminalreporter.verbosity >= 0 else ():
-            terminalreporter.section(f"normbench: {grid}")
-            terminalreporter.write_line(terminal_table(table))
-        if (comparison := findings.comparison) is not None:
-            terminalreporter.section(f"normbench: beside the baseline {comparison.baseline}")
-            worse = bool(comparison.regressions)
-            terminalreporter.write_line(terminal_comparison(comparison), red=worse)
-        if findings.claims and terminalreporter.verbosity >= 0:
-            terminalreporter.section("normbench: claims")
-            unexpected = any(finding.unexpected for finding in findings.claims)
-            terminalreporter.write_line(terminal_claims(findings.claims), red=unexpected)
-        if findings.tables or findings.claims:
-            terminalreporter.write_line(f"normbench: results in {self.benchmark.session.folder}")
-        if findings.note:
-            terminalreporter.write_line(f"normbench: {findings.note}")

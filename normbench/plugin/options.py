@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 
 from normbench.analysis.thresholds import INTERIM_RUNS, MINIMUM_EFFECT
-from normbench.cases.case import TIERS, GridOptions
-from normbench.engine.devices import parse_device
+from normbench.cases.case import OWN, TIERS, GridOptions
 from normbench.engine.options import Options
-from normbench.models.norms import norm_factory
 from normbench.training.datasets import ENVIRONMENT_VARIABLE, default_root
 
 
 def parse_tier(text: str) -> str:
-    if text not in TIERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no tier: expected {', '.join(TIERS)}")
+    if text not in (*TIERS, OWN):
+        expected = ", ".join((*TIERS, OWN))
+        raise argparse.ArgumentTypeError(f"{text!r} is no tier: expected {expected}")
     return text
 
 
@@ -57,6 +56,8 @@ def parse_baseline_name(text: str) -> str:
 
 
 def parse_norm(text: str) -> str:
+    from normbench.models.norms import norm_factory
+
     try:
         norm_factory(text)
     except ValueError as error:
@@ -66,6 +67,8 @@ def parse_norm(text: str) -> str:
 
 def parse_device_syntax(text: str) -> str:
     """Check the spelling; whether the GPU is there is asked when the session starts."""
+    from normbench.engine.devices import parse_device
+
     try:
         parse_device(text, cuda_devices=1024)
     except ValueError as error:
@@ -100,7 +103,7 @@ def add_options(parser: pytest.Parser) -> None:
         default="standard",
         metavar="TIER",
         help="smoke: the embedded digits; standard (default): the published grids as well; "
-        "full: everything",
+        "full: everything; own: the files of --bench-cases alone, whatever tier they say",
     )
     add(
         "data",
@@ -111,7 +114,6 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "device",
         type=parse_device_syntax,
-        default="auto",
         metavar="DEVICE",
         help="where runs go: auto (default), cpu, cuda, or cuda:0,2",
     )
@@ -128,8 +130,8 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "baseline",
         metavar="NAME|FILE",
-        help="fail where a case is worse than in this baseline: a name in results/reference, a "
-        "file, or a session's folder",
+        help="fail where a case is worse than in this baseline: a name in results/reference or in "
+        "the package, a file, or a session's folder",
     )
     add(
         "save-baseline",
@@ -171,32 +173,39 @@ def add_options(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="run the grid of this file as well, in the format of bench/cases; repeatable",
+        help="run the grid, or judge the claims, of this file too; with `normbench run` and no "
+        "tier, it is run alone; repeatable",
     )
     add(
         "results",
         type=parse_folder,
         metavar="DIR",
-        help="where sessions are stored (default: results, beside bench)",
+        help="where sessions are stored (default: results in pytest's root folder)",
     )
 
 
-def options_of(config: pytest.Config) -> Options:
-    """Read the options of a pytest configuration; raises pytest.UsageError where they clash."""
-    norms = tuple(config.getoption("--bench-norm"))
-    norms_only = bool(config.getoption("--bench-norm-only"))
-    if norms_only and not norms:
+def require_consistent(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where options clash."""
+    if config.getoption("--bench-norm-only") and not config.getoption("--bench-norm"):
         raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
-    seeds: range | None = config.getoption("--bench-seeds")
-    baseline: str | None = config.getoption("--bench-baseline")
-    minimum_effect: float | None = config.getoption("--bench-minimum-effect")
-    if baseline is None and seeds is None:
+    if config.getoption("--bench-baseline") is not None:
+        return
+    if config.getoption("--bench-seeds") is None:
         raise pytest.UsageError(
             "--bench-seeds auto needs --bench-baseline: the spread of its seeds tells how many "
             "runs decide a case"
         )
-    if baseline is None and minimum_effect is not None:
+    if config.getoption("--bench-minimum-effect") is not None:
         raise pytest.UsageError("--bench-minimum-effect needs --bench-baseline to differ from")
+
+
+def options_of(config: pytest.Config) -> Options:
+    """Return the options of a pytest configuration, which are known to be consistent."""
+    norms = tuple(config.getoption("--bench-norm"))
+    norms_only = bool(config.getoption("--bench-norm-only"))
+    seeds: range | None = config.getoption("--bench-seeds")
+    baseline: str | None = config.getoption("--bench-baseline")
+    minimum_effect: float | None = config.getoption("--bench-minimum-effect")
     here = config.invocation_params.dir
     if baseline is not None and (here / baseline).expanduser().exists():
         baseline = str((here / baseline).expanduser())
@@ -212,7 +221,7 @@ def options_of(config: pytest.Config) -> Options:
             norms_only=norms_only,
             data=here / data if data else default_root().absolute(),
         ),
-        device=config.getoption("--bench-device"),
+        device=config.getoption("--bench-device") or "auto",
         cases=tuple(here / file for file in config.getoption("--bench-cases")),
         # where pytest is run in a folder such as bench, sessions still go to one place
         results=here / results if results else config.rootpath / "results",

@@ -5,16 +5,13 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from normbench.results import RunResult
-from normbench.training.data import load_dataset
-from normbench.training.datasets import DATASETS, DatasetDamaged, DatasetUnavailable
+from normbench.storage.pictures import StoredPictures
 
 # Images shown of each kind; how many there are in all is said beside them.
 SHOWN = 16
@@ -80,32 +77,35 @@ def needed_images(found: Iterable[Mapping[str, Any]]) -> set[int]:
     return needed
 
 
-def pictures(dataset: str, indices: Iterable[int], root: Path) -> Pictures:
-    """Return the test images with these indices, in one picture."""
-    chosen = sorted(indices)
-    try:
-        data = load_dataset(dataset, root, torch.device("cpu"))
-    except (DatasetUnavailable, DatasetDamaged) as error:
-        return Pictures("", 0, COLUMNS, {}, {}, str(error))
-    images = data.test_images[chosen].numpy()
-    labels = dict(zip(chosen, data.test_labels[chosen].tolist(), strict=True))
-    size = images.shape[-1]
-    sheet = _sheet(images.transpose(0, 2, 3, 1))
-    picture, file = Image.fromarray(sheet.squeeze()), io.BytesIO()
+def sheet(dataset: str, sessions: Iterable[Mapping[str, StoredPictures]]) -> Pictures:
+    """Return the test images that the sessions have stored of a data set, in one picture."""
+    found: dict[int, tuple[np.ndarray[Any, Any], int]] = {}
+    for stored in (session[dataset] for session in sessions if dataset in session):
+        rows = zip(stored.indices, stored.images, stored.labels, strict=True)
+        found |= {index: (image, label) for index, image, label in rows}
+    if not found:
+        return Pictures("", 0, COLUMNS, {}, {}, f"the session stored no images of {dataset}")
+    images = np.stack([image for image, _ in found.values()])
+    picture, file = Image.fromarray(_tiles(images).squeeze()), io.BytesIO()
     # colours take six times the space as PNG
-    kind = "png" if DATASETS[dataset].family != "cifar10" else "jpeg"
+    kind = "png" if images.shape[-1] == 1 else "jpeg"
     picture.save(file, kind, optimize=True, quality=85)
-    uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-    return Pictures(uri, size, COLUMNS, {index: n for n, index in enumerate(chosen)}, labels)
+    return Pictures(
+        uri=f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}",
+        size=images.shape[1],
+        columns=COLUMNS,
+        places={index: place for place, index in enumerate(found)},
+        labels={index: label for index, (_, label) in found.items()},
+    )
 
 
-def _sheet(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _tiles(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Lay images of shape ``(N, H, W, channels)`` out in rows of COLUMNS, the rest black."""
     count, height, width, channels = images.shape
     rows = math.ceil(count / COLUMNS)
-    sheet = np.zeros((rows, COLUMNS, height, width, channels), dtype=images.dtype)
-    sheet.reshape(-1, height, width, channels)[:count] = images
-    return sheet.transpose(0, 2, 1, 3, 4).reshape(rows * height, COLUMNS * width, channels)
+    tiles = np.zeros((rows, COLUMNS, height, width, channels), dtype=images.dtype)
+    tiles.reshape(-1, height, width, channels)[:count] = images
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(rows * height, COLUMNS * width, channels)
 
 
 def first_seeds(runs: Sequence[RunResult]) -> RunResult:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,21 +14,22 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from normbench.analysis.comparison import TOLD
+from normbench.analysis.claims import stored_claims
+from normbench.analysis.comparison import TOLD, Comparison
 from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate
-from normbench.cases.claims import CLAIMS
+from normbench.analysis.verdicts import NOT_FAILED, verdict_counts
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
-from normbench.report.gallery import first_seeds, mistakes, needed_images, pictures
-from normbench.report.summary import NOT_FAILED, verdict_counts
-from normbench.report.tables import COLUMNS, COMPARISON, figure
-from normbench.results import Epoch, Outcome, RunResult, by_configuration
+from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
+from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparison_frame, figure
+from normbench.results import WEIGHT_EDGES, Epoch, Outcome, RunResult, by_configuration
 from normbench.spec import RunSpec, counted_epochs
+from normbench.storage.documents import StoredComparison
+from normbench.storage.files import write_atomic
 from normbench.storage.history import history
-from normbench.storage.runs import RunStore
-from normbench.storage.session import write_atomic
+from normbench.storage.pictures import read_pictures
+from normbench.storage.session import StoredSession
 from normbench.training.datasets import DATASETS
-from normbench.training.probes import WEIGHT_EDGES
 
 # What stands in the page's table; the CSV files have every column.
 SHOWN = (
@@ -57,47 +58,40 @@ FORMATS = {name: kind for name, (_, kind) in COLUMNS.items()} | {"session": "d"}
 
 
 class ReportError(ValueError):
-    """A folder that no report can be drawn from."""
+    """A session that no report can be drawn from."""
 
 
 @dataclass(frozen=True)
-class StoredSession:
-    """A session as its folder holds it."""
+class Drawn:
+    """A stored session with the tables that the page shows."""
 
-    folder: Path
-    document: Mapping[str, Any]
+    session: StoredSession
     tables: Mapping[str, pd.DataFrame]
     comparison: pd.DataFrame | None
     claims: pd.DataFrame | None
-    results: Sequence[RunResult]
 
     @classmethod
-    def read(cls, folder: Path) -> "StoredSession":
-        """Read a folder; raises ReportError where it is not that of a session that has ended."""
-        try:
-            document = json.loads((folder / "session.json").read_text(encoding="utf-8"))
-            stored = sorted((folder / "tables").glob("*.csv"))
-            tables = {file.stem: pd.read_csv(file) for file in stored}
-            results = list(RunStore(folder).results().values())
-        except (OSError, ValueError) as error:
-            raise ReportError(
-                f"cannot read the session {folder}: {error}; expected a folder with session.json, "
-                "runs.jsonl and tables"
-            ) from error
-        compared, claims = tables.pop(COMPARISON, None), tables.pop(CLAIMS, None)
-        if not tables and claims is None:
-            raise ReportError(f"{folder} has no tables: the session has not ended, or ran no case")
-        return cls(folder, document, tables, compared, claims, results)
+    def of(cls, session: StoredSession) -> "Drawn":
+        """Work the tables out; raises ReportError where nothing has been run."""
+        tables, claims = case_tables(session), stored_claims(session)
+        if not tables and not claims:
+            raise ReportError(f"{session.folder}: the session has not ended, or ran no case")
+        stored = session.document.comparison
+        return cls(
+            session,
+            tables,
+            None if stored is None else comparison_frame(Comparison.of_stored(stored).cases),
+            claims_frame(claims) if claims else None,
+        )
 
 
-def write_report(*folders: Path) -> Path:
+def write_report(*stored: StoredSession) -> Path:
     """Draw a page from what sessions have stored: one file, which opens without a network.
 
     Of one session it is ``report.html`` in its folder; of several, side by side, it is
-    ``side-by-side.html`` in the last one's. Raises ReportError where a folder is not that of a
-    session that has ended.
+    ``side-by-side.html`` in the last one's. Raises ReportError for a session that has not ended.
     """
-    sessions = [StoredSession.read(folder.resolve()) for folder in folders]
+    sessions = [Drawn.of(session) for session in stored]
     page = (
         _environment()
         .get_template("report.html")
@@ -107,20 +101,19 @@ def write_report(*folders: Path) -> Path:
             **_cases(sessions),
         )
     )
-    last = sessions[-1]
+    last = stored[-1]
     file = last.folder / ("report.html" if len(sessions) == 1 else "side-by-side.html")
     write_atomic(file, page)
     return file
 
 
-def write_figures(folder: Path) -> list[Path]:
-    """Draw the figures of a session's report into ``folder/figures``; return the files.
+def write_figures(session: StoredSession) -> list[Path]:
+    """Draw the figures of a session's report into its ``figures``; return the files.
 
     Raises as write_report does.
     """
-    session = StoredSession.read(folder.resolve())
-    data, _ = _figure_data([session])
-    return draw_figures(session.folder / "figures", data, session.tables)
+    drawn = Drawn.of(session)
+    return draw_figures(session.folder / "figures", _figure_data([drawn]), drawn.tables)
 
 
 def _environment() -> Environment:
@@ -143,31 +136,32 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
 
 
-def _head(session: StoredSession, number: str) -> dict[str, Any]:
+def _head(drawn: Drawn, number: str) -> dict[str, Any]:
     """Return what stands at the page's top, and what is told of claims and baseline.
 
     Side by side, sessions are known by their number.
     """
-    told = _claims(session.claims)
-    counts = verdict_counts(session.tables)
+    session, document = drawn.session, drawn.session.document
+    told = _claims(drawn.claims)
+    counts = verdict_counts(session.judged_cases)
     return {
-        **session.document,
+        **document.model_dump(mode="json", exclude={"cases", "claims", "comparison"}),
         "number": number,
         "runs": len(session.results),
-        "core_seconds": sum(run.cpu_seconds for run in session.results),
+        "core_seconds": sum(run.cpu_seconds for run in session.results.values()),
         "counts": [(v, n, v not in NOT_FAILED) for v, n in counts.items()],
         "claims": told,
         "claim_counts": Counter(head["verdict"] for head, _ in told),
-        "comparison": _comparison(session.document.get("comparison"), session.comparison),
+        "comparison": _comparison(drawn.comparison, document.comparison),
     }
 
 
-def _cases(sessions: Sequence[StoredSession]) -> dict[str, Any]:
+def _cases(sessions: Sequence[Drawn]) -> dict[str, Any]:
     """Return the table of all cases, each cell as shown and as sorted, and the heat maps."""
     tables = [
         (number, grid, table.assign(session=number))
-        for number, session in enumerate(sessions, start=1)
-        for grid, table in session.tables.items()
+        for number, drawn in enumerate(sessions, start=1)
+        for grid, table in drawn.tables.items()
     ]
     shown = SHOWN if len(sessions) == 1 else ("session", *SHOWN)
     columns = [name for name in shown if any(t[name].notna().any() for *_, t in tables)]
@@ -220,15 +214,15 @@ def _heat_map(table: pd.DataFrame, batch_size: int) -> dict[str, Any]:
 
 
 def _comparison(
-    stored: Mapping[str, Any] | None, table: pd.DataFrame | None
+    table: pd.DataFrame | None, stored: StoredComparison | None
 ) -> dict[str, Any] | None:
     """Return the baseline's name, the speed, how many cases came out how, and those to look at."""
-    if stored is None or table is None:
+    if table is None or stored is None:
         return None
     counts = table["outcome"].value_counts()
     return {
-        "baseline": stored["baseline"],
-        "speed": stored["speed"],
+        "baseline": stored.baseline,
+        "speed": stored.speed,
         "counts": {str(o): int(counts[o]) for o in Outcome if o in counts},
         "rows": table[table["outcome"].isin(TOLD)].to_dict("records"),
     }
@@ -244,53 +238,71 @@ def _claims(table: pd.DataFrame | None) -> list[tuple[Any, list[Any]]]:
     ]
 
 
-def _data(sessions: Sequence[StoredSession]) -> dict[str, Any]:
+def _data(sessions: Sequence[Drawn]) -> dict[str, Any]:
     """Return what the page's script draws."""
-    data, runs = _figure_data(sessions)
-    groups = _galleries(runs)
-    root = Path(sessions[-1].document["options"]["data"])
+    data = _figure_data(sessions)
+    stored = [read_pictures(drawn.session.folder) for drawn in sessions]
     return {
         **data,
-        "galleries": groups,
-        "pictures": {
-            name: dataclasses.asdict(
-                pictures(name, needed_images(g for g in groups if g["dataset"] == name), root)
-            )
-            for name in data["classes"]
-        },
+        "galleries": [
+            group for drawn, mark in _marked(sessions) for group in _galleries(drawn, mark)
+        ],
+        "pictures": {name: dataclasses.asdict(sheet(name, stored)) for name in data["classes"]},
         "history": _history(sessions[-1]),
     }
 
 
-NamedRuns = list[tuple[RunSpec, str, list[RunResult]]]
+def needed_pictures(session: StoredSession) -> dict[str, set[int]]:
+    """Return, by data set, the indices of the test images that a session's report shows."""
+    needed: dict[str, set[int]] = {}
+    for group in _galleries(Drawn.of(session), ""):
+        needed.setdefault(group["dataset"], set()).update(needed_images([group]))
+    return {dataset: indices for dataset, indices in needed.items() if indices}
 
 
-def _figure_data(sessions: Sequence[StoredSession]) -> tuple[dict[str, Any], NamedRuns]:
-    """Return what the figures show as well, and each configuration's runs by their line's name."""
-    runs: NamedRuns = []
-    sizes: list[dict[str, Any]] = []
-    # longest runs come first in a session; a page begins with what is plainest, norms in the
-    # order of the grids
-    norms = [norm for s in sessions for table in s.tables.values() for norm in table["norm"]]
+def _marked(sessions: Sequence[Drawn]) -> list[tuple[Drawn, str]]:
+    """Pair each session with what tells its lines from the others'; nothing for a single one."""
+    return [
+        (drawn, f" ({number})" if len(sessions) > 1 else "")
+        for number, drawn in enumerate(sessions, start=1)
+    ]
+
+
+def _figure_data(sessions: Sequence[Drawn]) -> dict[str, Any]:
+    """Return what the figures show as well."""
+    found = [(mark, _configurations(drawn)) for drawn, mark in _marked(sessions)]
+    return {
+        "runs": [
+            _configuration(spec, spec.norm + mark, runs)
+            for mark, configurations in found
+            for spec, runs in configurations.items()
+        ],
+        "sizes": [size for mark, configurations in found for size in _sizes(configurations, mark)],
+        "published": _published_sizes(),
+        "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
+        "classes": {
+            spec.dataset: DATASETS[spec.dataset].classes
+            for _, configurations in found
+            for spec in configurations
+        },
+    }
+
+
+def _configurations(drawn: Drawn) -> dict[RunSpec, list[RunResult]]:
+    """Return the runs of each configuration that ended well.
+
+    The longest come first in a session; a page begins with what is plainest, norms in the order of
+    the grids.
+    """
+    norms = [norm for table in drawn.tables.values() for norm in table["norm"]]
     rank = {norm: place for place, norm in enumerate(dict.fromkeys(norms))}
 
     def order(spec: RunSpec) -> tuple[Any, ...]:
         return (spec.dataset, spec.l1, spec.l2, spec.batch_size, rank.get(spec.norm, len(rank)))
 
-    for number, session in enumerate(sessions, start=1):
-        mark = f" ({number})" if len(sessions) > 1 else ""
-        finished = by_configuration(run for run in session.results if run.status == "ok")
-        found = {spec: finished[spec] for spec in sorted(finished, key=order)}
-        sizes += _sizes(found, mark)
-        runs += [(spec, spec.norm + mark, results) for spec, results in found.items()]
-    data = {
-        "runs": [_configuration(*run) for run in runs],
-        "sizes": sizes,
-        "published": _published_sizes(),
-        "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
-        "classes": {spec.dataset: DATASETS[spec.dataset].classes for spec, _, _ in runs},
-    }
-    return data, runs
+    results = drawn.session.results.values()
+    finished = by_configuration(run for run in results if run.status == "ok")
+    return {spec: finished[spec] for spec in sorted(finished, key=order)}
 
 
 def _setting(spec: RunSpec) -> str:
@@ -366,12 +378,12 @@ def _published_sizes() -> dict[str, list[list[float]]]:
     }
 
 
-def _galleries(runs: Iterable[tuple[RunSpec, str, Sequence[RunResult]]]) -> list[dict[str, Any]]:
+def _galleries(drawn: Drawn, mark: str) -> list[dict[str, Any]]:
     """Return the wrong images of each regularizer and batch size, by norm: those of one seed."""
     groups: dict[tuple[str, str, str, int], dict[str, RunResult]] = {}
-    for spec, line, results in runs:
-        key = (spec.dataset, _setting(spec), spec.regularizer, spec.batch_size)
-        groups.setdefault(key, {})[line] = first_seeds(results)
+    for spec, runs in _configurations(drawn).items():
+        key = (spec.dataset, _setting(spec) + mark, spec.regularizer, spec.batch_size)
+        groups.setdefault(key, {})[spec.norm + mark] = first_seeds(runs)
     return [
         {
             "dataset": dataset,
@@ -384,12 +396,12 @@ def _galleries(runs: Iterable[tuple[RunSpec, str, Sequence[RunResult]]]) -> list
     ]
 
 
-def _history(session: StoredSession) -> list[dict[str, Any]]:
+def _history(drawn: Drawn) -> list[dict[str, Any]]:
     """Return the cases' accuracies over sessions, with the band in which the baseline is met."""
     bands: dict[str, list[float]] = {}
-    if session.comparison is not None:
-        for row in session.comparison.to_dict("records"):
+    if drawn.comparison is not None:
+        for row in drawn.comparison.to_dict("records"):
             middle, reach = row["baseline_percent"], row["interval_points"]
             if not (pd.isna(middle) or pd.isna(reach)):
                 bands[row["case"]] = [round(middle - reach, 3), round(middle + reach, 3)]
-    return [{**case, "band": bands.get(case["title"])} for case in history(session.folder)]
+    return [{**case, "band": bands.get(case["title"])} for case in history(drawn.session)]

@@ -1,49 +1,39 @@
 """A session in a page of markdown, to read in a CI run or to paste into a pull request."""
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
 
-from normbench.analysis.claims import ClaimResult
+from normbench.analysis.claims import stored_claims
 from normbench.analysis.comparison import Comparison
+from normbench.analysis.verdicts import NOT_FAILED, verdict_counts
 from normbench.report.tables import (
-    MARGINAL,
     WHOLE,
+    case_tables,
     claims_table,
     comparison_summary,
     comparison_table,
     markdown_table,
     provenance,
 )
-from normbench.storage.session import Session, write_atomic
+from normbench.storage.files import write_atomic
+from normbench.storage.session import StoredSession
 
 # GitHub drops a step's summary as a whole if it is larger.
 STEP_SUMMARY_BYTES = 1024 * 1024
 
-NOT_FAILED = ("passed", MARGINAL, "skipped")
 
-
-def verdict_counts(tables: Mapping[str, pd.DataFrame]) -> dict[str, int]:
-    """Return how many cases came to each verdict, the most frequent first."""
-    counts = Counter(verdict for table in tables.values() for verdict in table["verdict"])
-    return dict(counts.most_common())
-
-
-def session_summary(
-    tables: Mapping[str, pd.DataFrame],
-    comparison: Comparison | None,
-    claims: Sequence[ClaimResult],
-    session: Session,
-) -> str:
-    """Return what failed, what is worse than the baseline, the claims, then a pivot a grid."""
-    counts = [f"{count} {verdict}" for verdict, count in verdict_counts(tables).items()]
+def session_summary(session: StoredSession) -> str:
+    """Return what failed, what is worse than the baseline, the claims, then a pivot per grid."""
+    tables, claims = case_tables(session), stored_claims(session)
+    stored = session.document.comparison
+    comparison = Comparison.of_stored(stored) if stored is not None else None
+    counts = [f"{n} {verdict}" for verdict, n in verdict_counts(session.judged_cases).items()]
     if claims:
         counts.append(f"{len(claims)} claim{'s' if len(claims) > 1 else ''}")
-        unexpected = sum(finding.unexpected for finding in claims)
+        unexpected = sum(result.unexpected for result in claims)
         counts += [f"{unexpected} of them not as expected"] if unexpected else []
     parts = [f"## normbench: {', '.join(counts)}"]
     for grid, table in tables.items():
@@ -80,12 +70,13 @@ def pivot(table: pd.DataFrame) -> str:
     return tabulate(rows, headings, "pipe", colalign=alignment, disable_numparse=True)
 
 
-def write_summary(folder: Path, text: str) -> None:
-    """Write ``folder/summary.md``, and show it in a GitHub step if this process runs in one.
+def write_summary(session: StoredSession) -> None:
+    """Write the session's ``summary.md``, and show it in a GitHub step if this process runs in one.
 
     A step's summary that would become too large keeps its beginning, where the failures stand.
     """
-    write_atomic(folder / "summary.md", text)
+    text = session_summary(session)
+    write_atomic(session.folder / "summary.md", text)
     if not (step := os.environ.get("GITHUB_STEP_SUMMARY")):
         return
     file = Path(step)

@@ -1,28 +1,24 @@
-"""Result tables: a row a case, in markdown, CSV and the terminal."""
+"""Result tables: one row per case, in markdown, CSV and the terminal."""
 
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
-from normbench.analysis.claims import ClaimResult, Evidence
+from normbench.analysis.claims import ClaimResult, Evidence, stored_claims
 from normbench.analysis.comparison import (
     TOLD,
     CaseComparison,
     Comparison,
-    margin_in_standard_errors,
 )
-from normbench.analysis.statistics import UNKNOWN, Estimate, Variance
-from normbench.analysis.thresholds import MARGIN
-from normbench.cases.case import Case
-from normbench.cases.claims import CLAIMS
-from normbench.results import JUDGED, ClaimVerdict, Outcome, RunResult, Runs
-from normbench.spec import RunSpec
-from normbench.storage.session import Session, write_atomic
+from normbench.cases.case import CLAIMS, COMPARISON
+from normbench.results import JUDGED, ClaimVerdict, Outcome, Runs
+from normbench.storage.documents import StoredCase
+from normbench.storage.files import write_atomic
+from normbench.storage.session import StoredSession
 
 # A column's heading in CSV, in markdown, and its number format.
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -48,8 +44,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "difference_points": ("our best less published", "+.2f"),
 }
 
-MARGINAL = "marginal"
-
 # What stands in the terminal, under shorter headings: 126 characters, 142 with published figures.
 TERMINAL: dict[str, str] = {
     "norm": "norm",
@@ -71,12 +65,20 @@ TERMINAL: dict[str, str] = {
 }
 
 
-def case_row(case: Case, runs: Runs, verdict: str, variance: Variance) -> dict[str, Any]:
-    """Return a case's row; figures are means over the runs that ended well, None without any.
+def case_tables(session: StoredSession) -> dict[str, pd.DataFrame]:
+    """Return one table per grid, of the cases that have a verdict, ordered as the grid is."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for stored in session.judged_cases:
+        row = case_row(stored, session.runs(stored.case))
+        rows.setdefault(stored.grid, []).append(row)
+    return {
+        grid: pd.DataFrame(grid_rows, columns=list(COLUMNS)) for grid, grid_rows in rows.items()
+    }
 
-    A case that passed with few standard errors of room is called marginal.
-    """
-    spec = case.spec
+
+def case_row(stored: StoredCase, runs: Runs) -> dict[str, Any]:
+    """Return a case's row; figures are means over the runs that ended well, None without any."""
+    spec = stored.spec
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {
         "dataset": spec.dataset,
@@ -84,33 +86,27 @@ def case_row(case: Case, runs: Runs, verdict: str, variance: Variance) -> dict[s
         "regularizer": spec.regularizer,
         "batch_size": spec.batch_size,
         "epochs": spec.epochs,
-        "target_percent": 100 * case.target,
-        "verdict": verdict,
+        "target_percent": 100 * stored.target,
+        "verdict": stored.verdict and str(stored.verdict),
     }
-    if case.published is not None:
-        row["published_percent"] = 100 * case.published.test_accuracy
     finished = Runs.of(result for result in runs if result.status == "ok")
     row["seeds"] = len(finished)
     if len(finished):
-        row |= _figures(finished, variance)
-        accuracies = [run.test_accuracy for run in finished]
-        if (
-            verdict == "passed"
-            and margin_in_standard_errors(accuracies, case.target, variance) < MARGIN
-        ):
-            row["verdict"] = MARGINAL
-        if case.published is not None:
+        row |= _figures(finished)
+    if stored.margin_of_error is not None:
+        row["interval_points"] = 100 * stored.margin_of_error
+    if stored.published is not None:
+        row["published_percent"] = 100 * stored.published.test_accuracy
+        if len(finished):
             row["difference_points"] = row["best_test_accuracy_percent"] - row["published_percent"]
     return row
 
 
-def _figures(runs: Runs, variance: Variance) -> dict[str, Any]:
+def _figures(runs: Runs) -> dict[str, Any]:
     accuracies = pd.Series([100 * result.test_accuracy for result in runs])
-    mean = Estimate.mean([result.test_accuracy for result in runs], variance)
     return {
         "test_accuracy_percent": accuracies.mean(),
         "test_accuracy_std_percent": accuracies.std() if len(runs) > 1 else None,
-        "interval_points": 100 * mean.margin_of_error(0.025) if variance.known else None,
         "best_test_accuracy_percent": 100 * runs.best_test_accuracy,
         "train_accuracy_percent": 100 * runs.mean("train_accuracy"),
         "test_loss": runs.mean("test_loss"),
@@ -118,28 +114,6 @@ def _figures(runs: Runs, variance: Variance) -> dict[str, Any]:
         "parameters": next(iter(runs)).parameters,
         "seconds": runs.mean("train_seconds") + runs.mean("test_seconds"),
         "cpu_seconds": runs.mean("cpu_seconds"),
-    }
-
-
-def case_tables(
-    cases: Iterable[Case],
-    results: Mapping[str, RunResult],
-    verdicts: Mapping[str, str],
-    variances: Mapping[RunSpec, Variance],
-) -> dict[str, pd.DataFrame]:
-    """Return a table a grid, of the cases that have a verdict, ordered as the grid is.
-
-    ``variances`` are those of one run of each configuration, as a baseline has them.
-    """
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for case in cases:
-        if case.id in verdicts:
-            stored = Runs.of(results[s.key] for s in case.specs if s.key in results)
-            variance = variances.get(case.spec.with_seed(0), UNKNOWN)
-            row = case_row(case, stored, verdicts[case.id], variance)
-            rows.setdefault(case.grid, []).append(row)
-    return {
-        grid: pd.DataFrame(grid_rows, columns=list(COLUMNS)) for grid, grid_rows in rows.items()
     }
 
 
@@ -183,21 +157,19 @@ def markdown_table(table: pd.DataFrame) -> str:
     return _tabulate(table, COLUMNS, "pipe")
 
 
-def provenance(session: Session) -> str:
+def provenance(session: StoredSession) -> str:
     """Say in a paragraph of markdown where and when the figures were measured."""
-    e = session.environment
-    machine = ", ".join([f"{e['processor']} ({e['cores']} cores)", *e["gpus"]])
+    e = session.document.environment
+    machine = f"{e.get('processor')} ({e.get('cores')} cores)"
+    machine = ", ".join([machine, *e.get("gpus", [])])
     return (
-        f"Generated by the session {session.name} on {machine}, {session.workers} workers; "
-        f"Python {e['python']}, torch {e['torch']}, torchvision {e['torchvision']}, "
-        f"commit {e['commit']}. "
+        f"Generated by the session {session.name} on {machine}, {session.document.workers} "
+        f"workers; Python {e.get('python')}, torch {e.get('torch')}, torchvision "
+        f"{e.get('torchvision')}, commit {e.get('commit')}. "
         "Accuracies are means over the seeds; seconds are wall-clock, evaluation included. "
         "Published figures are their authors' best test epoch of one run."
     )
 
-
-# The comparison's name among the tables; no grid may have it.
-COMPARISON = "comparison"
 
 COMPARISON_COLUMNS: dict[str, tuple[str, str]] = {
     "case": ("case", "s"),
@@ -262,18 +234,6 @@ def terminal_comparison(comparison: Comparison) -> str:
     told = [case for outcome in TOLD for case in comparison.of(outcome)]
     table = comparison_table(told, "simple") if told else ""
     return f"{table}\n{comparison_summary(comparison)}".lstrip()
-
-
-def write_comparison(folder: Path, comparison: Comparison, session: Session) -> None:
-    """Write the comparison of every case beside the grids' tables, in markdown and CSV."""
-    cases = [case for outcome in Outcome for case in comparison.of(outcome)]
-    text = (
-        f"# Beside the baseline {comparison.baseline}\n\n{provenance(session)}\n\n"
-        f"{comparison_summary(comparison)}\n\n"
-        f"{comparison_table(cases)}\n"
-    )
-    write_atomic(folder / f"{COMPARISON}.md", text)
-    write_atomic(folder / f"{COMPARISON}.csv", comparison_frame(cases).to_csv(index=False))
 
 
 CLAIM_COLUMNS: dict[str, tuple[str, str]] = {
@@ -351,23 +311,28 @@ def terminal_claims(findings: Sequence[ClaimResult]) -> str:
     return f"{parts}\n\n{whole}\n{summary}"
 
 
-def write_claims(folder: Path, findings: Sequence[ClaimResult], session: Session) -> None:
-    """Write the claims beside the grids' tables, in markdown and CSV."""
+def write_tables(session: StoredSession) -> None:
+    """Write ``tables/<name>.md`` and ``.csv``: one per grid, the comparison, and the claims."""
+    folder = session.folder / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    text = (
-        f"# Claims\n\n{provenance(session)}\n\n"
-        "Differences are of test accuracies after the last epoch, in percentage points.\n\n"
-        f"{claims_table(findings, WHOLE)}\n\n"
-        f"{claims_table(findings, (*PARTS, 'part_verdict'))}\n"
-    )
-    write_atomic(folder / f"{CLAIMS}.md", text)
-    write_atomic(folder / f"{CLAIMS}.csv", claims_frame(findings).to_csv(index=False))
 
+    def write(name: str, title: str, markdown: str, frame: pd.DataFrame) -> None:
+        text = f"# {title}\n\n{provenance(session)}\n\n{markdown}\n"
+        write_atomic(folder / f"{name}.md", text)
+        write_atomic(folder / f"{name}.csv", frame.to_csv(index=False))
 
-def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], session: Session) -> None:
-    """Write ``folder/<grid>.md`` and ``folder/<grid>.csv`` for each table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for grid, table in tables.items():
-        text = f"# {grid}\n\n{provenance(session)}\n\n{markdown_table(table)}\n"
-        write_atomic(folder / f"{grid}.md", text)
-        write_atomic(folder / f"{grid}.csv", table.to_csv(index=False))
+    for grid, table in case_tables(session).items():
+        write(grid, grid, markdown_table(table), table)
+    if (stored := session.document.comparison) is not None:
+        comparison = Comparison.of_stored(stored)
+        cases = [case for outcome in Outcome for case in comparison.of(outcome)]
+        markdown = f"{comparison_summary(comparison)}\n\n{comparison_table(cases)}"
+        title = f"Beside the baseline {comparison.baseline}"
+        write(COMPARISON, title, markdown, comparison_frame(cases))
+    if claims := stored_claims(session):
+        markdown = (
+            "Differences are of test accuracies after the last epoch, in percentage points.\n\n"
+            f"{claims_table(claims, WHOLE)}\n\n"
+            f"{claims_table(claims, (*PARTS, 'part_verdict'))}"
+        )
+        write(CLAIMS, "Claims", markdown, claims_frame(claims))

@@ -6,12 +6,15 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from normbench.results import RunResult, by_configuration
+from pydantic import AfterValidator, Field
+
+from normbench.results import RunResult, Status, by_configuration
 from normbench.spec import RunSpec
-from normbench.storage.runs import RunStore
-from normbench.storage.session import write_atomic
+from normbench.storage.documents import Document, read_json, validated
+from normbench.storage.files import write_atomic
+from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.training.datasets import images_per_epoch
 
 SCHEMA = 1
@@ -110,57 +113,45 @@ class Baseline:
         )
 
     @classmethod
-    def of_session(cls, folder: Path) -> "Baseline":
-        """Read a session's folder; raises BaselineError where it is none."""
-        try:
-            session = json.loads((folder / "session.json").read_text(encoding="utf-8"))
-            runs = RunStore(folder).results()
-            if not runs:
-                raise ValueError("it has no runs")
-            return cls.of_runs(
-                name=session["session"],
-                created=session["started"],
-                workers=session["workers"],
-                sequential=session["options"]["seeds"] == "auto",
-                environment=session["environment"],
-                runs=runs.values(),
-            )
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise BaselineError(
-                f"cannot read the session {folder}: {error!r}; "
-                "expected a folder with session.json and runs.jsonl"
-            ) from error
+    def of_session(cls, session: StoredSession) -> "Baseline":
+        """Return a stored session's runs; raises SessionError where a row is none."""
+        document = session.document
+        return cls.of_runs(
+            name=session.name,
+            created=document.started,
+            workers=document.workers,
+            sequential=session.sequential,
+            environment=document.environment,
+            runs=session.results.values(),
+        )
 
     @classmethod
     def read(cls, file: Path) -> "Baseline":
         """Read what write has written; raises BaselineError for anything else."""
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-            if document.get("schema") != SCHEMA:
+            values = read_json(file)
+            if values.get("schema") != SCHEMA:
                 raise ValueError(
-                    f"its schema is {document.get('schema')!r}, this version reads {SCHEMA}"
+                    f"{file}: its schema is {values.get('schema')!r}, this version reads {SCHEMA}"
                 )
-            cases = [
-                BaselineCase(
-                    RunSpec(**case["spec"], seed=0),
-                    case["fingerprint"],
-                    tuple(BaselineRun(**run) for run in case["runs"]),
-                )
-                for case in document["cases"]
-            ]
-            return cls(
-                name=document["name"],
-                created=document["created"],
-                workers=document["workers"],
-                sequential=document["sequential"],
-                environment=document["environment"],
-                cases={case.spec: case for case in cases},
-            )
-        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            document = validated(_BaselineDocument, values, file)
+        except ValueError as error:
             raise BaselineError(
-                f"cannot read the baseline {file}: {error}; "
-                "expected a file that --bench-save-baseline wrote"
+                f"cannot read the baseline {error}; expected a file that --bench-save-baseline "
+                "wrote"
             ) from error
+        cases = [
+            BaselineCase(case.spec.with_seed(0), case.fingerprint, case.runs)
+            for case in document.cases
+        ]
+        return cls(
+            name=document.name,
+            created=document.created,
+            workers=document.workers,
+            sequential=document.sequential,
+            environment=document.environment,
+            cases={case.spec: case for case in cases},
+        )
 
     def write(self, file: Path) -> None:
         """Write every run, a line each, whole or not at all; raises BaselineError if it cannot."""
@@ -184,6 +175,34 @@ class Baseline:
     def ended_badly(self) -> list[BaselineCase]:
         """The cases a run of which ended badly: with any, these runs are no baseline."""
         return [case for case in self.cases.values() if not case.complete]
+
+
+def _possible(run: BaselineRun) -> BaselineRun:
+    if run.status not in get_args(Status):
+        expected = ", ".join(get_args(Status))
+        raise ValueError(f"status = {run.status!r}: expected one of {expected}")
+    for name in ("test_accuracy", "best_test_accuracy", "train_accuracy"):
+        if (value := getattr(run, name)) is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} = {value!r}: expected a fraction, from 0 to 1")
+    return run
+
+
+class _CaseDocument(Document):
+    fingerprint: str
+    spec: RunSpec
+    runs: tuple[Annotated[BaselineRun, AfterValidator(_possible)], ...]
+
+
+class _BaselineDocument(Document):
+    """A baseline's file."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    name: str
+    created: str
+    workers: int
+    sequential: bool
+    environment: dict[str, Any]
+    cases: tuple[_CaseDocument, ...]
 
 
 def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
@@ -258,21 +277,30 @@ def _case_text(case: BaselineCase) -> str:
     return f'{head},\n   "runs": [\n{runs}\n   ]}}'
 
 
+# The baselines that come with the package; in a checkout, a link to results/reference.
+PACKAGED = Path(__file__).parents[1] / "reference"
+
+
 def find_baseline(text: str, folder: Path) -> Baseline:
     """Read the baseline that a name, a file or a session's folder stands for.
 
-    Raises BaselineError for what leads nowhere.
+    A name is looked for in ``folder``, then among the baselines of the package. Raises
+    BaselineError for what leads nowhere, and for what is there but cannot be read.
     """
     path = Path(text)
-    if path.is_dir():
-        return Baseline.of_session(path)
-    if path.is_file():
-        return Baseline.read(path)
-    file = folder / f"{text}.json"
-    if file.is_file():
-        return Baseline.read(file)
-    known = ", ".join(sorted(f.stem for f in folder.glob("*.json"))) or "none yet"
+    if text and path.is_dir():
+        try:
+            session = read_session(path)
+            if not session.results:
+                raise SessionError(f"cannot read the session {path}: it has no runs")
+        except SessionError as error:
+            raise BaselineError(str(error)) from error
+        return Baseline.of_session(session)
+    for file in (path, folder / f"{text}.json", PACKAGED / f"{text}.json"):
+        if file.is_file():
+            return Baseline.read(file)
+    known = sorted({file.stem for place in (folder, PACKAGED) for file in place.glob("*.json")})
     raise BaselineError(
         f"there is no baseline {text!r}: expected a file, a session's folder, or a name from "
-        f"{folder} ({known}); --bench-save-baseline NAME writes one"
+        f"{folder} or the package ({', '.join(known)}); --bench-save-baseline NAME writes one"
     )

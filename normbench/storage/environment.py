@@ -3,11 +3,10 @@
 import os
 import platform
 import subprocess
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 
 def available_cores() -> int:
@@ -15,6 +14,14 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def new_session_name() -> str:
+    """Return a name that sorts by time, and differs between sessions that start in one second.
+
+    Several may start in one process, one after the other, and in several processes at once.
+    """
+    return f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"
 
 
 def processor_name() -> str:
@@ -49,6 +56,8 @@ def _commit(folder: Path) -> str | None:
 
 def environment(root: Path) -> dict[str, Any]:
     """Describe the machine and the software, as far as results depend on them."""
+    import torch
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),

@@ -1,11 +1,12 @@
-"""The session's runs: each spec trained once, each finished row on disk at once."""
+"""The session's runs: each finished row on disk at once, and what goes on."""
 
 import dataclasses
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from filelock import FileLock
 
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
-from normbench.storage.session import write_atomic
-from normbench.training.recipes import fingerprint
+from normbench.storage.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class RunStore:
         self.device = device
         self.file = folder / "runs.jsonl"
         self._running = folder / "running"
-        self._claim: dict[str, Any] = {}
+        self._lease: dict[str, Any] = {}
         self._known: dict[str, RunResult] = {}
-        self._read_to = 0
+        self._read_to = self._lines = 0
 
     def results(self) -> dict[str, RunResult]:
         """Return the stored runs by their spec's key, in the order in which they ended."""
@@ -61,9 +61,18 @@ class RunStore:
                     if not line.endswith(b"\n"):
                         break
                     self._read_to += len(line)
-                    result = RunResult.from_row(json.loads(line))
+                    self._lines += 1
+                    result = self._run(line)
                     self._known[result.spec.key] = result
         return dict(self._known)
+
+    def _run(self, line: bytes) -> RunResult:
+        try:
+            return RunResult.from_row(json.loads(line))
+        except ValueError as error:
+            raise ValueError(
+                f"{self.file}, line {self._lines}: {error}; expected a run as normbench writes it"
+            ) from error
 
     def find(self, spec: RunSpec) -> RunResult | None:
         return self.results().get(spec.key)
@@ -84,52 +93,43 @@ class RunStore:
             file.flush()
             os.fsync(file.fileno())
 
-    def get_or_train(
-        self, spec: RunSpec, train: Callable[[RunSpec], RunResult], case: str = ""
-    ) -> RunResult:
-        """Return the stored run of ``spec``, training and storing it where there is none.
-
-        ``case`` is what record_crash returns should this process die. An exception of ``train``
-        is stored as a run of status ``error`` and passed on.
-        """
-        if (known := self.find(spec)) is not None:
-            return known
+    @contextmanager
+    def exclusive(self, spec: RunSpec) -> Iterator[None]:
+        """Keep ``spec`` to this process; another one that asks for it waits."""
         self._running.mkdir(parents=True, exist_ok=True)
         with FileLock(self._running / f"{spec.key}.lock"):
-            if (known := self.find(spec)) is not None:
-                return known
-            claim = self._running / f"{self.worker}.json"
-            self._claim = {"spec": spec.to_dict(), "case": case, "device": self.device}
-            self._claim["epochs"] = []
-            write_atomic(claim, json.dumps(self._claim))
-            try:
-                result = train(spec)
-            except Exception as error:
-                message = f"{type(error).__name__}: {error}"
-                self.append(RunResult(spec, "error", message, worker=self.worker))
-                raise
-            else:
-                self.append(result)
-                return result
-            finally:
-                claim.unlink(missing_ok=True)
+            yield
+
+    @contextmanager
+    def lease(self, spec: RunSpec, case: str) -> Iterator[None]:
+        """Say that this worker is at ``spec``, as long as it is.
+
+        ``case`` is what record_crash returns should this process die.
+        """
+        file = self._running / f"{self.worker}.json"
+        self._lease = {"spec": spec.to_dict(), "case": case, "device": self.device, "epochs": []}
+        write_atomic(file, json.dumps(self._lease))
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
     def note_epoch(self, epoch: Epoch) -> None:
         """Let others see that the run which this process is at has finished an epoch."""
-        self._claim["epochs"].append(dataclasses.asdict(epoch))
-        write_atomic(self._running / f"{self.worker}.json", json.dumps(self._claim))
+        self._lease["epochs"].append(dataclasses.asdict(epoch))
+        write_atomic(self._running / f"{self.worker}.json", json.dumps(self._lease))
 
     def running(self) -> list[RunningRun]:
         """Return what all workers are at, by worker."""
         runs = []
-        for claim in sorted(self._running.glob("*.json")):
+        for lease in sorted(self._running.glob("*.json")):
             try:
-                running = json.loads(claim.read_text())
+                running = json.loads(lease.read_text())
             except FileNotFoundError:
                 continue  # ended since it was listed
             runs.append(
                 RunningRun(
-                    worker=claim.stem,
+                    worker=lease.stem,
                     device=running["device"],
                     case=running["case"],
                     spec=RunSpec(**running["spec"]),
@@ -138,25 +138,24 @@ class RunStore:
             )
         return runs
 
-    def reopen(self) -> None:
+    def reopen(self, is_current: Callable[[RunResult], bool]) -> None:
         """Make a session that was interrupted ready to go on.
 
-        Rows of runs that another attempt may end better, and of networks or recipes that have
-        changed since, are dropped; so is what a dead worker claimed to be at.
+        Rows of runs that another attempt may end better are dropped, and those that ``is_current``
+        refuses, as a network or recipe has changed since; so is what a dead worker left.
         """
         shutil.rmtree(self._running, ignore_errors=True)
         kept = [
             result
             for result in self.results().values()
-            if result.status in ("ok", "diverged")
-            and result.fingerprint == fingerprint(result.spec.network, result.spec.recipe)
+            if result.status in ("ok", "diverged") and is_current(result)
         ]
         rows = "".join(f"{json.dumps(result.to_row())}\n" for result in kept)
         write_atomic(self.file, rows)
-        self._known, self._read_to = {}, 0
+        self._known, self._read_to, self._lines = {}, 0, 0
 
     def close(self, *, finished: bool = True) -> None:
-        """Remove the locks and claims of a session that has ended; the rows stay.
+        """Remove the locks and leases of a session that has ended; the rows stay.
 
         So do the checkpoints of one that was interrupted.
         """
@@ -167,14 +166,14 @@ class RunStore:
 
     def record_crash(self, worker: str) -> str | None:
         """Store what ``worker`` was training when it died as crashed; return its case's id."""
-        claim = self._running / f"{worker}.json"
+        lease = self._running / f"{worker}.json"
         try:
-            running = json.loads(claim.read_text())
+            running = json.loads(lease.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         message = f"the process of worker {worker} died while it trained this run"
         ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         spec = RunSpec(**running["spec"])
         self.append(RunResult(spec, "crashed", message, worker=worker, ended=ended))
-        claim.unlink(missing_ok=True)
+        lease.unlink(missing_ok=True)
         return str(running["case"])

@@ -1,49 +1,136 @@
-"""A session's folder: where its rows, its verdicts and its tables go."""
+"""A session's folder: opened, written, and read again; nothing else reads session.json."""
 
-import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-SCHEMA = 1
+from normbench.cases.case import Case, Claim
+from normbench.results import RunResult, Runs
+from normbench.storage.documents import (
+    SESSION_SCHEMA,
+    SessionDocument,
+    Status,
+    StoredCase,
+    StoredClaim,
+    StoredComparison,
+    read_json,
+    validated,
+)
+from normbench.storage.files import write_atomic
+from normbench.storage.first_schema import upgraded
+from normbench.storage.runs import RunStore
 
 
-class SessionError(Exception):
-    """A results folder that cannot be written to, or a session that cannot be gone on with."""
+class SessionError(ValueError):
+    """A session that cannot be read, written, or resumed."""
 
 
-def new_session_name() -> str:
-    """Return a name that sorts by time, and differs between sessions that start in one second.
+@dataclass(frozen=True)
+class StoredSession:
+    """A session as its folder holds it; all that is shown of a session is drawn from this."""
 
-    Several may start in one process, one after the other, and in several processes at once.
+    folder: Path
+    document: SessionDocument
+
+    @property
+    def name(self) -> str:
+        return self.document.session
+
+    @property
+    def sequential(self) -> bool:
+        """Whether --bench-seeds auto chose the numbers of runs."""
+        return self.document.options.get("seeds") == "auto"
+
+    @cached_property
+    def results(self) -> dict[str, RunResult]:
+        """The stored runs by their specs' keys; raises SessionError for a row that is none."""
+        try:
+            return RunStore(self.folder).results()
+        except (OSError, ValueError) as error:
+            raise SessionError(f"cannot read the session {self.folder}: {error}") from error
+
+    @cached_property
+    def cases(self) -> dict[str, Case]:
+        """The cases that the session was to run, by id, in the order of their grids."""
+        return {stored.case.id: stored.case for stored in self.document.cases}
+
+    @property
+    def judged_cases(self) -> list[StoredCase]:
+        """The cases that have a verdict."""
+        return [stored for stored in self.document.cases if stored.verdict is not None]
+
+    @cached_property
+    def claims(self) -> list[tuple[Claim, StoredClaim]]:
+        """The claims that were judged, each with what is stored of it."""
+        judged = (stored for stored in self.document.claims if stored.verdict is not None)
+        try:
+            return [(stored.claim(self.cases), stored) for stored in judged]
+        except KeyError as error:
+            raise SessionError(
+                f"cannot read the session {self.folder}: a claim needs the case {error}, which it "
+                "does not have"
+            ) from error
+
+    def runs(self, case: Case) -> Runs:
+        """Return the stored runs of a case."""
+        return Runs.of(self.results[s.key] for s in case.specs if s.key in self.results)
+
+
+def read_session(folder: Path) -> StoredSession:
+    """Read a session's folder, of this schema or an older one; rows are read when asked for.
+
+    Raises SessionError where the folder is none.
     """
-    return f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"
+    folder = folder.resolve()
+    file = folder / "session.json"
+    try:
+        values = read_json(file)
+        if values.get("schema") == 1:
+            values = _upgraded(folder, values)
+        elif values.get("schema") != SESSION_SCHEMA:
+            raise ValueError(
+                f"{file}: its schema is {values.get('schema')!r}, and this version reads 1 and "
+                f"{SESSION_SCHEMA}; read it with the normbench that wrote it, or a later one"
+            )
+        return StoredSession(folder, validated(SessionDocument, values, file))
+    except (OSError, ValueError) as error:
+        raise SessionError(
+            f"cannot read the session {folder}: {error}; expected a folder with session.json and "
+            "runs.jsonl, as a session leaves it"
+        ) from error
+
+
+def _upgraded(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return session.json of schema 1 as one of schema 2; raises ValueError where it is neither."""
+    try:
+        return upgraded(folder, values)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: it is not as schema 1 has it: {error!r}") from error
 
 
 @dataclass
 class Session:
-    """A session's folder, ``results/runs/<name>``; ``verdicts`` are those of the cases.
-
-    Both ``verdicts`` and ``claims`` map names to verdicts.
-    """
+    """A session that runs: its folder, ``results/runs/<name>``, and what session.json says."""
 
     results: Path
     name: str
     workers: int = 1
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    verdicts: dict[str, str] = field(default_factory=dict)
-    claims: dict[str, str] = field(default_factory=dict)
-    comparison: dict[str, Any] | None = None
+    cases: Sequence[StoredCase] = ()
+    claims: Sequence[StoredClaim] = ()
+    comparison: StoredComparison | None = None
     started: float = field(default_factory=time.time)
     earlier_seconds: float = 0.0
     resumed: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict)
     _begun: float = field(default_factory=time.monotonic, repr=False)
     _lock: FileLock | None = field(default=None, repr=False)
 
@@ -51,37 +138,43 @@ class Session:
     def interrupted(cls, results: Path, options: dict[str, Any]) -> "Session":
         """Return the last session in ``results``, to go on with.
 
-        Raises SessionError where there is none, where it has finished, and where it was begun
-        with another torch: rows of both would stand in one table.
+        Raises SessionError where there is none, and where it has finished.
         """
-        folder = latest_session(results)
         try:
-            document = json.loads((folder / "session.json").read_text(encoding="utf-8"))
-            begun_with = document["environment"]["torch"]
-            started = datetime.fromisoformat(document["started"]).timestamp()
-            seconds, resumed = document["seconds"], document.get("resumed", 0)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            stored = read_session(latest_session(results))
+            started = datetime.fromisoformat(stored.document.started).timestamp()
+        except ValueError as error:
             raise SessionError(
                 f"there is no session to resume in {results}: {error}; run without --bench-resume"
             ) from error
-        if document["status"] == "finished":
+        document = stored.document
+        if document.status == "finished":
             raise SessionError(
-                f"the last session, {folder}, has finished: there is nothing to resume; run "
+                f"the last session, {stored.folder}, has finished: there is nothing to resume; run "
                 "without --bench-resume"
-            )
-        if begun_with != torch.__version__:
-            raise SessionError(
-                f"the last session, {folder}, was begun with torch {begun_with}, and this is torch "
-                f"{torch.__version__}: resume it with that one, or run without --bench-resume"
             )
         return cls(
             results,
-            folder.name,
+            stored.folder.name,
             options=options,
+            environment=document.environment,
             started=started,
-            earlier_seconds=seconds,
-            resumed=resumed + 1,
+            earlier_seconds=document.seconds,
+            resumed=document.resumed + 1,
+            unknown=document.model_extra or {},
         )
+
+    def require_torch(self, build: str) -> None:
+        """Raise SessionError where the session was begun with another build of torch.
+
+        Rows of both would stand in one table.
+        """
+        begun_with = self.environment.get("torch")
+        if begun_with != build:
+            raise SessionError(
+                f"the last session, {self.folder}, was begun with torch {begun_with}, and this is "
+                f"torch {build}: resume it with that one, or run without --bench-resume"
+            )
 
     @property
     def folder(self) -> Path:
@@ -121,24 +214,24 @@ class Session:
             self._lock.release()
             (self.folder / "session.lock").unlink(missing_ok=True)
 
-    def write(self, status: str) -> None:
+    def write(self, status: Status) -> None:
         """Write session.json, whole or not at all."""
-        document = {
-            "schema": SCHEMA,
-            "session": self.name,
-            "status": status,
-            "started": self.started_at,
-            "ended": None if status == "running" else _timestamp(time.time()),
-            "seconds": round(self.seconds, 3),
-            "resumed": self.resumed,
-            "workers": self.workers,
-            "environment": self.environment,
-            "options": self.options,
-            "verdicts": self.verdicts,
-            "claims": self.claims,
-            "comparison": self.comparison,
-        }
-        write_atomic(self.folder / "session.json", json.dumps(document, indent=1) + "\n")
+        document = SessionDocument(
+            session=self.name,
+            status=status,
+            started=self.started_at,
+            ended=None if status == "running" else _timestamp(time.time()),
+            seconds=round(self.seconds, 3),
+            resumed=self.resumed,
+            workers=self.workers,
+            environment=self.environment,
+            options=self.options,
+            cases=tuple(self.cases),
+            claims=tuple(self.claims),
+            comparison=self.comparison,
+            **self.unknown,
+        )
+        write_atomic(self.folder / "session.json", document.to_json())
 
     def _link_latest(self) -> None:
         """Lead ``results/latest`` here: by a link, or by a name in a file where links fail."""
@@ -161,10 +254,3 @@ def latest_session(results: Path) -> Path:
 
 def _timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
-
-
-def write_atomic(file: Path, text: str) -> None:
-    """Write ``text`` such that a reader, or a crash, sees the old file or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)

@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import platformdirs
-
 from normbench.spec import RunSpec
 
 ENVIRONMENT_VARIABLE = "NORMBENCH_DATA"
@@ -21,7 +19,11 @@ class DatasetDamaged(Exception):
 
 def default_root() -> Path:
     """Return the data root: ``$NORMBENCH_DATA``, else the platform's cache folder."""
-    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_path("normbench"))
+    if named := os.environ.get(ENVIRONMENT_VARIABLE):
+        return Path(named)
+    import platformdirs
+
+    return platformdirs.user_cache_path("normbench")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from normbench.results import LayerActivations
-
-# The sizes of weights between which histograms count: four bins a decade, and what lies outside.
-WEIGHT_EDGES = tuple(10 ** (quarter / 4) for quarter in range(-24, 5))
+from normbench.results import WEIGHT_EDGES, LayerActivations
 
 Statistics = tuple[float, float, float, float]
 

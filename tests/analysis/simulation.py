@@ -6,11 +6,12 @@ prints the tables of docs/verdicts.md.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from tabulate import tabulate
 
 from normbench.analysis.comparison import compare, undecided
@@ -52,7 +53,7 @@ def runs_of(spec: RunSpec, accuracies: Sequence[float]) -> list[RunResult]:
 
 
 def baseline_of(
-    accuracies: dict[RunSpec, Sequence[float | None]], sequential: bool = False
+    accuracies: Mapping[RunSpec, Sequence[float | None]], sequential: bool = False
 ) -> Baseline:
     cases = {spec: case_of(spec, values) for spec, values in accuracies.items()}
     return Baseline("simulated", "2026-01-01", 2, sequential, {"processor": "none"}, cases)
@@ -92,7 +93,8 @@ def simulate(setting: Setting, sessions: int, seed: int = 0) -> Tally:
 
     def draw(mean: float, deviation: float, count: int) -> list[float]:
         noise = gamma(rng, count) if setting.skewed else rng.standard_normal(count)
-        return (mean + deviation * noise).tolist()
+        values: list[float] = (mean + deviation * noise).tolist()
+        return values
 
     for _ in range(sessions):
         deviations = setting.deviation * np.exp(setting.scatter * rng.standard_normal(len(SPECS)))
@@ -117,9 +119,10 @@ def simulate(setting: Setting, sessions: int, seed: int = 0) -> Tally:
     return Tally(false_alarms / sessions, found / sessions, runs / sessions / len(SPECS))
 
 
-def gamma(rng: np.random.Generator, count: int) -> np.ndarray:
+def gamma(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
     """Draw numbers of mean 0, standard deviation 1 and skewness -2 / sqrt(45)."""
-    return 45**0.5 - rng.gamma(45, 45**-0.5, count)
+    noise: npt.NDArray[np.float64] = 45**0.5 - rng.gamma(45, 45**-0.5, count)
+    return noise
 
 
 def until_decided(

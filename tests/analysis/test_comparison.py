@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -19,18 +20,22 @@ GROUP = dataclasses.replace(BATCH, norm="group:4")
 USUAL = [0.9950, 0.9956, 0.9954, 0.9948, 0.9957]
 
 
-def lower(accuracies, by):
+def lower(accuracies: Sequence[float], by: float) -> list[float]:
     return [accuracy - by for accuracy in accuracies]
 
 
-def outcomes(before, now, **settings):
+def outcomes(
+    before: Mapping[RunSpec, Sequence[float | None]],
+    now: Mapping[RunSpec, Sequence[float | None]],
+    **settings: float,
+) -> dict[RunSpec, Outcome]:
     return {
         case.spec: case.outcome
         for case in compare(baseline_of(before), baseline_of(now), **settings).cases
     }
 
 
-def test_a_clear_drop_is_a_regression_and_a_clear_gain_an_improvement():
+def test_a_clear_drop_is_a_regression_and_a_clear_gain_an_improvement() -> None:
     before = {BATCH: USUAL, LAYER: USUAL, GROUP: USUAL}
     now = {BATCH: lower(USUAL, 0.003), LAYER: lower(USUAL, -0.003), GROUP: USUAL}
     assert outcomes(before, now) == {
@@ -40,7 +45,7 @@ def test_a_clear_drop_is_a_regression_and_a_clear_gain_an_improvement():
     }
 
 
-def test_the_difference_has_the_baselines_variance_and_holms_p_value():
+def test_the_difference_has_the_baselines_variance_and_holms_p_value() -> None:
     before = {BATCH: USUAL, LAYER: USUAL}
     now = {BATCH: lower(USUAL, 0.003), LAYER: [0.99] * 5}
     batch, layer = compare(baseline_of(before), baseline_of(now)).cases
@@ -52,25 +57,27 @@ def test_the_difference_has_the_baselines_variance_and_holms_p_value():
     assert layer.adjusted_p == pytest.approx(2 * layer.difference.p_below())
 
 
-def test_a_significant_difference_below_the_minimum_effect_is_none():
+def test_a_significant_difference_below_the_minimum_effect_is_none() -> None:
     before, now = {BATCH: USUAL * 40}, {BATCH: lower(USUAL, 0.0007) * 40}
-    assert compare(baseline_of(before), baseline_of(now)).cases[0].adjusted_p < 1e-9
+    adjusted_p = compare(baseline_of(before), baseline_of(now)).cases[0].adjusted_p
+    assert adjusted_p is not None
+    assert adjusted_p < 1e-9
     assert outcomes(before, now) == {BATCH: Outcome.NO_DIFFERENCE}
     assert outcomes(before, now, minimum_effect=0.0005) == {BATCH: Outcome.REGRESSION}
 
 
-def test_a_large_difference_of_noisy_cases_is_none():
+def test_a_large_difference_of_noisy_cases_is_none() -> None:
     noisy = [0.90, 0.99, 0.95, 0.97]
     now = {BATCH: lower(noisy, 0.01)}
     assert outcomes({BATCH: noisy}, now) == {BATCH: Outcome.NO_DIFFERENCE}
 
 
-def test_one_collapsed_run_does_not_hide_behind_the_spread_it_makes():
+def test_one_collapsed_run_does_not_hide_behind_the_spread_it_makes() -> None:
     now = {BATCH: [*USUAL[:4], 0.1135]}
     assert outcomes({BATCH: USUAL}, now) == {BATCH: Outcome.REGRESSION}
 
 
-def test_a_run_that_diverged_is_a_regression_unless_the_baselines_did():
+def test_a_run_that_diverged_is_a_regression_unless_the_baselines_did() -> None:
     now = {BATCH: [*USUAL, None]}
     case = compare(baseline_of({BATCH: USUAL}), baseline_of(now)).cases[0]
     assert case.outcome is Outcome.REGRESSION
@@ -79,7 +86,7 @@ def test_a_run_that_diverged_is_a_regression_unless_the_baselines_did():
     assert outcomes({BATCH: [None]}, {BATCH: USUAL}) == {BATCH: Outcome.NOT_COMPARABLE}
 
 
-def test_cases_on_one_side_only_are_listed():
+def test_cases_on_one_side_only_are_listed() -> None:
     assert outcomes({BATCH: USUAL, LAYER: USUAL}, {BATCH: USUAL, GROUP: USUAL}) == {
         BATCH: Outcome.NO_DIFFERENCE,
         GROUP: Outcome.ONLY_NOW,
@@ -87,7 +94,7 @@ def test_cases_on_one_side_only_are_listed():
     }
 
 
-def test_one_configuration_with_other_epochs_has_a_name_of_its_own():
+def test_one_configuration_with_other_epochs_has_a_name_of_its_own() -> None:
     # as in a whole standard session: in the grid, and in the batch-size sweep
     sweep = dataclasses.replace(BATCH, epochs=6, recipe="mnist-batch-size", train_images=10_000)
     found = compare(baseline_of({BATCH: USUAL}), baseline_of({BATCH: USUAL, sweep: USUAL})).cases
@@ -98,7 +105,7 @@ def test_one_configuration_with_other_epochs_has_a_name_of_its_own():
     assert dataclasses.replace(BATCH, epochs=1).title == "mnist batch-none-b64, 1 epoch"
 
 
-def test_too_few_runs_are_not_comparable_rather_than_a_pass():
+def test_too_few_runs_are_not_comparable_rather_than_a_pass() -> None:
     assert outcomes({BATCH: [0.995]}, {BATCH: USUAL}) == {BATCH: Outcome.NOT_COMPARABLE}
     # one degree of freedom: at the level 0.007, a drop of 45.5 standard errors
     wide = {BATCH: [0.95, 0.99]}
@@ -107,7 +114,7 @@ def test_too_few_runs_are_not_comparable_rather_than_a_pass():
     assert reason == "2 and 1 runs are too few to tell"
 
 
-def test_another_recipe_is_not_comparable():
+def test_another_recipe_is_not_comparable() -> None:
     before, now = baseline_of({BATCH: USUAL}), baseline_of({BATCH: lower(USUAL, 0.01)})
     changed = dataclasses.replace(case_of(BATCH, lower(USUAL, 0.01)), fingerprint="other")
     case = compare(before, dataclasses.replace(now, cases={BATCH: changed})).cases[0]
@@ -115,7 +122,7 @@ def test_another_recipe_is_not_comparable():
     assert "another network or recipe" in case.reason
 
 
-def test_speed_is_compared_between_equal_machines_only():
+def test_speed_is_compared_between_equal_machines_only() -> None:
     before = baseline_of({BATCH: USUAL})
     runs = tuple(dataclasses.replace(run, train_seconds=4.0) for run in before.cases[BATCH].runs)
     slow_case = dataclasses.replace(before.cases[BATCH], runs=runs)
@@ -128,19 +135,19 @@ def test_speed_is_compared_between_equal_machines_only():
     assert compare(before, elsewhere).speed is None
 
 
-def test_room_counts_standard_errors():
+def test_room_counts_standard_errors() -> None:
     assert margin_in_standard_errors([0.99, 0.996], 0.99, Variance(2e-6, 8)) == pytest.approx(3.0)
     assert math.isnan(margin_in_standard_errors([0.99], 0.98, UNKNOWN))
     assert margin_in_standard_errors([0.99], 0.98, Variance(0.0, 8)) == math.inf
 
 
-def test_a_case_is_decided_once_a_drop_is_found_or_ruled_out():
+def test_a_case_is_decided_once_a_drop_is_found_or_ruled_out() -> None:
     # mean 0.995; a standard deviation of 0.00075
     noisy = [0.9945, 0.9955, 0.9950, 0.9960, 0.9940] * 2
     before = baseline_of(dict.fromkeys(SPECS[:10], noisy))
     spread, spec = Spread(before), SPECS[0]
 
-    def is_open(accuracies, target=0.98):
+    def is_open(accuracies: Sequence[float], target: float = 0.98) -> bool:
         return undecided(runs_of(spec, accuracies), target, before, spread, cases=90)
 
     assert is_open([0.9950])
@@ -160,16 +167,16 @@ def test_a_case_is_decided_once_a_drop_is_found_or_ruled_out():
     assert not undecided(runs_of(spec, [0.9950]), 0.98, other, Spread(other), cases=90)
 
 
-def test_a_session_of_clean_cases_gives_a_false_alarm_at_most_once_in_a_hundred():
+def test_a_session_of_clean_cases_gives_a_false_alarm_at_most_once_in_a_hundred() -> None:
     assert len(SPECS) == 90
     assert simulate(Setting(), sessions=300).false_alarms <= 0.01
 
 
-def test_a_drop_of_a_fifth_of_a_point_is_found():
+def test_a_drop_of_a_fifth_of_a_point_is_found() -> None:
     assert simulate(Setting(drop=0.002), sessions=150).found >= 0.95
 
 
-def test_adding_runs_while_undecided_saves_runs_and_keeps_the_false_alarm_rate():
+def test_adding_runs_while_undecided_saves_runs_and_keeps_the_false_alarm_rate() -> None:
     clean = simulate(Setting(runs=None), sessions=100)
     assert clean.false_alarms <= 0.01
     assert clean.runs < 0.6 * 5

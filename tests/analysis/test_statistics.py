@@ -18,14 +18,14 @@ from normbench.analysis.statistics import (
 from normbench.analysis.thresholds import INTERIM_RUNS
 
 
-def test_the_pooled_variance_adds_squares_and_degrees_of_freedom():
+def test_the_pooled_variance_adds_squares_and_degrees_of_freedom() -> None:
     # squares 2 and 8 on one and two degrees of freedom
     variance = pooled_variance([[1.0, 3.0], [0.0, 2.0, 4.0], [7.0]])
     assert variance.value == pytest.approx(10 / 3)
     assert variance.degrees_of_freedom == 3
 
 
-def test_single_runs_have_no_variance():
+def test_single_runs_have_no_variance() -> None:
     variance = pooled_variance([[1.0], [2.0], []])
     assert not variance.known
     with pytest.raises(ValueError, match="not known"):
@@ -33,7 +33,7 @@ def test_single_runs_have_no_variance():
     assert not moderated_variances({"a": [1.0], "b": [2.0]})["a"].known
 
 
-def test_the_difference_of_two_samples_is_students_test():
+def test_the_difference_of_two_samples_is_students_test() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.1, 1, 7).tolist(), rng.normal(0, 1, 5).tolist()
     estimate = Estimate.difference(a, b, pooled_variance([a, b]))
@@ -44,7 +44,7 @@ def test_the_difference_of_two_samples_is_students_test():
     assert estimate.interval(0.9) == pytest.approx((interval.low, interval.high))
 
 
-def test_two_variances_add_up_and_the_one_known_worse_counts():
+def test_two_variances_add_up_and_the_one_known_worse_counts() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(0.1, 2, 6).tolist(), rng.normal(0, 1, 6).tolist()
     spread = [pooled_variance([sample]) for sample in (a, b)]
@@ -55,47 +55,49 @@ def test_two_variances_add_up_and_the_one_known_worse_counts():
     assert estimate.degrees_of_freedom == 5
 
 
-def test_a_mean_has_the_t_interval_of_its_sample():
+def test_a_mean_has_the_t_interval_of_its_sample() -> None:
     sample = [99.1, 99.4, 99.3, 99.6]
     estimate = Estimate.mean(sample, pooled_variance([sample]))
     expected = stats.t.interval(0.95, 3, loc=np.mean(sample), scale=stats.sem(sample))
     assert estimate.interval() == pytest.approx(expected)
 
 
-def test_a_difference_without_any_spread_is_certain():
+def test_a_difference_without_any_spread_is_certain() -> None:
     estimate = Estimate(-0.01, 0.0, 5)
     assert (estimate.p_below(), estimate.p_above()) == (0.0, 1.0)
 
 
-def test_holms_procedure_on_a_worked_example():
+def test_holms_procedure_on_a_worked_example() -> None:
     # by hand: 4 x 0.005, 3 x 0.01, then 2 x 0.03, and 0.04 raised to the one before it
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
 
 
-def test_samples_that_differ_by_chance_alone_are_pooled():
+def test_samples_that_differ_by_chance_alone_are_pooled() -> None:
     rng = np.random.default_rng(1)
-    samples = dict(enumerate(rng.normal(0, 2, (40, 5))))
+    samples = dict(enumerate(rng.normal(0, 2, (40, 5)).tolist()))
     found = moderated_variances(samples)
     assert {v.value for v in found.values()} == {pooled_variance(list(samples.values())).value}
     assert found[0].degrees_of_freedom == 160
 
 
-def test_samples_that_differ_keep_much_of_their_own_variance():
+def test_samples_that_differ_keep_much_of_their_own_variance() -> None:
     rng = np.random.default_rng(2)
     deviations = np.repeat([1.0, 10.0], 20)
-    samples = {k: rng.normal(0, d, 10) for k, d in enumerate(deviations)}
+    samples = {k: rng.normal(0, d, 10).tolist() for k, d in enumerate(deviations)}
     found = [moderated_variances(samples)[key].value ** 0.5 for key in samples]
     assert np.median(found[:20]) == pytest.approx(1, rel=0.3)
     assert np.median(found[20:]) == pytest.approx(10, rel=0.3)
 
 
-def test_the_prior_is_recovered_from_many_variances():
+def test_the_prior_is_recovered_from_many_variances() -> None:
     # variances scattered as the model has them: scale 4, 6 degrees of freedom
     rng = np.random.default_rng(3)
     true = 4 * 6 / rng.chisquare(6, 4000)
-    samples = {k: rng.normal(0, math.sqrt(v), 4) for k, v in enumerate(true)}
+    samples: dict[int | str, list[float]] = {
+        k: rng.normal(0, math.sqrt(v), 4).tolist() for k, v in enumerate(true)
+    }
     moderated = moderated_variances({**samples, "unseen": []})
     assert moderated["unseen"].value == pytest.approx(4, rel=0.1)
     assert moderated["unseen"].degrees_of_freedom == pytest.approx(6, rel=0.15)
@@ -105,7 +107,7 @@ def test_the_prior_is_recovered_from_many_variances():
 
 
 @pytest.mark.parametrize("wild", [1, 3])
-def test_a_wild_sample_costs_the_others_nothing(wild):
+def test_a_wild_sample_costs_the_others_nothing(wild: int) -> None:
     # 84 % lost in one of five runs, as on MNIST with L1 and without a norm; three hide each other
     # where each is held against all the rest
     rng = np.random.default_rng(5)
@@ -118,32 +120,33 @@ def test_a_wild_sample_costs_the_others_nothing(wild):
 
 
 @pytest.mark.parametrize("spread_of_deviations", [0.0, 0.5])
-def test_clean_samples_are_rarely_taken_for_wild(spread_of_deviations):
+def test_clean_samples_are_rarely_taken_for_wild(spread_of_deviations: float) -> None:
     # a wild one is known by having the degrees of freedom of its own runs
     rng = np.random.default_rng(6)
     sessions, taken = 200, 0
     for _ in range(sessions):
         deviations = np.exp(spread_of_deviations * rng.standard_normal(30))
-        samples = {k: rng.normal(0, d, 5) for k, d in enumerate(deviations)}
+        samples = {k: rng.normal(0, d, 5).tolist() for k, d in enumerate(deviations)}
         found = moderated_variances(samples)
         taken += any(variance.degrees_of_freedom == 4 for variance in found.values())
     assert taken / sessions <= 0.02
 
 
-def test_no_variance_is_smaller_than_that_of_rounding():
+def test_no_variance_is_smaller_than_that_of_rounding() -> None:
     samples = {k: [0.5, 0.5, 0.5] for k in range(4)}
     assert moderated_variances(samples, resolution=0.01)[0].value == pytest.approx(1e-4 / 12)
 
 
 @pytest.mark.parametrize("spread_of_deviations", [0.0, 0.5])
 @pytest.mark.parametrize("runs", [2, 3, 5])
-def test_the_intervals_cover_what_they_say(runs, spread_of_deviations):
+def test_the_intervals_cover_what_they_say(runs: int, spread_of_deviations: float) -> None:
     """Also where the cases' deviations differ, log-normally, by a factor of e ** 0.5."""
     rng = np.random.default_rng(4)
-    covered, cases = [], 30
+    covered: list[bool] = []
+    cases = 30
     for _ in range(100):
         deviations = 0.06 * np.exp(spread_of_deviations * rng.standard_normal(cases))
-        samples = {k: rng.normal(0, d, runs) for k, d in enumerate(deviations)}
+        samples = {k: rng.normal(0, d, runs).tolist() for k, d in enumerate(deviations)}
         variances = moderated_variances(samples)
         for key, sample in samples.items():
             low, high = Estimate.mean(sample, variances[key]).interval()
@@ -151,23 +154,23 @@ def test_the_intervals_cover_what_they_say(runs, spread_of_deviations):
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
-def test_one_or_two_runs_give_no_alarm():
+def test_one_or_two_runs_give_no_alarm() -> None:
     assert INTERIM_RUNS == (1, 2, 3, 5, 8)
     assert alarm_runs(2) == ()
     assert alarm_runs(5) == (3, 5)
 
 
-def test_a_sequential_p_value_pays_for_every_planned_look():
+def test_a_sequential_p_value_pays_for_every_planned_look() -> None:
     assert sequential_p([0.3, 0.002]) == pytest.approx(0.006)
     assert sequential_p([0.4]) == 1.0
     assert sequential_p([]) == 1.0
 
 
-def test_looking_again_and_again_gives_no_more_false_alarms():
+def test_looking_again_and_again_gives_no_more_false_alarms() -> None:
     rng = np.random.default_rng(5)
     variance, alarms, naive = Variance(1.0, math.inf), 0, 0
     for _ in range(4000):
-        before, now = rng.normal(0, 1, 10), rng.normal(0, 1, 8)
+        before, now = rng.normal(0, 1, 10).tolist(), rng.normal(0, 1, 8).tolist()
         looks = alarm_runs(len(now))
         p = [Estimate.difference(now[:n], before, variance).p_below() for n in looks]
         alarms += sequential_p(p) <= 0.05

@@ -1,12 +1,16 @@
 """Cases files: what they come to, and what is said of a bad one."""
 
 import dataclasses
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Protocol
 
 import pytest
+from torch import nn
 
-from normbench.cases.case import GridOptions
-from normbench.cases.checked_toml import CasesError
+from normbench.cases.case import Case, GridOptions, Published
+from normbench.cases.errors import CasesError
 from normbench.cases.grids import load_cases
 from normbench.spec import RunSpec
 from normbench.training.recipes import RECIPES
@@ -15,13 +19,18 @@ from ..conftest import tiny_grid
 
 BENCH_CASES = Path(__file__).parents[2] / "bench" / "cases"
 
-
 EVERYTHING = GridOptions()
 
 
+class Load(Protocol):
+    """Loads the cases of a text."""
+
+    def __call__(self, text: str, options: GridOptions = EVERYTHING) -> list[Case]: ...
+
+
 @pytest.fixture
-def load(tmp_path):
-    def load_text(text: str, options: GridOptions = EVERYTHING):
+def load(tmp_path: Path) -> Load:
+    def load_text(text: str, options: GridOptions = EVERYTHING) -> list[Case]:
         file = tmp_path / "grid.toml"
         file.write_text(text)
         return load_cases(file, options)
@@ -29,7 +38,7 @@ def load(tmp_path):
     return load_text
 
 
-def test_a_grid_is_the_product_of_its_axes(load):
+def test_a_grid_is_the_product_of_its_axes(load: Load) -> None:
     cases = load(tiny_grid())
     assert [case.id for case in cases] == [
         "grid-batch-none-b64",
@@ -43,27 +52,27 @@ def test_a_grid_is_the_product_of_its_axes(load):
     assert cases[1].target == pytest.approx(0.05)
 
 
-def test_each_seed_is_a_run_of_the_case(load):
+def test_each_seed_is_a_run_of_the_case(load: Load) -> None:
     case = load(tiny_grid(), GridOptions(seeds=3))[0]
     assert [spec.seed for spec in case.specs] == [0, 1, 2]
     assert {dataclasses.replace(spec, seed=0) for spec in case.specs} == {case.spec}
 
 
-def test_norms_of_the_command_line_are_added_or_stand_alone(load):
+def test_norms_of_the_command_line_are_added_or_stand_alone(load: Load) -> None:
     added = load(tiny_grid(), GridOptions(norms=("group:4", "batch")))
     assert [case.spec.norm for case in added][::2] == ["batch", "layer", "group:4"]
     alone = load(tiny_grid(), GridOptions(norms=("group:4",), norms_only=True))
     assert {case.spec.norm for case in alone} == {"group:4"}
 
 
-def test_a_tier_takes_in_the_smaller_ones(load):
+def test_a_tier_takes_in_the_smaller_ones(load: Load) -> None:
     standard = tiny_grid().replace('"smoke"', '"standard"')
     assert not load(standard, GridOptions(tier="smoke"))
     assert load(standard, GridOptions(tier="standard"))
     assert load(tiny_grid(), GridOptions(tier="full"))
 
 
-def test_the_first_target_that_fits_is_the_cases(load):
+def test_the_first_target_that_fits_is_the_cases(load: Load) -> None:
     special = '\n[[target]]\nnorm = "batch"\nl1 = [0.001, 0.01]\ntest_accuracy = 90\n'
     head, tail = tiny_grid().split("[[target]]")
     cases = load(f"{head}{special}[[target]]{tail}")
@@ -80,7 +89,7 @@ batch_size = [64, 128]
 """
 
 
-def test_a_configuration_of_several_grids_is_a_case_of_the_first(load):
+def test_a_configuration_of_several_grids_is_a_case_of_the_first(load: Load) -> None:
     cases = {case.spec.label: case for case in load(tiny_grid() + SECOND_GRID)}
     assert cases["batch-none-b64"].spec.recipe == "digits"
     assert cases["batch-none-b128"].spec.recipe == "mnist"
@@ -89,18 +98,18 @@ def test_a_configuration_of_several_grids_is_a_case_of_the_first(load):
     assert [c.spec.label for c in added].count("group:4-none-b64") == 1
 
 
-def test_a_grid_may_have_a_tier_of_its_own(load):
+def test_a_grid_may_have_a_tier_of_its_own(load: Load) -> None:
     text = tiny_grid() + SECOND_GRID
     assert len(load(text, GridOptions(tier="standard"))) == 4
     assert {case.tier for case in load(text)} == {"smoke", "full"}
 
 
-def test_seeds_may_begin_anywhere(load):
+def test_seeds_may_begin_anywhere(load: Load) -> None:
     case = load(tiny_grid(), GridOptions(seeds=2, first_seed=5))[0]
     assert [spec.seed for spec in case.specs] == [5, 6]
 
 
-def test_a_file_may_ask_for_several_seeds_and_for_a_part_of_the_images(load):
+def test_a_file_may_ask_for_several_seeds_and_for_a_part_of_the_images(load: Load) -> None:
     text = "seeds = 3\ntrain_images = 500\n" + tiny_grid()
     case = load(text)[0]
     assert [spec.seed for spec in case.specs] == [0, 1, 2]
@@ -109,14 +118,14 @@ def test_a_file_may_ask_for_several_seeds_and_for_a_part_of_the_images(load):
     assert load(text, GridOptions(seeds=5))[0].seeds == 5
 
 
-def test_the_copy_on_disk_stands_in_for_cifar10_and_is_named(load, tmp_path):
+def test_the_copy_on_disk_stands_in_for_cifar10_and_is_named(load: Load, tmp_path: Path) -> None:
     text = tiny_grid().replace('dataset = "digits"', 'dataset = "cifar10"')
     assert load(text, GridOptions(data=tmp_path))[0].spec.dataset == "cifar10"
     (tmp_path / "cifar10-jpeg").mkdir()
     assert load(text, GridOptions(data=tmp_path))[0].spec.dataset == "cifar10-jpeg"
 
 
-def test_a_grid_may_have_a_recipe_of_its_own(load):
+def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
     text = tiny_grid().replace("[[grid]]", '[[grid]]\nrecipe = "mnist"')
     assert {case.spec.recipe for case in load(text)} == {"mnist"}
 
@@ -124,59 +133,239 @@ def test_a_grid_may_have_a_recipe_of_its_own(load):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs = 1", "epoch = 1", r"unknown key epoch; known are dataset, dropout, epochs"),
+        (
+            "epochs = 1",
+            "epoch = 1",
+            r"unknown key epoch; known are dataset, dropout, epochs.*; did you mean epochs\?$",
+        ),
         ("epochs = 1", "", r"the key epochs is missing"),
         ("epochs = 1", "epochs = 0", r"epochs = 0; expected a whole number of at least 1"),
         ("epochs = 1", "epochs = 1.5", r"epochs = 1.5; expected a whole number"),
         ("epochs = 1", "epochs = true", r"epochs = True; expected a whole number"),
-        ("schema = 1", "schema = 2", r"schema = 2; expected one of 1"),
+        ("schema = 1", "schema = true", r"schema = True; expected 1"),
+        (
+            "schema = 1",
+            "schema = 2",
+            r"schema = 2; this version reads 1; install a newer normbench",
+        ),
         ('"smoke"', '"quick"', r"tier = 'quick'; expected one of 'smoke', 'standard', 'full'"),
         ('"smoke"', "[]", r"tier = \[\]; expected one of"),
         ('dataset = "digits"', 'dataset = "svhn"', r"dataset = 'svhn'; expected one of 'digits'"),
         ('"batch"', '"bach"', r"\[\[grid\]\] 1: norm: unknown norm 'bach'"),
         ('"batch"', "7", r"norm = 7; expected a norm's name in quotes"),
-        ('"batch"', '"group:3"', r"\[\[grid\]\] 1: group:3 does not fit layer 'block1.norm'"),
+        ('"batch"', '"group:3"', r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'block1.norm'"),
         ("l1 = 0.001", "l3 = 0.001", r"unknown key l3; known are l1, l2"),
         ("l1 = 0.001", "l1 = -1", r"l1 = -1; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = inf", r"l1 = inf; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = nan", r"l1 = nan; expected a number of at least 0"),
-        ("[64]", '["64"]', r"a size = '64'; expected a whole number of at least 1"),
-        ("[64]", "64", r"batch_size = 64; expected a list of values"),
+        ("[64]", '["64"]', r"batch_size = '64'; expected a whole number of at least 1"),
+        ("[64]", "64", r"batch_size = 64; expected a list of values; write \[64\]$"),
+        (
+            '["batch", "layer"]',
+            '"batch"',
+            r"norm = 'batch'; expected a list .*; write \[\"batch\"\]$",
+        ),
+        ("[{}, { l1 = 0.001 }]", "{ l1 = 1 }", r"expected a list of values; write \[{ l1 = 1 }\]$"),
+        ("{ l1 = 0.001 }", "3", r"regularizer = 3; expected a table such as { l1 = 0.001 }$"),
+        ("[64]", "[64, true]", r"batch_size = True; expected a whole number of at least 1"),
         ("[64]", "[]", r"batch_size = \[\]; expected a list of values"),
         ("[[grid]]", '[[grid]]\ntier = "all"', r"tier = 'all'; expected one of 'smoke'"),
         ("schema = 1", "schema = 1\nseeds = 0", r"seeds = 0; expected a whole number"),
         ("schema = 1", "schema = 1\ntrain_images = 9999", r"at least 1 and at most 1348"),
+        ("schema = 1", "schema = 1\ndropout = 1", r"dropout = 1; .* of at least 0 and below 1"),
         ("test_accuracy = 5.0", "test_accuracy = 101", r"at least 0 and at most 100"),
         ("test_accuracy = 5.0", "accuracy = 5", r"\[\[target\]\] 1: unknown key accuracy"),
         ("test_accuracy = 5.0", "test_accuracy = 5\nnorm = 3", r"norm = 3; expected a name"),
-        ("test_accuracy = 5.0", "test_accuracy = 5\nl1 = 1", r"no \[\[target\]\] fits batch-none"),
+        (
+            "test_accuracy = 5.0",
+            "test_accuracy = 5\nbatch_size = []",
+            r"batch_size = \[\]; expected",
+        ),
+        (
+            "test_accuracy = 5.0",
+            "test_accuracy = 5\nl1 = 1",
+            r"no \[\[target\]\] fits batch-none-b64 and 3 other",
+        ),
         ("[[target]]", "[target]", r"expected target as \[\[target\]\] tables"),
         ("schema = 1", "schema = ", r"is not TOML"),
         ("schema = 1", 'schema = 1\npublished = "no.csv"', r"cannot read the published figures no"),
     ],
 )
-def test_a_bad_file_is_refused_naming_the_key_the_value_and_the_remedy(load, old, new, message):
+def test_a_bad_file_is_refused_naming_the_key_the_value_and_the_remedy(
+    load: Load, old: str, new: str, message: str
+) -> None:
     text = tiny_grid()
     assert old in text
-    with pytest.raises(CasesError, match=message):
+    with pytest.raises(CasesError, match=message) as caught:
         load(text.replace(old, new))
+    assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CasesError, match=r"cannot read the cases file .*none.toml"):
         load_cases(tmp_path / "none.toml", GridOptions())
 
 
-def test_the_mnist_grid_is_the_product_and_has_every_published_row():
+def test_all_that_is_wrong_is_told_at_once_as_it_stands_in_the_file(
+    load: Load, tmp_path: Path
+) -> None:
+    text = (
+        tiny_grid(norms=("bach", "group:3"))
+        .replace("epochs", "epoch")
+        .replace('tier = "smoke"', 'tier = "quick"\npublished = "no.csv"')
+        .replace("[64]", "64")
+        .replace("l1 = 0.001", "l3 = 0.001, l2 = -1")
+        .replace("5.0", "101")
+    )
+    with pytest.raises(CasesError, match=r"tier = 'quick'") as caught:
+        load(text)
+    file = tmp_path / "grid.toml"
+    keys = (
+        "dataset, dropout, epochs, grid, network, published, published_room, recipe, schema, "
+        "seeds, target, tier, train_images"
+    )
+    norms = "none, batch, layer, layer_chw, group:G, instance (such as group:4)"
+    assert str(caught.value).splitlines() == [
+        f"{file}: tier = 'quick'; expected one of 'smoke', 'standard', 'full'",
+        f"{file}: published: cannot read the published figures no.csv: "
+        f"[Errno 2] No such file or directory: '{tmp_path / 'no.csv'}'",
+        f"{file}: unknown key epoch; known are {keys}; did you mean epochs?",
+        f"{file}: [[grid]] 1: norm: unknown norm 'bach': expected one of {norms}, "
+        "or package.module:factory for one of your own",
+        f"{file}: [[grid]] 1: norm: group:3 does not fit layer 'block1.norm': its 16 channels "
+        "cannot be split into 3 equal groups; use one of group:1, group:2, group:4, group:8, "
+        "group:16",
+        f"{file}: [[grid]] 1: regularizer 2: unknown key l3; known are l1, l2",
+        f"{file}: [[grid]] 1: regularizer 2: l2 = -1; expected a number of at least 0",
+        f"{file}: [[grid]] 1: batch_size = 64; expected a list of values; write [64]",
+        f"{file}: [[target]] 1: test_accuracy = 101; expected a number of at least 0 and "
+        "at most 100",
+    ]
+
+
+def test_nothing_else_is_said_of_a_file_from_the_future(load: Load) -> None:
+    with pytest.raises(CasesError, match=r"^\S+: schema = 2; this version reads 1[^\n]+$"):
+        load(tiny_grid().replace("schema = 1", "schema = 2").replace("epochs", "passes"))
+
+
+def test_missing_keys_are_told_with_an_example(load: Load) -> None:
+    with pytest.raises(CasesError, match=r"the key schema is missing") as caught:
+        load("grid = [{}]")
+    told = [line.partition(": ")[2] for line in str(caught.value).splitlines()]
+    assert told == [
+        "the key schema is missing; add it, such as schema = 1",
+        'the key tier is missing; add it, such as tier = "standard"',
+        'the key dataset is missing; add it, such as dataset = "mnist"',
+        'the key network is missing; add it, such as network = "mnist"',
+        'the key recipe is missing; add it, such as recipe = "mnist"',
+        "the key epochs is missing; add it, such as epochs = 8",
+        "the key target is missing; add a [[target]] table",
+        '[[grid]] 1: the key norm is missing; add it, such as norm = ["batch", "group:4"]',
+        "[[grid]] 1: the key regularizer is missing; add it, such as "
+        "regularizer = [{}, { l1 = 0.001 }]",
+        "[[grid]] 1: the key batch_size is missing; add it, such as batch_size = [32, 64]",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["3", "1.5", "true", '"x"', "[]", "[[]]", "{}", "{ a = 1 }"])
+def test_whatever_stands_for_a_key_is_told_in_our_words(load: Load, wrong: str) -> None:
+    lines = tiny_grid().splitlines()
+    for number, line in enumerate(lines):
+        if "=" in line:
+            key = line.partition(" = ")[0]
+            changed = [*lines[:number], f"{key} = {wrong}", *lines[number + 1 :]]
+            if (key, wrong) in {("epochs", "3"), ("test_accuracy", "3"), ("test_accuracy", "1.5")}:
+                assert load("\n".join(changed))
+                continue
+            with pytest.raises(
+                CasesError, match=rf"{key}\b[^\n]* expected|{key} = 3; this"
+            ) as caught:
+                load("\n".join(changed))
+            assert "nput" not in str(caught.value)
+
+
+def test_a_long_value_is_cut_short_in_a_message(load: Load) -> None:
+    with pytest.raises(CasesError, match=r"tier = 'x{79}\.\.\.; expected one of 'smoke'"):
+        load(tiny_grid().replace("smoke", "x" * 1000))
+
+
+def test_norms_of_the_command_line_that_do_not_fit_are_all_told(load: Load) -> None:
+    with pytest.raises(CasesError, match=r"--bench-norm: group:3 does not fit") as caught:
+        load(tiny_grid(), GridOptions(norms=("group:3", "group:2", "group:5")))
+    first, second = str(caught.value).splitlines()
+    assert "--bench-norm: group:3 does not fit" in first
+    assert "--bench-norm: group:5 does not fit" in second
+
+
+def test_a_norm_that_is_not_selected_need_not_fit(load: Load) -> None:
+    alone = GridOptions(norms=("batch",), norms_only=True)
+    assert {c.spec.norm for c in load(tiny_grid(norms=("group:3",)), alone)} == {"batch"}
+    with pytest.raises(CasesError, match=r"norm: unknown norm 'bach'"):
+        load(tiny_grid(norms=("bach",)), alone)
+
+
+def test_a_norm_is_tried_in_a_network_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    def counting(channels: int) -> nn.Module:
+        built.append(channels)
+        return nn.BatchNorm2d(channels)
+
+    module = ModuleType("counting_norms")
+    module.__dict__["counting"] = counting
+    monkeypatch.setitem(sys.modules, "counting_norms", module)
+    text = tiny_grid(norms=("counting_norms:counting",))
+    assert load(text) == load(text)
+    assert built == [16, 32, 32]  # the blocks of the network for the digits
+
+
+PUBLISHED = """# a comment
+table,norm,l1,l2,batch_size,test_accuracy
+first,batch,0,0,64,97.5
+second,batch,0,0,64,98.5
+first,layer,0.001,0,64,96
+"""
+
+
+def test_of_two_published_figures_the_better_one_counts(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "figures.csv").write_text(PUBLISHED)
+    cases = load('published = "figures.csv"\npublished_room = 0.5\n' + tiny_grid())
+    assert {case.spec.label: case.published for case in cases} == {
+        "batch-none-b64": Published(0.985, 0.005, "second"),
+        "batch-l1:0.001-b64": None,
+        "layer-none-b64": None,
+        "layer-l1:0.001-b64": Published(0.96, 0.005, "first"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch_size", "size", r"figures.csv: no column batch_size; expected the columns norm, l1"),
+        ("97.5", "best", r"figures.csv: row 1 has l1 = '0', .* test_accuracy = 'best'; expected a"),
+        ("first,layer,0.001,0,64,96", "first,layer", r"row 3 has l1 = '', .*; expected a number"),
+    ],
+)
+def test_bad_published_figures_are_told(
+    load: Load, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in PUBLISHED
+    (tmp_path / "figures.csv").write_text(PUBLISHED.replace(old, new))
+    with pytest.raises(CasesError, match=rf"published: cannot read the published .*{message}"):
+        load('published = "figures.csv"\n' + tiny_grid())
+
+
+def test_the_mnist_grid_is_the_product_and_has_every_published_row() -> None:
     cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions(tier="standard"))
     assert len(cases) == 6 * 5 * 3
     assert sum(case.published is not None for case in cases) == 17
     best = next(case for case in cases if case.id == "mnist-batch-none-b64")
+    assert best.published is not None
     assert best.published.test_accuracy == pytest.approx(0.9958)
     assert best.published.floor == pytest.approx(0.9948)
 
 
-def test_batch_layer_and_group_without_l1_are_held_against_the_customers_target():
+def test_batch_layer_and_group_without_l1_are_held_against_the_customers_target() -> None:
     cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions(tier="standard"))
     held = [
         c for c in cases if c.spec.norm.startswith(("batch", "layer", "group")) and not c.spec.l1
@@ -185,7 +374,7 @@ def test_batch_layer_and_group_without_l1_are_held_against_the_customers_target(
     assert {round(case.target, 6) for case in held} == {0.994}
 
 
-def test_the_cifar10_grid_has_its_standard_and_its_full_tier():
+def test_the_cifar10_grid_has_its_standard_and_its_full_tier() -> None:
     standard = load_cases(BENCH_CASES / "cifar10.toml", GridOptions(tier="standard"))
     assert len(standard) == 3 * 4 + 3
     assert {c.spec.batch_size for c in standard if c.published} == {64}
@@ -199,14 +388,14 @@ def test_the_cifar10_grid_has_its_standard_and_its_full_tier():
     assert min(held) >= 0.70
 
 
-def test_the_batch_size_sweep_has_five_sizes_of_mnist_in_the_standard_tier():
+def test_the_batch_size_sweep_has_five_sizes_of_mnist_in_the_standard_tier() -> None:
     file = BENCH_CASES / "batch_size_mnist.toml"
     standard = load_cases(file, GridOptions(tier="standard"))
     assert {case.spec.batch_size for case in standard} == {2, 4, 16, 64, 256}
     assert len(standard) == 5 * 5
 
 
-def test_a_norm_of_the_users_own_is_held_to_the_lowest_target_at_256_images():
+def test_a_norm_of_the_users_own_is_held_to_the_lowest_target_at_256_images() -> None:
     options = GridOptions(tier="standard", norms=("group:8",))
     cases = load_cases(BENCH_CASES / "batch_size_mnist.toml", options)
     at_256 = {c.spec.norm: c.target for c in cases if c.spec.batch_size == 256}
@@ -214,7 +403,9 @@ def test_a_norm_of_the_users_own_is_held_to_the_lowest_target_at_256_images():
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_the_full_sweep_has_eleven_sizes_at_equal_epochs_and_a_linear_learning_rate(dataset):
+def test_the_full_sweep_has_eleven_sizes_at_equal_epochs_and_a_linear_learning_rate(
+    dataset: str,
+) -> None:
     full = load_cases(BENCH_CASES / f"batch_size_{dataset}.toml", GridOptions(tier="full"))
     assert {case.spec.batch_size for case in full} == {2**n for n in range(11)}
     assert len(full) == 5 * 11
@@ -226,7 +417,7 @@ def test_the_full_sweep_has_eleven_sizes_at_equal_epochs_and_a_linear_learning_r
     assert peaks[1024] == pytest.approx(512 * peaks[2])
 
 
-def test_the_smoke_tier_is_every_norm_by_every_regularizer_at_two_batch_sizes():
+def test_the_smoke_tier_is_every_norm_by_every_regularizer_at_two_batch_sizes() -> None:
     cases = load_cases(BENCH_CASES / "digits.toml", GridOptions(tier="smoke"))
     assert len({case.spec.norm for case in cases}) == 7
     assert len({case.spec.regularizer for case in cases}) == 5
@@ -234,7 +425,7 @@ def test_the_smoke_tier_is_every_norm_by_every_regularizer_at_two_batch_sizes():
     assert len(cases) == 70
 
 
-def test_the_readmes_example_is_a_cases_file(load):
+def test_the_readmes_example_is_a_cases_file(load: Load) -> None:
     readme = (BENCH_CASES.parent.parent / "README.md").read_text()
     example = readme.partition("```toml\n")[2].partition("```")[0]
     cases = load(example.replace("mypkg.norms:RMSNorm2d", "torch.nn:BatchNorm2d"))

@@ -8,6 +8,7 @@ from normbench.models.networks import (
     NETWORKS,
     Block,
     CifarNet,
+    ConvolutionalNetwork,
     DigitsNet,
     MnistNet,
     Stage,
@@ -20,15 +21,20 @@ from normbench.models.norms import NormDoesNotFit, NormSite, norm_factory
 PER_CHANNEL = ["none", "batch", "layer", "group:2", "group:4", "instance"]
 
 
+def gradient_of(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "group:8"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_network_stays_within_its_parameter_limit(network, norm):
+def test_a_network_stays_within_its_parameter_limit(network: str, norm: str) -> None:
     limit = {"digits": 15_000, "mnist": 15_000, "cifar10": 49_999}
     assert NETWORKS[network].parameter_limit == limit[network]
     assert count_parameters(build_network(network, norm)) <= limit[network]
 
 
-def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
+def test_mnist_net_has_the_parameters_that_its_stages_add_up_to() -> None:
     convolutions = 1 * 16 * 25 + 3 * 16 * 16 * 9 + 16 * 24 * 9 + 24 * 16 * 9
     channels = 5 * 16 + 24
     linear = 16 * 10 + 10
@@ -37,15 +43,15 @@ def test_mnist_net_has_the_parameters_that_its_stages_add_up_to():
     assert count_parameters(build_network("mnist", "none")) == convolutions + channels + linear
 
 
-def test_cifar_net_has_two_residual_connections_and_the_parameters_of_its_stages():
+def test_cifar_net_has_two_residual_connections_and_the_parameters_of_its_stages() -> None:
     network = build_network("cifar10", "group:4")
-    assert sum(block.residual for block in network.blocks) == 2
+    assert sum(isinstance(block, Block) and block.residual for block in network.blocks) == 2
     convolutions = 9 * (3 * 24 + 24 * 24 + 24 * 32 + 32 * 32 + 32 * 48 + 48 * 56 // 2)
     channels = 2 * 24 + 2 * 32 + 48 + 56
     assert count_parameters(network) == convolutions + 2 * channels + 56 * 10 + 10
 
 
-def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
+def test_layer_chw_has_a_scale_and_a_shift_for_each_element() -> None:
     elements = 3 * 16 * 12 * 12 + 16 * 6 * 6 + 24 * 3 * 3 + 16 * 3 * 3
     batch = count_parameters(build_network("mnist", "batch"))
     assert count_parameters(build_network("mnist", "layer_chw")) == batch + 2 * (elements - 104)
@@ -53,7 +59,9 @@ def test_layer_chw_has_a_scale_and_a_shift_for_each_element():
 
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
 @pytest.mark.parametrize("network", NETWORKS.values())
-def test_images_become_logits_in_either_memory_format(network, norm):
+def test_images_become_logits_in_either_memory_format(
+    network: type[ConvolutionalNetwork], norm: str
+) -> None:
     model = network(norm_factory(norm)).eval()
     images = torch.randn(3, model.image_channels, model.image_size, model.image_size)
     logits = model(images)
@@ -65,7 +73,9 @@ def test_images_become_logits_in_either_memory_format(network, norm):
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
 @pytest.mark.parametrize("network", NETWORKS.values())
-def test_gradients_are_the_same_in_either_memory_format(network, norm, count):
+def test_gradients_are_the_same_in_either_memory_format(
+    network: type[ConvolutionalNetwork], norm: str, count: int
+) -> None:
     model = network(norm_factory(norm)).double().train()
     size = model.image_size
     images = torch.randn(count, model.image_channels, size, size, dtype=torch.float64)
@@ -73,11 +83,11 @@ def test_gradients_are_the_same_in_either_memory_format(network, norm, count):
     for layout in (torch.contiguous_format, torch.channels_last):
         model.zero_grad()
         model.to(memory_format=layout)(images).square().sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
+        gradients.append([gradient_of(p).clone() for p in model.parameters()])
     torch.testing.assert_close(*gradients)
 
 
-def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
+def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for() -> None:
     with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
     layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]
     assert [layer.p for layer in layers] == [0.03] * 6
@@ -85,26 +95,26 @@ def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for():
     assert not any(isinstance(m, nn.Dropout) for m in without.modules())
 
 
-def test_a_group_count_that_does_not_divide_is_refused_naming_the_block():
+def test_a_group_count_that_does_not_divide_is_refused_naming_the_block() -> None:
     with pytest.raises(NormDoesNotFit, match=r"layer 'block1.norm': its 16 channels"):
         check_network("mnist", "group:3")
     with pytest.raises(NormDoesNotFit, match=r"layer 'block5.norm': its 24 channels"):
         check_network("mnist", "group:16")
 
 
-def test_a_norm_that_cannot_take_the_features_is_refused():
+def test_a_norm_that_cannot_take_the_features_is_refused() -> None:
     with pytest.raises(NormDoesNotFit, match=r"torch.nn:BatchNorm1d cannot take the features"):
         check_network("digits", "torch.nn:BatchNorm1d")
 
 
-def test_an_unknown_network_lists_the_known_ones():
+def test_an_unknown_network_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match=r"unknown network 'resnet': expected one of digits, mnist, cifar10"
     ):
         build_network("resnet", "batch")
 
 
-def test_checking_leaves_the_global_random_numbers_alone():
+def test_checking_leaves_the_global_random_numbers_alone() -> None:
     torch.manual_seed(7)
     check_network("digits", "batch")
     drawn = torch.rand(3)
@@ -112,7 +122,7 @@ def test_checking_leaves_the_global_random_numbers_alone():
     assert torch.equal(drawn, torch.rand(3))
 
 
-def test_the_networks_know_their_names():
+def test_the_networks_know_their_names() -> None:
     assert NETWORKS == {"digits": DigitsNet, "mnist": MnistNet, "cifar10": CifarNet}
 
 
@@ -120,6 +130,12 @@ def block(stage: Stage, channels: int = 8, norm: str = "batch") -> Block:
     size = stage.output_size(6)
     site = NormSite("b", stage.channels, size, size)
     return Block(stage, channels, site, norm_factory(norm), nn.ReLU, dropout=0)
+
+
+def convolution_of(block: Block) -> nn.Conv2d:
+    convolution = block.get_submodule("convolution")
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution
 
 
 @pytest.mark.parametrize(
@@ -133,26 +149,27 @@ def block(stage: Stage, channels: int = 8, norm: str = "batch") -> Block:
         (Stage(8, kernel=1, stride=4), 2),
     ],
 )
-def test_a_stage_knows_the_size_of_its_output(stage, size):
+def test_a_stage_knows_the_size_of_its_output(stage: Stage, size: int) -> None:
     assert stage.output_size(6) == size
     assert block(stage)(torch.randn(2, 8, 6, 6)).shape == (2, 8, size, size)
 
 
-def test_a_residual_block_adds_its_input_to_its_output():
+def test_a_residual_block_adds_its_input_to_its_output() -> None:
     torch.manual_seed(0)
     residual = block(Stage(8, residual=True, groups=2))
     plain = block(Stage(8, groups=2))
     plain.load_state_dict(residual.state_dict())
     features = torch.randn(2, 8, 6, 6)
     torch.testing.assert_close(residual(features), features + plain(features))
-    assert plain.convolution.weight.shape == (8, 4, 3, 3)
+    assert convolution_of(plain).weight.shape == (8, 4, 3, 3)
 
 
-def test_a_block_without_a_norm_begins_at_hes_scale():
+def test_a_block_without_a_norm_begins_at_hes_scale() -> None:
     torch.manual_seed(0)
-    convolution = block(Stage(256), channels=64, norm="none").convolution
+    convolution = convolution_of(block(Stage(256), channels=64, norm="none"))
     assert convolution.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.01)
+    assert convolution.bias is not None
     assert not convolution.bias.any()
     # torch's own begin, uniform up to 1 / sqrt(fan_in), is left to the others
-    bound = block(Stage(256), channels=64).convolution.weight.abs().max().item()
+    bound = convolution_of(block(Stage(256), channels=64)).weight.abs().max().item()
     assert bound == pytest.approx((1 / (64 * 9)) ** 0.5, rel=0.01)

@@ -1,6 +1,8 @@
 """The norms, against closed forms in float64."""
 
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,7 +43,7 @@ def grouped(x: torch.Tensor, groups: int) -> torch.Tensor:
     return normalized(x.reshape(n, groups, c // groups, h, w), (2, 3, 4)).view(n, c, h, w)
 
 
-CLOSED_FORMS = {
+CLOSED_FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x.double(),
     "batch": lambda x: normalized(x, (0, 2, 3)),
     "layer": lambda x: normalized(x, (1, 2, 3)),
@@ -58,7 +60,9 @@ CLOSED_FORMS = {
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_each_norm_and_its_gradient_equal_the_closed_form(name, layout, count):
+def test_each_norm_and_its_gradient_equal_the_closed_form(
+    name: str, layout: torch.memory_format, count: int
+) -> None:
     x = images()[:count].contiguous(memory_format=layout).requires_grad_()
     exact = x.detach().double().requires_grad_()
     output, expected = build(name)(x), CLOSED_FORMS[name](exact)
@@ -66,6 +70,7 @@ def test_each_norm_and_its_gradient_equal_the_closed_form(name, layout, count):
     weights = torch.linspace(-1, 1, x.numel()).view_as(expected).contiguous(memory_format=layout)
     output.backward(weights)
     expected.backward(weights.double())
+    assert x.grad is not None
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -80,25 +85,27 @@ def test_each_norm_and_its_gradient_equal_the_closed_form(name, layout, count):
         ("instance", 32),
     ],
 )
-def test_affine_parameters_are_per_channel_except_for_layer_chw(name, parameters):
+def test_affine_parameters_are_per_channel_except_for_layer_chw(name: str, parameters: int) -> None:
     assert sum(p.numel() for p in build(name).parameters()) == parameters
 
 
 @pytest.mark.parametrize("name", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
-def test_what_is_said_of_batch_independence_is_true(name):
+def test_what_is_said_of_batch_independence_is_true(name: str) -> None:
     x = images()
     layer = build(name).train()
     alone, together = layer(x[:1]), layer(x)[:1]
     independent = torch.allclose(alone, together, atol=1e-5)
-    assert norm_family(name).batch_independent == independent
+    family = norm_family(name)
+    assert family is not None
+    assert family.batch_independent == independent
 
 
-def test_a_group_norm_belongs_to_its_family():
+def test_a_group_norm_belongs_to_its_family() -> None:
     assert norm_family("group:8") is FAMILIES["group:G"]
     assert norm_family("mypackage.norms:Mine") is None
 
 
-def test_a_group_count_that_does_not_divide_names_layer_channels_and_remedy():
+def test_a_group_count_that_does_not_divide_names_layer_channels_and_remedy() -> None:
     with pytest.raises(
         NormDoesNotFit,
         match=r"group:3 does not fit layer 'block1.norm': its 16 channels cannot be split into 3 "
@@ -108,17 +115,17 @@ def test_a_group_count_that_does_not_divide_names_layer_channels_and_remedy():
 
 
 @pytest.mark.parametrize("name", ["group:0", "group:", "group:two", "group:-2", "group:2.0"])
-def test_a_group_count_must_be_a_positive_whole_number(name):
+def test_a_group_count_must_be_a_positive_whole_number(name: str) -> None:
     with pytest.raises(UnknownNorm, match=r"expected group:G with a whole number"):
         norm_factory(name)
 
 
-def test_an_unknown_name_lists_the_known_ones():
+def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNorm, match=r"unknown norm 'bach': expected one of none, batch, "):
         norm_factory("bach")
 
 
-def test_a_factory_of_ones_own_takes_the_channels():
+def test_a_factory_of_ones_own_takes_the_channels() -> None:
     layer = build("torch.nn:BatchNorm2d")
     x = images()
     assert layer(x).shape == x.shape
@@ -126,7 +133,7 @@ def test_a_factory_of_ones_own_takes_the_channels():
 
 
 @pytest.fixture
-def own_module(tmp_path, monkeypatch):
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "own_norms.py").write_text(
         "from torch import nn\n"
         "def sized(channels, height, width):\n"
@@ -147,11 +154,11 @@ def own_module(tmp_path, monkeypatch):
     sys.modules.pop("own_norms", None)
 
 
-def test_a_factory_that_names_height_and_width_is_given_them(own_module):
+def test_a_factory_that_names_height_and_width_is_given_them(own_module: str) -> None:
     assert sum(p.numel() for p in build(f"{own_module}:sized").parameters()) == 2 * 16 * 3 * 5
 
 
-def test_a_norm_of_ones_own_is_given_contiguous_features(own_module):
+def test_a_norm_of_ones_own_is_given_contiguous_features(own_module: str) -> None:
     x = images().to(memory_format=torch.channels_last)
     torch.testing.assert_close(build(f"{own_module}:flattening")(x), x)
 
@@ -169,11 +176,13 @@ def test_a_norm_of_ones_own_is_given_contiguous_features(own_module):
         ("text", NormDoesNotFit, r"returned a str for layer 'block1.norm'"),
     ],
 )
-def test_a_factory_that_does_not_work_says_why(own_module, attribute, error, message):
+def test_a_factory_that_does_not_work_says_why(
+    own_module: str, attribute: str, error: type[ValueError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         build(f"{own_module}:{attribute}")
 
 
-def test_a_module_that_is_not_there_is_named():
+def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(UnknownNorm, match=r"No module named 'no_such_module'"):
         norm_factory("no_such_module:Norm")

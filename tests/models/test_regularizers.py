@@ -11,13 +11,13 @@ def parameters() -> torch.Tensor:
     return values.requires_grad_()
 
 
-def test_the_penalty_is_what_the_textbook_says():
+def test_the_penalty_is_what_the_textbook_says() -> None:
     # 0.1 * (0.5 + 2 + 0 + 3) + 0.2 / 2 * (0.25 + 4 + 0 + 9)
     penalty = Regularizer(l1=0.1, l2=0.2).penalty([parameters()])
     assert penalty.item() == pytest.approx(0.55 + 1.325, abs=1e-12)
 
 
-def test_the_l1_gradient_equals_that_of_the_penalty():
+def test_the_l1_gradient_equals_that_of_the_penalty() -> None:
     regularizer, p = Regularizer(l1=0.001), parameters()
     textbook = torch.autograd.grad(regularizer.penalty([p]), p)[0]
     gradient = torch.zeros_like(p)
@@ -26,7 +26,7 @@ def test_the_l1_gradient_equals_that_of_the_penalty():
     assert gradient.tolist() == [0.001, -0.001, 0.0, 0.001]
 
 
-def test_weight_decay_equals_the_gradient_of_the_l2_penalty():
+def test_weight_decay_equals_the_gradient_of_the_l2_penalty() -> None:
     regularizer, p = Regularizer(l2=0.2), parameters()
     textbook = torch.autograd.grad(regularizer.penalty([p]), p)[0]
     before = p.detach().clone()

@@ -5,6 +5,8 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pyte
 import pytest
@@ -15,15 +17,21 @@ from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunningRun, RunStore
 
-from ..conftest import Project
+from ..conftest import TEST_MODULE, Project
 
 SPEC = RunSpec("digits", "digits", "batch", recipe="digits", epochs=4)
 EPOCH = Epoch(2, 0.1, 0.25, 0.97, 0.3, 0.9876, 0.5, 0.1)
 RUNNING = RunningRun("gw0", "cpu", "digits-batch-none-b64", SPEC, (EPOCH, EPOCH))
 
 
-def snapshot(**changes) -> Snapshot:
-    usual = {"done": 3, "cases": 12, "share": 0.25, "share_before": 0.0, "elapsed_seconds": 60.0}
+def snapshot(**changes: Any) -> Snapshot:
+    usual: dict[str, Any] = {
+        "done": 3,
+        "cases": 12,
+        "share": 0.25,
+        "share_before": 0.0,
+        "elapsed_seconds": 60.0,
+    }
     return Snapshot(**{**usual, "failed": (), "running": (RUNNING,), **changes})
 
 
@@ -33,11 +41,11 @@ def screen_of(text: str, columns: int = 120) -> list[str]:
     return [row.rstrip() for row in screen.display]
 
 
-def test_durations_read_as_clocks():
+def test_durations_read_as_clocks() -> None:
     assert (clock(0), clock(59.6), clock(3_725)) == ("0:00", "1:00", "1:02:05")
 
 
-def test_the_time_left_follows_from_what_is_done():
+def test_the_time_left_follows_from_what_is_done() -> None:
     assert snapshot().seconds_left == pytest.approx(180)
     assert snapshot(share=0.0).seconds_left is None
     # a session that was gone on with has done 0.05 in this minute
@@ -45,14 +53,14 @@ def test_the_time_left_follows_from_what_is_done():
     assert snapshot(share_before=0.25).seconds_left is None
 
 
-def test_a_line_says_what_runs_and_how_far_it_is():
+def test_a_line_says_what_runs_and_how_far_it_is() -> None:
     assert line(snapshot(failed=("digits-layer-none-b64",))) == (
         "normbench: 3 of 12 cases, 1 failed, 1:00 so far, 3:00 left: gw0 cpu "
         "digits-batch-none-b64 seed 0 epoch 2/4 loss 0.2500 98.76 % 2,696 images/s"
     )
 
 
-def test_a_board_has_a_line_a_running_case_the_bar_and_what_failed():
+def test_a_board_has_a_line_a_running_case_the_bar_and_what_failed() -> None:
     started = RunningRun("gw1", "cpu", "", SPEC.with_seed(2), ())
     failed = tuple(f"case{number}" for number in range(5))
     rows = screen_of(board(snapshot(running=(RUNNING, started), failed=failed), 120))
@@ -63,14 +71,14 @@ def test_a_board_has_a_line_a_running_case_the_bar_and_what_failed():
     assert rows[3] == "failed: case2, case3, case4 and 2 before"
 
 
-def test_a_board_keeps_to_the_terminals_width():
+def test_a_board_keeps_to_the_terminals_width() -> None:
     for width in (60, 80):
         drawn = screen_of(board(snapshot(failed=("x" * 90,)), width), columns=200)
         assert len([row for row in drawn if row]) == 3
         assert max(map(len, drawn)) <= width
 
 
-def test_a_board_leaves_pytests_lines_as_they_were():
+def test_a_board_leaves_pytests_lines_as_they_were() -> None:
     file = io.StringIO()
     terminal = SharedTerminal(file)
     terminal.write("collected 3 items\n\nbench/test_x.py ")
@@ -97,7 +105,7 @@ def test_a_board_leaves_pytests_lines_as_they_were():
     ]
 
 
-def test_a_sessions_share_counts_finished_runs_and_epochs(tmp_path):
+def test_a_sessions_share_counts_finished_runs_and_epochs(tmp_path: Path) -> None:
     cases = [Case("digits", "smoke", SPEC, 0.9, seeds=2)]
     cases.append(Case("digits", "smoke", RunSpec(**{**SPEC.to_dict(), "norm": "layer"}), 0.9))
     store = RunStore(tmp_path)
@@ -105,16 +113,13 @@ def test_a_sessions_share_counts_finished_runs_and_epochs(tmp_path):
     assert progress.snapshot({}).share == 0.0
     assert progress.snapshot({}).share_before == 0.0
     store.append(RunResult(SPEC, "ok", epochs=(EPOCH,) * 4))
-
-    def half_a_run(spec):
+    with store.exclusive(SPEC.with_seed(1)), store.lease(SPEC.with_seed(1), "c"):
         store.note_epoch(EPOCH)
         store.note_epoch(EPOCH)
         now = progress.snapshot({})
         assert now.share == pytest.approx((1 + 0.5) / 3)
         assert [(run.worker, run.case, run.share) for run in now.running] == [("main", "c", 0.5)]
-        return RunResult(spec, "ok", epochs=(EPOCH,) * 4)
-
-    store.get_or_train(SPEC.with_seed(1), half_a_run, "c")
+    store.append(RunResult(SPEC.with_seed(1), "ok", epochs=(EPOCH,) * 4))
     over = progress.snapshot({"digits-batch-none-b64": "failed"})
     assert (over.done, over.failed) == (1, ("digits-batch-none-b64",))
     assert over.share == pytest.approx(2 / 3)
@@ -127,7 +132,7 @@ def on_a_terminal(project: Project, *arguments: str, typed: str = "") -> str:
     """Run pytest on a pseudo-terminal of 140 columns; return all that it wrote."""
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "60"}
-    command = [sys.executable, "-m", "pytest", "bench", *arguments]
+    command = [sys.executable, "-m", "pytest", *project.workers, "bench", *arguments]
     process = subprocess.Popen(
         command,
         cwd=project.path,
@@ -137,6 +142,7 @@ def on_a_terminal(project: Project, *arguments: str, typed: str = "") -> str:
         stderr=terminal,
     )
     os.close(terminal)
+    assert process.stdin is not None
     process.stdin.write(typed.encode())
     process.stdin.close()
     chunks = []
@@ -154,13 +160,14 @@ def on_a_terminal(project: Project, *arguments: str, typed: str = "") -> str:
 
 
 @pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "2"]])
-def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(project, workers, one_thread):
-    project.grid(norms=["batch"], epochs=12)
-    file = project.path / "bench" / "test_tiny.py"
-    file.write_text(
-        file.read_text() + "    print('told by the test')\n    assert case.spec.l1 == 0\n"
-    )
-    written = on_a_terminal(project, "--bench-seeds", "3", *workers)
+def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(
+    alone: Project, workers: list[str]
+) -> None:
+    alone.workers = tuple(workers)
+    alone.grid(norms=["batch"], epochs=12)
+    shown_and_failed = "    print('told by the test')\n    assert case.spec.l1 == 0\n"
+    alone.write("bench/test_tiny.py", TEST_MODULE + shown_and_failed)
+    written = on_a_terminal(alone, "--bench-seeds", "3")
     assert "of 2 cases" in written
     assert "epoch " in written
     screen = pyte.HistoryScreen(140, 60, history=1000)
@@ -173,13 +180,12 @@ def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(project, w
     assert "normbench: tiny" in shown
 
 
-def test_a_debugger_has_the_terminal_to_itself(project, one_thread):
-    project.grid(norms=["batch"])
-    file = project.path / "bench" / "test_tiny.py"
-    file.write_text(file.read_text() + "    breakpoint()\n")
+def test_a_debugger_has_the_terminal_to_itself(alone: Project) -> None:
+    alone.grid(norms=["batch"])
+    alone.write("bench/test_tiny.py", TEST_MODULE + "    breakpoint()\n")
     # longer than the board waits before it is drawn again
     commands = "import time; time.sleep(2.5)\np 6 * 7\nc\n"
-    written = on_a_terminal(project, "-p", "no:xdist", "-k", "none", typed=commands)
+    written = on_a_terminal(alone, "-k", "none", typed=commands)
     _, debugger, after = written.partition("(Pdb) ")
     assert debugger
     inside, continued, _ = after.partition("PDB continue")
@@ -188,14 +194,14 @@ def test_a_debugger_has_the_terminal_to_itself(project, one_thread):
     assert "of 1 cases" not in inside
 
 
-def test_a_log_gets_plain_lines_and_verbose_adds_epochs(project, one_thread):
-    project.grid(norms=["batch"], epochs=12)
-    project.pytester.makeconftest(
+def test_a_log_gets_plain_lines_and_verbose_adds_epochs(alone: Project) -> None:
+    alone.grid(norms=["batch"], epochs=12)
+    alone.pytester.makeconftest(
         "import normbench.plugin.progress\n"
         "normbench.plugin.progress.BOARD_INTERVAL = normbench.plugin.progress.LINE_INTERVAL = 0.2\n"
         'pytest_plugins = ["normbench.plugin"]\n'
     )
-    result = project.run_apart("-v", "--bench-seeds", "2", "-p", "no:xdist")
+    result = alone.run_apart("-v", "--bench-seeds", "2")
     result.assert_outcomes(passed=2)
     told = [text for text in result.outlines if text.startswith("normbench: 0 of 2 cases, ")]
     assert told
@@ -203,5 +209,5 @@ def test_a_log_gets_plain_lines_and_verbose_adds_epochs(project, one_thread):
     assert len(epochs) == 2 * 2 * 12
     assert "digits batch-none-b64, seed 1 epoch 12/12, loss" in "\n".join(epochs)
     assert "\x1b" not in result.stdout.str()
-    quiet = project.run_apart("-q", "-p", "no:xdist")
+    quiet = alone.run("-q")
     assert not [text for text in quiet.outlines if "of 2 cases" in text]

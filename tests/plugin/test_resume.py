@@ -1,12 +1,15 @@
 """--bench-resume: an interrupted session goes on, and nothing is trained twice."""
 
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from normbench.results import RunResult
+
 from ..conftest import Project
-from .test_sessions import rows
 
 # Kills the process that trains it, as a machine that goes down does, as long as there is a file.
 KILLER = """
@@ -24,85 +27,102 @@ class Killer(nn.Identity):
 """
 
 
-def edit_session(project: Project, **changes) -> None:
+def edit_session(project: Project, **changes: Any) -> None:
     file = project.session / "session.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    document = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(document | changes), encoding="utf-8")
 
 
-def edit_rows(project: Project, stored: list[dict]) -> None:
-    text = "".join(f"{json.dumps(row)}\n" for row in stored)
-    (project.session / "runs.jsonl").write_text(text)
+def store_rows(project: Project, runs: Iterable[RunResult], **changes: Any) -> None:
+    """Leave these runs alone in the session, with ``changes`` in the stored rows."""
+    text = "".join(f"{json.dumps(run.to_row() | changes)}\n" for run in runs)
+    (project.session / "runs.jsonl").write_text(text, encoding="utf-8")
 
 
-@pytest.fixture
-def interrupted(project: Project) -> Project:
-    """Return a project whose last session has two of four runs, and no end."""
+def interrupt(project: Project) -> None:
+    """Run a session and leave two of its four runs, and no end."""
     project.run().assert_outcomes(passed=4)
-    edit_rows(project, rows(project)[:2])
+    store_rows(project, project.rows[:2])
     edit_session(project, status="running")
-    return project
 
 
-def test_a_killed_session_is_finished(project):
-    project.write("killer.py", KILLER)
-    project.write("kill", "")
-    project.grid(norms=["batch", "killer:Killer"])
-    assert project.run_apart("-p", "no:xdist").ret == -9
-    (project.path / "kill").unlink()
-    before, session = rows(project), project.session
+def test_a_killed_session_is_finished(alone: Project) -> None:
+    alone.write("killer.py", KILLER)
+    alone.write("kill", "")
+    alone.grid(norms=["batch", "killer:Killer"])
+    assert alone.run_apart().ret == -9
+    (alone.path / "kill").unlink()
+    before, session = alone.rows, alone.session
     assert 0 < len(before) < 4
-    project.run_apart("-n", "2", "--bench-resume").assert_outcomes(passed=4)
-    assert project.session == session
+    alone.workers = ("-n", "2")
+    alone.run_apart("--bench-resume").assert_outcomes(passed=4)
+    assert alone.session == session
     assert len(list(session.parent.iterdir())) == 1
-    assert rows(project)[: len(before)] == before
-    assert len(rows(project)) == 4
-    document = json.loads((session / "session.json").read_text())
-    assert (document["status"], document["resumed"]) == ("finished", 1)
+    assert alone.rows[: len(before)] == before
+    assert len(alone.rows) == 4
+    document = alone.stored.document
+    assert (document.status, document.resumed, document.workers) == ("finished", 1, 2)
 
 
-def test_a_session_that_has_finished_is_not_gone_on_with(interrupted):
-    before = rows(interrupted)
-    interrupted.run("--bench-resume").assert_outcomes(passed=4)
-    assert rows(interrupted)[:2] == before
-    assert (interrupted.session / "report.html").exists()
-    again = interrupted.run("--bench-resume")
+def test_an_interrupted_session_is_finished(alone: Project, project: Project) -> None:
+    interrupt(alone)
+    before, session = project.rows, project.session
+    project.run("--bench-resume").assert_outcomes(passed=4)
+    assert project.session == session
+    assert project.rows[:2] == before
+    assert len(project.rows) == 4
+    assert (project.stored.document.status, project.stored.document.resumed) == ("finished", 1)
+    assert (project.session / "report.html").exists()
+
+
+def test_a_session_that_has_finished_is_not_resumed(alone: Project) -> None:
+    alone.run().assert_outcomes(passed=4)
+    again = alone.run("--bench-resume")
     assert again.ret == pytest.ExitCode.USAGE_ERROR
     again.stderr.fnmatch_lines(["*--bench-resume: the last session, *, has finished: there is*"])
 
 
 @pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "1"]])
-def test_a_session_that_stopped_at_a_failure_is_finished(project, workers, one_thread):
-    project.grid(target=99.9)
-    project.run_apart("-x", "--bench-save-baseline", "part", *workers).assert_outcomes(failed=1)
-    assert not (project.path / "results" / "reference" / "part.json").exists()
-    project.grid()
-    project.run_apart("--bench-resume", *workers).assert_outcomes(passed=4)
-    assert len(rows(project)) == 4
+def test_a_session_that_stopped_at_a_failure_is_finished(
+    alone: Project, workers: list[str]
+) -> None:
+    alone.grid(target=99.9)
+    stopping = ["-x", "--bench-save-baseline", "part"]
+    alone.pytester.runpytest_inprocess("bench", *workers, *stopping).assert_outcomes(failed=1)
+    assert not (alone.results / "reference" / "part.json").exists()
+    assert alone.stored.document.status == "interrupted"
+    alone.grid()
+    alone.run("--bench-resume").assert_outcomes(passed=4)
+    assert len(alone.rows) == 4
 
 
-def test_runs_that_ended_badly_are_tried_again(interrupted):
-    first, second = rows(interrupted)
-    edit_rows(interrupted, [first | {"status": "crashed", "epochs": []}, second])
-    interrupted.run("--bench-resume").assert_outcomes(passed=4)
-    assert [row["status"] for row in rows(interrupted)] == ["ok"] * 4
+def test_runs_that_ended_badly_are_tried_again(alone: Project) -> None:
+    interrupt(alone)
+    first, second = alone.rows
+    store_rows(alone, [RunResult(first.spec, "crashed", "its process died"), second])
+    alone.run("--bench-resume").assert_outcomes(passed=4)
+    assert [run.status for run in alone.rows] == ["ok"] * 4
 
 
-def test_runs_of_another_recipe_are_not_reused(interrupted):
-    edit_rows(interrupted, [row | {"fingerprint": "old"} for row in rows(interrupted)])
-    interrupted.run("--bench-resume").assert_outcomes(passed=4)
-    assert len(rows(interrupted)) == 4
-    assert "old" not in {row["fingerprint"] for row in rows(interrupted)}
+def test_runs_of_another_recipe_are_not_reused(alone: Project) -> None:
+    interrupt(alone)
+    store_rows(alone, alone.rows, fingerprint="old")
+    alone.run("--bench-resume").assert_outcomes(passed=4)
+    assert len(alone.rows) == 4
+    assert "old" not in {run.fingerprint for run in alone.rows}
 
 
-def test_a_session_of_another_torch_is_refused(interrupted):
-    edit_session(interrupted, environment={"torch": "1.0"})
-    result = interrupted.run("--bench-resume")
+def test_a_session_of_another_torch_is_refused(alone: Project) -> None:
+    interrupt(alone)
+    edit_session(alone, environment={"torch": "1.0"})
+    result = alone.run("--bench-resume")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*was begun with torch 1.0, and this is torch *"])
 
 
-def test_a_session_that_still_runs_is_refused(interrupted):
-    with FileLock(interrupted.session / "session.lock"):
-        result = interrupted.run("--bench-resume")
+def test_a_session_that_still_runs_is_refused(alone: Project) -> None:
+    interrupt(alone)
+    with FileLock(alone.session / "session.lock"):
+        result = alone.run("--bench-resume")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*is still running in another process*"])

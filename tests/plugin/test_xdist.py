@@ -1,12 +1,11 @@
 """The plugin under xdist: the same rows from any number of workers, and what a crash costs."""
 
-import json
+import os
 
 import pytest
 import torch
 
 from ..conftest import Project
-from .test_sessions import rows, verdicts
 
 KILLER = """
 import os, signal
@@ -19,89 +18,143 @@ class Killer(nn.BatchNorm2d):
         return super().forward(x)
 """
 
-# Stands for a machine of two GPUs: the workers report the device that they were given.
+# Stands for a machine of two GPUs: each run says that it was on the device that its worker has.
 TWO_GPUS = """
-import dataclasses, torch
+import dataclasses
+
+import torch
+
+from normbench.engine import runner
+from normbench.training.trainer import train
+
 torch.cuda.device_count = lambda: 2
-torch.cuda.get_device_name = lambda index: "fake"
-import normbench.engine.benchmark as benchmark
-real = benchmark.train
-benchmark.load_dataset = lambda name, root, device: real_load(name, root, torch.device("cpu"))
-from normbench.training.data import load_dataset as real_load
-benchmark.train = lambda spec, data, device, *rest: dataclasses.replace(
-    real(spec, data, torch.device("cpu"), *rest), device=str(device))
+torch.cuda.get_device_name = lambda index: "none"
+
+class OnTwoGpus(runner.Runner):
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, train=self.train_on_the_cpu, **named)
+        self.given, self.device = self.device, torch.device("cpu")
+
+    def train_on_the_cpu(self, *arguments):
+        return dataclasses.replace(train(*arguments), device=str(self.given))
+
+runner.Runner = OnTwoGpus
 pytest_plugins = ["normbench.plugin"]
 """
 
+# What xdist and pytest make of these tests' ids is not how any case is called.
+STRANGE_IDS = """
+import pytest
 
-def measured(project: Project) -> dict[str, tuple]:
-    return {
-        json.dumps(row["spec"], sort_keys=True): (row["status"], row["test_accuracy"])
-        for row in rows(project)
-    }
+@pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("again", ["tiny-grid", "größe-batch-none-b64"])
+@pytest.mark.cases("größe")
+def test_strange(case, run_case, again):
+    assert run_case(case).test_accuracy > case.target
+"""
 
 
-def test_any_number_of_workers_leaves_the_same_rows(project, one_thread):
+@pytest.fixture
+def spread(alone: Project) -> Project:
+    """Return a project that two workers run."""
+    alone.workers = ("-n", "2")
+    return alone
+
+
+def measured(project: Project) -> dict[str, tuple[str, float]]:
+    return {run.spec.key: (run.status, run.test_accuracy) for run in project.rows}
+
+
+def test_any_number_of_workers_leaves_the_same_rows(alone: Project) -> None:
     # equal thread counts, as results are the same to the bit only with those
     torch.set_num_threads(1)
     found = []
-    for arguments in (["-p", "no:xdist"], ["-n", "0"], ["-n", "2"], ["-n", "4"]):
-        project.pytester.runpytest_inprocess("bench", *arguments).assert_outcomes(passed=4)
-        found.append(measured(project))
-        assert set(verdicts(project).values()) == {"passed"}
+    for workers in (["-p", "no:xdist"], ["-n", "0"], ["-n", "3"]):
+        alone.workers = tuple(workers)
+        alone.run().assert_outcomes(passed=4)
+        found.append(measured(alone))
+        assert list(alone.verdicts.values()) == ["passed"] * 4
     assert len(found[0]) == 4
-    assert found[1:] == found[:1] * 3
+    assert found[1:] == found[:1] * 2
 
 
-def test_workers_share_the_cores_and_sign_their_rows(project, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    result = project.pytester.runpytest_inprocess("bench", "-n", "2")
-    result.assert_outcomes(passed=4)
-    assert {row["worker"] for row in rows(project)} <= {"gw0", "gw1"}
-    assert {row["threads"] for row in rows(project)} == {4}
+def test_workers_share_the_cores_and_sign_their_rows(
+    spread: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    spread.run().assert_outcomes(passed=4)
+    assert {run.worker for run in spread.rows} <= {"gw0", "gw1"}
+    assert {run.threads for run in spread.rows} == {3}
 
 
-def test_a_killed_worker_costs_only_its_own_case(project):
-    project.write("killer.py", KILLER)
-    result = project.run_apart("-n", "2", "--bench-norm", "killer:Killer")
+def test_a_killed_worker_costs_only_its_own_case(spread: Project) -> None:
+    spread.write("killer.py", KILLER)
+    result = spread.run_apart("--bench-norm", "killer:Killer")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     outcome = result.parseoutcomes()
     assert (outcome["passed"], outcome["failed"]) == (4, 2)
-    crashed = {case for case, verdict in verdicts(project).items() if verdict == "crashed"}
+    crashed = {case for case, verdict in spread.verdicts.items() if verdict == "crashed"}
     assert crashed == {"tiny-killer:Killer-none-b64", "tiny-killer:Killer-l1:0.001-b64"}
-    assert sorted(row["status"] for row in rows(project)) == ["crashed"] * 2 + ["ok"] * 4
+    assert sorted(run.status for run in spread.rows) == ["crashed"] * 2 + ["ok"] * 4
     result.stdout.fnmatch_lines(["killer:Killer *crashed*"])
 
 
-def test_workers_are_spread_over_the_gpus(project):
-    project.pytester.makeconftest(TWO_GPUS)
-    project.grid(norms=["batch", "layer", "group:2", "group:4"])
-    project.run_apart("-n", "4").assert_outcomes(passed=8)
-    by_worker = {row["worker"]: row["device"] for row in rows(project)}
-    assert set(by_worker.values()) == {"cuda:0", "cuda:1"}
-    assert len(by_worker) == 4
+def test_workers_are_spread_over_the_gpus(spread: Project) -> None:
+    spread.pytester.makeconftest(TWO_GPUS)
+    spread.run_apart().assert_outcomes(passed=4)
+    by_worker = {(run.worker, run.device) for run in spread.rows}
+    assert by_worker == {("gw0", "cuda:0"), ("gw1", "cuda:1")}
 
 
-def test_one_gpu_is_shared_by_all_workers(project):
-    project.pytester.makeconftest(TWO_GPUS)
-    project.run_apart("-n", "2", "--bench-device", "cuda:1").assert_outcomes(passed=4)
-    assert {row["device"] for row in rows(project)} == {"cuda:1"}
+def write_strange(project: Project) -> None:
+    """Write a grid, and a test of its cases, whose ids are as no case is called."""
+    for name in ("cases/tiny.toml", "test_tiny.py"):
+        (project.path / "bench" / name).unlink()
+    project.write("bench/test_strange.py", STRANGE_IDS)
+    project.grid("größe", norms=["batch"])
 
 
-def test_bad_input_ends_the_session_before_workers_train(project):
-    (project.path / "file").write_text("")
-    result = project.run_apart("-n", "2", "--bench-results", "file/results")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: cannot write results to *"])
-    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+def test_a_test_whose_id_is_no_cases_is_run_for_its_case(spread: Project) -> None:
+    write_strange(spread)
+    spread.norm("Größe", "return x")
+    result = spread.run_apart("--bench-norm", "own_norms:Größe")
+    result.assert_outcomes(passed=8)
+    assert result.ret == pytest.ExitCode.OK
+    assert spread.verdicts == {
+        f"größe-{norm}-{regularizer}-b64": "passed"
+        for norm in ("batch", "own_norms:Größe")
+        for regularizer in ("none", "l1:0.001")
+    }
+    # the second test of a case trained nothing, and the session was prepared before the first
+    assert len(spread.rows) == 4
+    assert spread.stored.document.environment["torch"]
+    assert (spread.session / "tables" / "größe.md").is_file()
 
 
-def test_tests_of_ones_own_that_are_called_as_a_grid_open_no_session(project):
-    project.write(
+@pytest.mark.parametrize("dist", ["loadscope", "loadfile", "loadgroup", "worksteal"])
+def test_xdists_other_ways_to_deal_out_tests_leave_a_session(alone: Project, dist: str) -> None:
+    write_strange(alone)
+    alone.workers = ("-n", "1", "--dist", dist)
+    result = alone.run()
+    result.assert_outcomes(passed=4)
+    assert result.ret == pytest.ExitCode.OK
+    assert alone.verdicts == {
+        "größe-batch-none-b64": "passed",
+        "größe-batch-l1:0.001-b64": "passed",
+    }
+    assert len(alone.rows) == 2
+    assert alone.stored.document.status == "finished"
+    assert alone.stored.document.environment["torch"]
+
+
+def test_tests_of_ones_own_that_are_called_as_a_case_or_a_grid_open_no_session(
+    spread: Project,
+) -> None:
+    spread.write(
         "bench/test_other.py",
-        "import pytest\n@pytest.mark.parametrize('name', ['tiny'])\ndef test_other(name): pass\n",
+        'import pytest\n@pytest.mark.parametrize("name", ["tiny", "tiny-grid", '
+        '"tiny-batch-none-b64"])\ndef test_other(name): pass\n',
     )
-    result = project.run_apart("-n", "2", "-k", "test_other")
-    result.assert_outcomes(passed=1)
-    assert not (project.path / "results").exists()
+    spread.run("-k", "test_other").assert_outcomes(passed=3)
+    assert not spread.results.exists()

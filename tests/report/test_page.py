@@ -1,32 +1,37 @@
 """The report, in a browser: sorting, filtering, toggling, no errors, and nothing from elsewhere."""
 
+import base64
 import dataclasses
+import io
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from normbench.analysis.claims import ClaimResult, Evidence
 from normbench.analysis.comparison import compare
-from normbench.analysis.statistics import Estimate, Variance
-from normbench.cases.case import Case, Published
-from normbench.cases.claims import Claim
+from normbench.cases.case import Case, Claim, Contrast, Published
 from normbench.commands.main import main
 from normbench.report.gallery import mistakes
-from normbench.report.page import ReportError, write_figures, write_report
-from normbench.report.tables import case_tables, write_claims, write_comparison, write_tables
+from normbench.report.page import ReportError, needed_pictures, write_figures, write_report
 from normbench.results import ClaimVerdict, Epoch, LayerActivations, Mistake, RunResult
 from normbench.spec import RunSpec
-from normbench.storage.session import Session
+from normbench.storage.documents import StoredCase
+from normbench.storage.pictures import StoredPictures, store_pictures
+from normbench.storage.session import StoredSession, read_session
 
 from ..analysis.simulation import baseline_of
+from ..storage.stored import edit_rows, golden_copy, judged, store_session
 
 SPEC = RunSpec("digits", "digits", "batch", epochs=3, recipe="digits")
 HOSTILE = "pkg:</script><img src=x onerror=alert(1)>"
@@ -72,42 +77,77 @@ def run(spec: RunSpec, accuracy: float) -> RunResult:
     )
 
 
-def write(folder: Path, norms: tuple[str, ...], sizes=(32, 64), name="s") -> Path:
-    """Write the report of a case a norm, regularizer and batch size, of two seeds each."""
-    cases, runs, verdicts = [], [], {}
-    for norm in norms:
-        for l2 in (0.0, 0.001):
-            for size in sizes:
-                spec = dataclasses.replace(SPEC, norm=norm, l2=l2, batch_size=size)
-                published = Published(0.98, 0.001, "grid") if norm == "batch" else None
-                cases.append(Case("digits", "standard", spec, 0.9, published, seeds=2))
-                rank = len(cases) / 1e4
-                runs += [run(spec, 0.97 + rank), run(spec.with_seed(1), 0.972 + rank)]
-                verdicts[cases[-1].id] = "failed" if norm == "none" else "passed"
-    variances = {case.spec: Variance(1e-6, 10) for case in cases}
-    tables = case_tables(cases, {r.spec.key: r for r in runs}, verdicts, variances)
-    machine = {"processor": "Some CPU", "cores": 2, "gpus": []}
-    software = dict.fromkeys(("python", "torch", "torchvision", "commit"), "1")
+def stored(
+    results: Path,
+    norms: tuple[str, ...],
+    sizes: tuple[int, ...] = (32, 64),
+    name: str = "s",
+    spec: RunSpec = SPEC,
+    pictures: bool = True,
+) -> StoredSession:
+    """Store a session of a case a norm, regularizer and batch size, of two seeds each."""
+    cases, runs = [], []
+    for norm, l2, size in itertools.product(norms, (0.0, 0.001), sizes):
+        one = dataclasses.replace(spec, norm=norm, l2=l2, batch_size=size)
+        published = Published(0.98, 0.001, "grid") if norm == "batch" else None
+        cases.append(Case("digits", "standard", one, 0.9, published, seeds=2))
+        rank = len(cases) / 1e4
+        runs += [run(one, 0.97 + rank), run(one.with_seed(1), 0.972 + rank)]
+    outcomes = {c.id: "failed" if c.spec.norm == "none" else "passed" for c in cases}
     before = baseline_of({SPEC: [0.99, 0.991, 0.992]})
-    comparison = compare(before, baseline_of({SPEC: [0.95, 0.95]}))
-    session = Session(folder, name, environment={**machine, **software})
-    session.options = {"data": str(folder)}
-    session.comparison = comparison.to_dict()
-    session.folder.mkdir(parents=True)
-    session.write("finished")
-    write_tables(session.folder / "tables", tables, session)
-    write_comparison(session.folder / "tables", comparison, session)
-    evidence = Evidence("a less b", "more than 1", ClaimVerdict.REFUTED, Estimate(0.001, 1e-4, 9))
-    claim = Claim("c", "A is <b>far</b> better.", "hearsay", "full", (ClaimVerdict.HOLDS,), seeds=5)
-    finding = ClaimResult(claim, ClaimVerdict.REFUTED, (evidence,))
-    write_claims(session.folder / "tables", [finding], session)
-    rows = (json.dumps(result.to_row()) for result in runs)
-    (session.folder / "runs.jsonl").write_text("".join(f"{row}\n" for row in rows))
-    return write_report(session.folder)
+    # of the first norm, with l2 and without, at the first batch size
+    contrast = Contrast(cases[len(sizes)], cases[0], low=0.02)
+    expected = (ClaimVerdict.HOLDS,)
+    claim = Claim("c", "A is <b>far</b> better.", "hearsay", "full", expected, 2, (contrast,))
+    session = store_session(
+        results,
+        judged(cases, runs, outcomes),
+        runs,
+        name=name,
+        claims=[claim],
+        comparison=compare(before, baseline_of({SPEC: [0.95, 0.95]})),
+        options={"data": str(results)},
+        environment=dict.fromkeys(("python", "torch", "torchvision", "commit"), "1"),
+    )
+    if pictures:
+        keep_pictures(session)
+    return session
+
+
+def keep_pictures(session: StoredSession) -> None:
+    """Store the images that the session's report needs: each is as bright as its index."""
+    for dataset, indices in needed_pictures(session).items():
+        images = np.array([np.full((8, 8, 1), index % 256) for index in sorted(indices)])
+        labels = tuple(index % 10 for index in sorted(indices))
+        kept = StoredPictures(images.astype(np.uint8), tuple(sorted(indices)), labels)
+        store_pictures(session.folder, dataset, kept)
+
+
+def write(
+    results: Path, norms: tuple[str, ...], sizes: tuple[int, ...] = (32, 64), name: str = "s"
+) -> Path:
+    """Write the report of such a session."""
+    return write_report(stored(results, norms, sizes, name))
+
+
+def draw_again(report: Path) -> Path:
+    """Draw a report from what its folder holds by now."""
+    return write_report(read_session(report.parent))
+
+
+def attribute(element: WebElement, name: str) -> str:
+    value = element.get_attribute(name)
+    assert value is not None
+    return value
+
+
+def embedded(page: webdriver.Chrome) -> Any:
+    """Return the data that the page's script draws."""
+    return json.loads(attribute(page.find_element(By.ID, "data"), "textContent"))
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[webdriver.Chrome]:
     driver = shutil.which("chromedriver")
     if driver is None:
         pytest.skip("no chromedriver on the path: install Debian's chromium and chromium-driver")
@@ -119,13 +159,19 @@ def browser():
         yield opened
 
 
+def log(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
+    """Return what the browser has logged since it was last asked."""
+    entries: list[dict[str, Any]] = browser.get_log(kind)  # type: ignore[no-untyped-call]
+    return entries
+
+
 @pytest.fixture
-def page(browser, tmp_path):
-    browser.get_log("performance")
+def page(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    log(browser, "performance")
     browser.get(write(tmp_path, ("none", "batch", "layer", "group:4", HOSTILE)).as_uri())
     yield browser
-    assert browser.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    assert log(browser, "browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in log(browser, "performance")]
     asked = [
         message["params"]["request"]["url"]
         for message in messages
@@ -134,19 +180,19 @@ def page(browser, tmp_path):
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
 
 
-def column(page, heading: str) -> list[str]:
+def column(page: webdriver.Chrome, heading: str) -> list[str]:
     headings = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#table th")]
     number = headings.index(heading) + 1
     cells = page.find_elements(By.CSS_SELECTOR, f"#table tbody td:nth-child({number})")
     return [cell.text for cell in cells if cell.is_displayed()]
 
 
-def click(page, heading: str) -> None:
+def click(page: webdriver.Chrome, heading: str) -> None:
     buttons = page.find_elements(By.CSS_SELECTOR, "#table th button")
     next(button for button in buttons if button.text == heading).click()
 
 
-def test_the_verdict_stands_at_the_top(page):
+def test_the_verdict_stands_at_the_top(page: webdriver.Chrome) -> None:
     counts = [item.text for item in page.find_elements(By.CSS_SELECTOR, ".counts li")]
     assert counts == ["16 passed", "4 failed", "1 regression", "1 claim: refuted (!)"]
     header = page.find_element(By.TAG_NAME, "header").text
@@ -156,7 +202,7 @@ def test_the_verdict_stands_at_the_top(page):
     assert "digits batch-none-b64, 3 epochs 99.10 95.00 -4.10" in baseline
 
 
-def test_a_heading_sorts_up_and_then_down(page):
+def test_a_heading_sorts_up_and_then_down(page: webdriver.Chrome) -> None:
     accuracy = "test accuracy, last epoch (%)"
     before = column(page, accuracy)
     click(page, accuracy)
@@ -168,7 +214,7 @@ def test_a_heading_sorts_up_and_then_down(page):
     assert column(page, "published best (%)") == ["98.00"] * 4 + [""] * 16
 
 
-def test_menus_and_words_filter(page):
+def test_menus_and_words_filter(page: webdriver.Chrome) -> None:
     menu = next(
         m for m in page.find_elements(By.CSS_SELECTOR, "#cases select") if "group:4" in m.text
     )
@@ -179,17 +225,17 @@ def test_menus_and_words_filter(page):
     assert page.find_element(By.ID, "shown").text == "1 of 20 cases"
 
 
-def press(page, section: str, name: str) -> None:
+def press(page: webdriver.Chrome, section: str, name: str) -> None:
     buttons = page.find_elements(By.CSS_SELECTOR, f"#{section} .legend button")
     next(button for button in buttons if button.text == name).click()
 
 
-def drawn(page, chart: str) -> list[str]:
+def drawn(page: webdriver.Chrome, chart: str) -> list[str]:
     paths = page.find_elements(By.CSS_SELECTOR, f'[data-chart="{chart}"] path[data-line]')
-    return [path.get_attribute("data-line") for path in paths]
+    return [attribute(path, "data-line") for path in paths]
 
 
-def test_a_curve_is_toggled_by_its_name(page):
+def test_a_curve_is_toggled_by_its_name(page: webdriver.Chrome) -> None:
     assert drawn(page, "test_loss") == ["none", "batch", "layer", "group:4", HOSTILE]
     press(page, "curves", "layer")
     assert drawn(page, "test_loss") == ["none", "batch", "group:4", HOSTILE]
@@ -197,18 +243,22 @@ def test_a_curve_is_toggled_by_its_name(page):
     assert "layer" in drawn(page, "test_loss")
 
 
-def test_accuracy_is_drawn_over_the_batch_size_beside_the_published_shape(page):
+def test_accuracy_is_drawn_over_the_batch_size_beside_the_published_shape(
+    page: webdriver.Chrome,
+) -> None:
     assert drawn(page, "sizes") == ["none", "batch", "layer", "group:4", HOSTILE]
     assert drawn(page, "published") == ["batch", "group:32"]
     figures = page.find_elements(By.CSS_SELECTOR, '[data-chart="sizes"] circle title')
-    texts = [figure.get_attribute("textContent") for figure in figures]
+    texts = [attribute(figure, "textContent") for figure in figures]
     # two seeds at 97.35 and 97.55 %: the fifth case of the twenty
     assert any(text.startswith("batch, batch size 32: 97.15 % ±") for text in texts)
     published = page.find_elements(By.CSS_SELECTOR, '[data-chart="published"] circle title')
     assert "batch, 2 images: 65.3 %" in [f.get_attribute("textContent") for f in published]
 
 
-def test_the_gallery_shows_what_goes_wrong_with_each_norm_and_with_all(page):
+def test_the_gallery_shows_what_goes_wrong_with_each_norm_and_with_all(
+    page: webdriver.Chrome,
+) -> None:
     headings = [h.text for h in page.find_elements(By.CSS_SELECTOR, "#pictures h3")]
     assert headings[:2] == ["none: 10 wrong", "batch: 10 wrong"]
     assert "wrong with every norm: 2" in headings
@@ -220,7 +270,7 @@ def test_the_gallery_shows_what_goes_wrong_with_each_norm_and_with_all(page):
     assert picture.value_of_css_property("background-image").startswith('url("data:image/png')
 
 
-def test_of_many_images_those_shown_come_from_everywhere_in_the_test_set():
+def test_of_many_images_those_shown_come_from_everywhere_in_the_test_set() -> None:
     # as in CIFAR-10's JPEG copy, whose images lie sorted by class
     result = dataclasses.replace(
         run(SPEC, 0.9), wrong=tuple(range(0, 320, 2)), confusion=((0, 160), (0, 0))
@@ -230,7 +280,7 @@ def test_of_many_images_those_shown_come_from_everywhere_in_the_test_set():
     assert found["all"] == list(range(0, 320, 20))
 
 
-def test_activations_and_weights_are_drawn(page):
+def test_activations_and_weights_are_drawn(page: webdriver.Chrome) -> None:
     assert drawn(page, "std_after") == ["none", "batch", "layer", "group:4", HOSTILE]
     assert drawn(page, "weights") == ["none", "l2:0.001"]
     press(page, "weights", "none")
@@ -240,13 +290,14 @@ def test_activations_and_weights_are_drawn(page):
     assert "none 38.1 %, l2:0.001 47.6 %" in zeros
 
 
-def test_a_claim_is_shown_with_its_evidence(page):
+def test_a_claim_is_shown_with_its_evidence(page: webdriver.Chrome) -> None:
+    # a variance of 2e-6 on two degrees of freedom, as is that of the difference of two means
     claims = page.find_element(By.CLASS_NAME, "claims")
     assert "refuted (!) (expected: holds): A is <b>far</b> better." in claims.text
-    assert "a less b more than 1 +0.10 0.02 5 refuted" in claims.text
+    assert "none-l2:0.001-b32 less none-none-b32 more than 2 +0.02 0.61 2 refuted" in claims.text
 
 
-def test_confusions_stand_side_by_side_with_their_differences(page):
+def test_confusions_stand_side_by_side_with_their_differences(page: webdriver.Chrome) -> None:
     captions = [c.text for c in page.find_elements(By.CSS_SELECTOR, "#confusions caption")]
     assert captions == [
         "batch: 10.0 wrong",
@@ -257,19 +308,21 @@ def test_confusions_stand_side_by_side_with_their_differences(page):
     ]
 
 
-def test_text_from_outside_is_shown_and_not_run(page):
+def test_text_from_outside_is_shown_and_not_run(page: webdriver.Chrome) -> None:
     assert HOSTILE in column(page, "norm")
     assert not page.find_elements(By.CSS_SELECTOR, "img")
 
 
-def test_the_page_fits_a_phone(page):
+def test_the_page_fits_a_phone(page: webdriver.Chrome) -> None:
     page.set_window_size(500, 900)
     wide = page.execute_script("return document.documentElement.scrollWidth - innerWidth")
     page.set_window_size(1280, 900)
     assert wide <= 0
 
 
-def test_five_hundred_rows_sort_in_a_tenth_of_a_second(browser, tmp_path):
+def test_five_hundred_rows_sort_in_a_tenth_of_a_second(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     norms = tuple(f"group:{g}" for g in range(1, 126))
     report = write(tmp_path, norms)
     browser.get(report.as_uri())
@@ -284,7 +337,9 @@ def test_five_hundred_rows_sort_in_a_tenth_of_a_second(browser, tmp_path):
     assert report.stat().st_size < 5_000_000
 
 
-def test_a_report_is_drawn_again_from_what_is_stored(tmp_path, capsys):
+def test_a_report_is_drawn_again_from_what_is_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = write(tmp_path, ("batch",))
     drawn = report.read_text()
     report.unlink()
@@ -293,7 +348,9 @@ def test_a_report_is_drawn_again_from_what_is_stored(tmp_path, capsys):
     assert capsys.readouterr().out == f"{report}\n"
 
 
-def test_the_numbers_of_an_axis_do_not_cover_each_other(browser, tmp_path):
+def test_the_numbers_of_an_axis_do_not_cover_each_other(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     browser.get(write(tmp_path, ("batch",), sizes=(2, 4, 16, 64, 256)).as_uri())
     numbers = browser.find_elements(By.CSS_SELECTOR, '[data-chart="sizes"] svg > text')
     axis = [n.text for n in numbers if n.get_attribute("text-anchor") != "end" or " " in n.text]
@@ -302,7 +359,7 @@ def test_the_numbers_of_an_axis_do_not_cover_each_other(browser, tmp_path):
     assert all(x + width <= after for (x, width), (after, _) in itertools.pairwise(below))
 
 
-def test_earlier_sessions_make_a_history(browser, tmp_path):
+def test_earlier_sessions_make_a_history(browser: webdriver.Chrome, tmp_path: Path) -> None:
     write(tmp_path, ("batch", "layer"), name="20260101-000000")
     report = write(tmp_path, ("batch", "none"), name="20260102-000000")
     browser.get(report.as_uri())
@@ -312,14 +369,16 @@ def test_earlier_sessions_make_a_history(browser, tmp_path):
     assert select.first_selected_option.text == "digits: digits batch-none-b32, 3 epochs"
     points = browser.find_elements(By.CSS_SELECTOR, '[data-chart="history"] circle title')
     assert len(points) == 2
-    assert "commit 1, torch 1" in points[0].get_attribute("textContent")
+    assert "commit 1, torch 1" in attribute(points[0], "textContent")
     # the baseline has the case at batch size 64 alone
     assert not browser.find_elements(By.CSS_SELECTOR, '[data-chart="history"] rect')
     select.select_by_visible_text("digits: digits batch-none-b64, 3 epochs")
     assert browser.find_elements(By.CSS_SELECTOR, '[data-chart="history"] rect')
 
 
-def test_several_sessions_stand_side_by_side(browser, tmp_path, capsys):
+def test_several_sessions_stand_side_by_side(
+    browser: webdriver.Chrome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = write(tmp_path, ("batch", "layer"), name="a")
     second = write(tmp_path, ("batch",), name="b")
     assert main(["report", str(first.parent), str(second.parent)]) == 0
@@ -329,12 +388,12 @@ def test_several_sessions_stand_side_by_side(browser, tmp_path, capsys):
     assert column(browser, "session") == ["1"] * 8 + ["2"] * 4
     assert drawn(browser, "test_loss") == ["batch (1)", "layer (1)", "batch (2)"]
     assert "Session 2: b" in browser.find_element(By.TAG_NAME, "header").text
-    assert browser.get_log("browser") == []
+    assert log(browser, "browser") == []
 
 
-def test_figures_are_drawn_for_papers(tmp_path):
-    folder = write(tmp_path, ("batch", "layer")).parent
-    files = write_figures(folder)
+def test_figures_are_drawn_for_papers(tmp_path: Path) -> None:
+    session = stored(tmp_path, ("batch", "layer"))
+    folder, files = session.folder, write_figures(session)
     assert sorted(file.name for file in files if file.suffix == ".svg") == [
         "accuracy-digits.svg",
         "activations-digits-3-epochs.svg",
@@ -352,56 +411,182 @@ def test_figures_are_drawn_for_papers(tmp_path):
     assert ">batch size 64</text>" in curves
     with Image.open(folder / "figures" / "curves-digits-3-epochs-none.png") as picture:
         assert picture.width == 1080
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or ()}
     assert (0x00, 0x72, 0xB2) in colours
     assert (0xD5, 0x5E, 0x00) in colours
-    assert write_figures(folder)[0].read_bytes() == files[0].read_bytes()
+    assert write_figures(session)[0].read_bytes() == files[0].read_bytes()
 
 
-def test_weights_are_drawn_at_the_batch_size_that_has_every_regularizer(tmp_path):
+def test_weights_are_drawn_at_the_batch_size_that_has_every_regularizer(tmp_path: Path) -> None:
     # as on CIFAR-10, whose published rows without a regularizer have a batch size of their own
-    folder = write(tmp_path, ("batch", "layer")).parent
-    rows = [json.loads(row) for row in (folder / "runs.jsonl").read_text().splitlines()]
-    kept = [row for row in rows if not (row["spec"]["l2"] and row["spec"]["batch_size"] == 32)]
-    (folder / "runs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-    write_figures(folder)
+    folder = stored(tmp_path, ("batch", "layer")).folder
+    edit_rows(folder, lambda r: r if not r["spec"]["l2"] or r["spec"]["batch_size"] == 64 else None)
+    write_figures(read_session(folder))
     weights = (folder / "figures" / "weights-digits-3-epochs.svg").read_text()
     assert ">none</text>" in weights
     assert ">l2:0.001</text>" in weights
 
 
-def test_images_that_are_not_to_be_had_leave_the_rest(browser, tmp_path):
-    report = write(tmp_path, ("batch", "layer"))
-    rows = [json.loads(row) for row in (report.parent / "runs.jsonl").read_text().splitlines()]
-    for row in rows:
-        row["spec"] |= {"dataset": "mnist", "network": "mnist", "recipe": "mnist"}
-    (report.parent / "runs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    browser.get(write_report(report.parent).as_uri())
+def sheet_of(page: webdriver.Chrome, dataset: str) -> tuple[Image.Image, dict[str, Any]]:
+    """Return the picture that holds a data set's images, and what the page knows of it."""
+    known = embedded(page)["pictures"][dataset]
+    kind, _, coded = known["uri"].partition(";base64,")
+    assert kind == "data:image/png"
+    return Image.open(io.BytesIO(base64.b64decode(coded))), known
+
+
+def test_pictures_are_read_from_the_sessions_folder(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    session = stored(tmp_path, ("none", "batch"))
+    browser.get(write_report(session).as_uri())
+    picture, known = sheet_of(browser, "digits")
+    # image 1 and 2, and eight of each norm: 458 and 460 are the sums of the letters' numbers
+    none, batch = 10 + 8 * (sum(map(ord, "none")) % 50), 10 + 8 * (sum(map(ord, "batch")) % 50)
+    wrong = sorted({1, 2, *range(none, none + 8), *range(batch, batch + 8)})
+    assert sorted(map(int, known["places"])) == wrong
+    for index in wrong:
+        place = known["places"][str(index)]
+        left, top = 8 * (place % known["columns"]), 8 * (place // known["columns"])
+        assert picture.crop((left, top, left + 8, top + 8)).getextrema() == (index % 256,) * 2
+        assert known["labels"][str(index)] == index % 10
+    # the page needs neither the data root nor the folder any more
+    shutil.rmtree(session.folder / "pictures")
+    browser.refresh()
+    first = browser.find_element(By.CSS_SELECTOR, "#pictures figure .picture")
+    assert first.value_of_css_property("background-image").startswith('url("data:image/png')
+
+
+def test_without_stored_pictures_the_page_says_so_and_opens(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    spec = dataclasses.replace(SPEC, dataset="mnist", network="mnist", recipe="mnist")
+    session = stored(tmp_path, ("batch", "layer"), spec=spec, pictures=False)
+    browser.get(write_report(session).as_uri())
     text = browser.find_element(By.ID, "pictures").text
-    assert "The images cannot be shown: MNIST is not in" in text
+    assert "The images cannot be shown: the session stored no images of mnist" in text
     assert "batch: 10 wrong" in text
+    assert "3, taken for 5 (100 %)" in text
+    assert drawn(browser, "test_loss") == ["batch", "layer"]
+    assert len(column(browser, "norm")) == 8
+    assert log(browser, "browser") == []
 
 
-def test_rows_of_older_versions_are_read(browser, tmp_path):
+def test_pictures_that_cannot_be_read_are_as_none(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    session = stored(tmp_path, ("batch", "layer"))
+    file = session.folder / "pictures" / "digits.npz"
+    file.write_bytes(file.read_bytes()[:100])
+    browser.get(write_report(session).as_uri())
+    text = browser.find_element(By.ID, "pictures").text
+    assert "The images cannot be shown: the session stored no images of digits" in text
+    assert log(browser, "browser") == []
+
+
+def test_rows_of_older_versions_are_read(browser: webdriver.Chrome, tmp_path: Path) -> None:
     report = write(tmp_path, ("batch", "layer"))
-    rows = [json.loads(row) for row in (report.parent / "runs.jsonl").read_text().splitlines()]
-    for row in rows:
-        del row["wrong"], row["activations"], row["weights"]
-    (report.parent / "runs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    browser.get(write_report(report.parent).as_uri())
+
+    def older(row: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in row.items() if k not in ("wrong", "activations", "weights")}
+
+    edit_rows(report.parent, older)
+    browser.get(draw_again(report).as_uri())
     headings = [h.text for h in browser.find_elements(By.CSS_SELECTOR, "#pictures h3")]
     assert headings == ["batch: 10 wrong", "layer: 10 wrong"]
     assert not browser.find_element(By.ID, "weights").is_displayed()
     assert not browser.find_element(By.ID, "activations").is_displayed()
-    assert browser.get_log("browser") == []
-    write_figures(report.parent)
+    assert log(browser, "browser") == []
+    write_figures(read_session(report.parent))
 
 
-def test_a_folder_that_is_no_session_is_refused(tmp_path, capsys):
-    with pytest.raises(ReportError, match=r"cannot read the session .*nowhere"):
-        write_report(tmp_path / "nowhere")
+@pytest.mark.parametrize("name", ["session-1", "session-2"])
+def test_a_session_of_every_schema_is_drawn(
+    browser: webdriver.Chrome, tmp_path: Path, name: str
+) -> None:
+    session = read_session(golden_copy(name, tmp_path))
+    browser.get(write_report(session).as_uri())
+    counts = [item.text for item in browser.find_elements(By.CSS_SELECTOR, ".counts li")]
+    assert counts[:4] == ["3 failed", "2 passed", "1 marginal", "1 diverged"]
+    assert {"2 regression", "1 no difference", "1 claim: refuted", "1 claim: holds"} < set(counts)
+    assert len(column(browser, "norm")) == 7
+    assert "own_norms:Faulty-l2:0.001-b64, 2 epochs 97.03 10.47 -86.56" in (
+        browser.find_element(By.CLASS_NAME, "baseline").text
+    )
+    claims = attribute(browser.find_element(By.CLASS_NAME, "claims"), "textContent")
+    assert "Batch beats layer normalization by 90 points." in claims
+    assert drawn(browser, "test_loss") == ["batch", "layer", "group:4", "own_norms:Faulty"]
+    headings = [h.text for h in browser.find_elements(By.CSS_SELECTOR, "#pictures h3")]
+    # 427 and 416 images of 449 are right
+    assert headings[:2] == ["batch: 22 wrong", "layer: 33 wrong"]
+    # normbench 0.1 kept no images
+    missing = "The images cannot be shown" in browser.find_element(By.ID, "pictures").text
+    assert missing == (name == "session-1")
+    assert log(browser, "browser") == []
+    write_figures(session)
+    assert (session.folder / "figures" / "accuracy-tiny.png").exists()
+
+
+def test_several_sessions_have_galleries_of_their_own(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    first = stored(tmp_path, ("batch", "layer"), name="a")
+    second = stored(tmp_path, ("group:4",), name="b")
+    browser.get(write_report(first, second).as_uri())
+    setting = Select(browser.find_element(By.CSS_SELECTOR, "#gallery select"))
+    assert [option.text for option in setting.options] == [
+        "digits, 3 epochs (1)",
+        "digits, 3 epochs (2)",
+    ]
+
+    def headings() -> list[str]:
+        return [h.text for h in browser.find_elements(By.CSS_SELECTOR, "#pictures h3")]
+
+    assert headings() == [
+        "batch (1): 10 wrong",
+        "layer (1): 10 wrong",
+        "wrong with every norm: 2",
+        "wrong with batch (1) alone: 8",
+        "wrong with layer (1) alone: 8",
+    ]
+    setting.select_by_visible_text("digits, 3 epochs (2)")
+    assert headings() == ["group:4 (2): 10 wrong"]
+    # the images of both stand in one picture
+    _, known = sheet_of(browser, "digits")
+    needed = [needed_pictures(session)["digits"] for session in (first, second)]
+    assert set(map(int, known["places"])) == needed[0] | needed[1]
+    assert needed[1] - needed[0]
+    assert log(browser, "browser") == []
+
+
+def test_sessions_of_both_schemas_stand_side_by_side(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    sessions = [read_session(golden_copy(name, tmp_path)) for name in ("session-1", "session-2")]
+    browser.get(write_report(*sessions).as_uri())
+    assert column(browser, "session") == ["1"] * 7 + ["2"] * 7
+    assert len(Select(browser.find_element(By.CSS_SELECTOR, "#history select")).options) == 6
+    assert log(browser, "browser") == []
+
+
+def test_a_folder_that_is_no_session_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    told = capsys.readouterr().err
+    assert "cannot read the session" in told
+    assert "nowhere" in told
     assert main(["report", str(tmp_path)]) == 2
     assert "expected a folder with session.json" in capsys.readouterr().err
-    (tmp_path / "session.json").write_text('{"environment": {}}')
-    with pytest.raises(ReportError, match="has no tables"):
-        write_report(tmp_path)
+
+
+def test_a_session_that_has_not_ended_has_no_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = [StoredCase.of(Case("digits", "standard", SPEC, 0.9))]
+    session = store_session(tmp_path, cases, status="running")
+    with pytest.raises(ReportError, match=r"the session has not ended, or ran no case"):
+        write_report(session)
+    assert main(["report", str(session.folder)]) == 2
+    assert str(session.folder) in capsys.readouterr().err
+    assert not (session.folder / "report.html").exists()

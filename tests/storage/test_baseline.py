@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,16 +14,11 @@ from normbench.commands.main import main
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineError, find_baseline, merge_baselines
-from normbench.storage.runs import RunStore
+from normbench.storage.session import read_session
+
+from .stored import GOLDEN, store_session
 
 SPEC = RunSpec("digits", "digits", "batch", recipe="digits", epochs=1)
-SESSION = {
-    "session": "20260101-000000-1",
-    "started": "2026-01-01T00:00:00+00:00",
-    "workers": 2,
-    "options": {"seeds": 3},
-    "environment": {"processor": "Some CPU", "cores": 2, "gpus": [], "torch": "2.15"},
-}
 
 
 def result(seed: int, accuracy: float | None, spec: RunSpec = SPEC) -> RunResult:
@@ -31,20 +28,19 @@ def result(seed: int, accuracy: float | None, spec: RunSpec = SPEC) -> RunResult
     return RunResult(spec.with_seed(seed), "ok", epochs=(epoch,), fingerprint="abc")
 
 
-def session(folder: Path, accuracies=(0.99, 0.98, 0.97), environment=None) -> Path:
+def session(
+    folder: Path,
+    accuracies: Sequence[float | None] | Mapping[int, float | None] = (0.99, 0.98, 0.97),
+    environment: Mapping[str, Any] | None = None,
+) -> Path:
     """Store a session of ``accuracies`` by seed on a machine that differs by ``environment``."""
-    store = RunStore(folder)
-    if not isinstance(accuracies, dict):
-        accuracies = dict(enumerate(accuracies))
-    for seed, accuracy in accuracies.items():
-        store.append(result(seed, accuracy))
-    document = SESSION | {"environment": SESSION["environment"] | (environment or {})}
-    (folder / "session.json").write_text(json.dumps(document))
-    return folder
+    by_seed = accuracies if isinstance(accuracies, Mapping) else dict(enumerate(accuracies))
+    runs = [result(seed, accuracy) for seed, accuracy in by_seed.items()]
+    return store_session(folder, runs=runs, environment=environment).folder
 
 
-def test_a_sessions_runs_are_kept_one_by_one(tmp_path):
-    baseline = Baseline.of_session(session(tmp_path / "session"))
+def test_a_sessions_runs_are_kept_one_by_one(tmp_path: Path) -> None:
+    baseline = Baseline.of_session(read_session(session(tmp_path / "session")))
     case = baseline.cases[SPEC]
     assert case.accuracies == [0.99, 0.98, 0.97]
     assert [run.seed for run in case.runs] == [0, 1, 2]
@@ -53,8 +49,8 @@ def test_a_sessions_runs_are_kept_one_by_one(tmp_path):
     assert Spread(baseline).variance(SPEC).value == pytest.approx(1e-4)
 
 
-def test_what_is_written_is_read_back(tmp_path):
-    baseline = Baseline.of_session(session(tmp_path / "session"))
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    baseline = Baseline.of_session(read_session(session(tmp_path / "session")))
     file = tmp_path / "reference" / "mine.json"
     baseline.write(file)
     assert Baseline.read(file) == baseline
@@ -64,13 +60,13 @@ def test_what_is_written_is_read_back(tmp_path):
     assert "mean" not in file.read_text()
 
 
-def test_runs_are_ordered_by_seed_however_they_ended():
+def test_runs_are_ordered_by_seed_however_they_ended() -> None:
     runs = [result(2, 0.7), result(0, 0.9), result(1, 0.8)]
     baseline = Baseline.of_runs("b", "now", 2, False, {}, runs)
     assert baseline.cases[SPEC].accuracies == [0.9, 0.8, 0.7]
 
 
-def test_a_run_that_ended_badly_is_kept_without_a_figure():
+def test_a_run_that_ended_badly_is_kept_without_a_figure() -> None:
     bad = RunResult(SPEC, "diverged", "the loss was no longer finite in epoch 1")
     case = Baseline.of_runs("b", "now", 2, False, {}, [bad]).cases[SPEC]
     assert case.runs[0].test_accuracy is None
@@ -78,45 +74,136 @@ def test_a_run_that_ended_badly_is_kept_without_a_figure():
     assert case.images_per_second is None
 
 
-def test_variances_are_moderated_within_one_data_set_and_recipe():
-    other = RunSpec("mnist", "mnist", "batch", epochs=1)
-    runs = [result(s, a) for s, a in enumerate((0.99, 0.97))]
-    runs += [result(s, a, other) for s, a in enumerate((0.995, 0.995, 0.9956))]
-    baseline = Baseline.of_runs("b", "now", 2, False, {}, runs)
-    assert Spread(baseline).variance(SPEC).value == pytest.approx(2e-4)
-    assert Spread(baseline).variance(other).value == pytest.approx(1.2e-7)
-    unseen = RunSpec("digits", "digits", "layer", recipe="digits", epochs=1)
-    assert Spread(baseline).variance(unseen).value == pytest.approx(2e-4)
-    elsewhere = RunSpec("cifar10", "cifar10", "layer", recipe="cifar10")
-    assert not Spread(baseline).variance(elsewhere).known
-
-
-def test_a_name_a_file_and_a_folder_lead_to_a_baseline(tmp_path):
+def test_a_name_a_file_and_a_folder_lead_to_a_baseline(tmp_path: Path) -> None:
     folder = session(tmp_path / "session")
     reference = tmp_path / "reference"
-    baseline = Baseline.of_session(folder)
+    baseline = Baseline.of_session(read_session(folder))
     baseline.write(reference / "mine.json")
     assert find_baseline("mine", reference) == baseline
     assert find_baseline(str(reference / "mine.json"), reference) == baseline
     assert find_baseline(str(folder), reference) == baseline
-    with pytest.raises(BaselineError, match=r"there is no baseline 'yours': .* \(mine\)"):
+    # those that the package brings are known everywhere
+    assert find_baseline("digits", reference).name == "digits"
+    known = r"\(cpu-cifar10-jpeg, cpu-mnist, digits, mine\)"
+    with pytest.raises(BaselineError, match=rf"there is no baseline 'yours': .* {known}"):
         find_baseline("yours", reference)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "cases": 3}'])
-def test_a_file_that_is_no_baseline_is_refused(tmp_path, text):
+def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "broken.json"
     file.write_text(text)
     with pytest.raises(BaselineError, match=r"cannot read the baseline .*broken\.json"):
         find_baseline(str(file), tmp_path)
 
 
-def test_a_folder_that_is_no_session_is_refused(tmp_path):
+Change = Callable[[dict[str, Any]], object]
+
+
+def run_with(**fields: Any) -> Change:
+    return lambda document: document["cases"][1]["runs"][2].update(fields)
+
+
+def spec_with(**fields: Any) -> Change:
+    return lambda document: document["cases"][1]["spec"].update(fields)
+
+
+def without(name: str) -> Change:
+    """Remove a field of the document, the second case or its first run, whichever has it."""
+
+    def remove(document: dict[str, Any]) -> None:
+        case = document["cases"][1]
+        del next(part for part in (document, case, case["runs"][0]) if name in part)[name]
+
+    return remove
+
+
+RUN = r"cases\[1\]\.runs\[2\]"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (run_with(test_accuracy="high"), rf'{RUN}\.test_accuracy: expected a number, came "high"'),
+        (
+            run_with(test_accuracy=float("nan")),
+            rf"{RUN}\.test_accuracy: expected a finite number, came NaN",
+        ),
+        (
+            run_with(test_accuracy=17.0),
+            rf"{RUN}: test_accuracy = 17\.0: expected a fraction, from 0 to 1",
+        ),
+        (run_with(seed=1.5), rf"{RUN}\.seed: expected a whole number, came 1\.5"),
+        (run_with(status="asleep"), rf"{RUN}: status = 'asleep': expected one of ok, diverged, .*"),
+        (without("test_accuracy"), r"cases\[1\]\.runs\[0\]\.test_accuracy is missing"),
+        (without("runs"), r"cases\[1\]\.runs is missing"),
+        (without("cases"), "cases is missing"),
+        (without("environment"), "environment is missing"),
+        (lambda document: document.update(environment=None), "environment: expected an object, .*"),
+        (lambda document: document.update(cases={}), "cases: expected a list, came {}"),
+        (lambda document: document.update(schema=2), "its schema is 2, this version reads 1"),
+        (spec_with(epochs=0), r"cases\[1\]\.spec: epochs = 0: expected 1 or larger"),
+        (spec_with(epochs=None), r"cases\[1\]\.spec\.epochs: expected a whole number, came null"),
+        (spec_with(norm=[]), r"cases\[1\]\.spec\.norm: expected a text, came \[\]"),
+    ],
+)
+def test_what_is_wrong_with_a_baseline_is_named_in_one_line(
+    tmp_path: Path, change: Change, told: str
+) -> None:
+    document = json.loads((GOLDEN / "baseline-1.json").read_text())
+    change(document)
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(document))
+    place = re.escape(f"cannot read the baseline {file}: ")
+    with pytest.raises(
+        BaselineError, match=f"^{place}{told}; expected a file that --bench-save-baseline wrote$"
+    ) as refused:
+        Baseline.read(file)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "it is not JSON: .*"),
+        (b"\x80\x81\xff", "it is not a text in UTF-8"),
+        (b"[]", r"expected a JSON object, came \[\]"),
+        (b"null", "expected a JSON object, came null"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused_by_what_it_holds(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    file = tmp_path / "wrong.json"
+    file.write_bytes(content)
+    with pytest.raises(BaselineError, match=rf"^cannot read the baseline .*wrong\.json: {told}; "):
+        Baseline.read(file)
+
+
+def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+    document = json.loads((GOLDEN / "baseline-1.json").read_text())
+    case = document["cases"][1]
+    for place in (document, case, case["spec"], case["runs"][2]):
+        place["later"] = {"is": 1}
+    file = tmp_path / "later.json"
+    file.write_text(json.dumps(document))
+    assert Baseline.read(file) == Baseline.read(GOLDEN / "baseline-1.json")
+
+
+def test_a_session_without_runs_is_no_baseline(tmp_path: Path) -> None:
+    folder = store_session(tmp_path).folder
+    with pytest.raises(BaselineError, match=r"cannot read the session .*: it has no runs"):
+        find_baseline(str(folder), tmp_path)
+
+
+def test_a_folder_that_is_no_session_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaselineError, match=r"expected a folder with session\.json"):
         find_baseline(str(tmp_path), tmp_path)
 
 
-def test_two_sessions_are_compared_from_the_command_line(tmp_path, capsys):
+def test_two_sessions_are_compared_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = session(tmp_path / "good", [0.99, 0.98, 0.985, 0.975])
     bad = session(tmp_path / "bad", [0.91, 0.9, 0.905, 0.9])
     assert main(["compare", str(good), str(bad)]) == 1
@@ -128,13 +215,17 @@ def test_two_sessions_are_compared_from_the_command_line(tmp_path, capsys):
     assert main(["compare", str(good), str(bad), "--minimum-effect", "20"]) == 0
 
 
-def test_comparing_with_nothing_is_an_error_of_its_own(tmp_path, capsys):
+def test_comparing_with_nothing_is_an_error_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = session(tmp_path / "good")
     assert main(["compare", str(good), "nowhere", "--results", str(tmp_path)]) == 2
     assert "there is no baseline 'nowhere'" in capsys.readouterr().err
 
 
-def test_further_seeds_join_a_baseline_from_the_command_line(tmp_path, capsys):
+def test_further_seeds_join_a_baseline_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = session(tmp_path / "first", {0: 0.99, 1: 0.98})
     further = session(tmp_path / "further", {1: 0.98, 2: 0.97}, {"processor": "Another CPU"})
     results = ["--results", str(tmp_path / "results")]
@@ -152,13 +243,17 @@ def test_further_seeds_join_a_baseline_from_the_command_line(tmp_path, capsys):
     ("accuracies", "environment", "message"),
     [
         ({1: 0.5}, {}, r"two different ones of seed 1; .* --bench-seeds 5:10"),
-        ({2: 0.98}, {"torch": "2.13"}, r"different builds of torch \(2\.15, 2\.13\)"),
+        ({2: 0.98}, {"torch": "2.13.0"}, r"different builds of torch \(2\.15\.0, 2\.13\.0\)"),
         ({2: None}, {}, r"a run of 1 cases ended badly \(2026.*: digits batch-none-b64, 1 epoch\)"),
     ],
 )
 def test_runs_that_do_not_go_together_are_not_joined(
-    tmp_path, capsys, accuracies, environment, message
-):
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    accuracies: dict[int, float | None],
+    environment: dict[str, Any],
+    message: str,
+) -> None:
     parts = [session(tmp_path / "first"), session(tmp_path / "other", accuracies, environment)]
     results = tmp_path / "results"
     assert main(["baseline", "mine", *map(str, parts), "--results", str(results)]) == 2
@@ -166,7 +261,7 @@ def test_runs_that_do_not_go_together_are_not_joined(
     assert not results.exists()
 
 
-def test_runs_of_different_recipes_are_not_joined():
+def test_runs_of_different_recipes_are_not_joined() -> None:
     with pytest.raises(BaselineError, match="different networks or recipes"):
         merge_baselines(
             "mine",

@@ -1,6 +1,7 @@
 """The committed baselines: what they hold, and whether the intervals cover on their real rows."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate
 from normbench.cases.case import GridOptions
 from normbench.cases.grids import load_cases
+from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
 from normbench.training.recipes import fingerprint
 
@@ -16,18 +18,18 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "results" / "reference").glob("*.json"))
 
 
-@pytest.fixture(scope="module", params=FILES, ids=lambda file: file.stem)
-def baseline(request):
+@pytest.fixture(scope="module", params=FILES, ids=[file.stem for file in FILES])
+def baseline(request: pytest.FixtureRequest) -> Baseline:
     return Baseline.read(request.param)
 
 
-def test_every_run_of_a_committed_baseline_ended_well(baseline):
+def test_every_run_of_a_committed_baseline_ended_well(baseline: Baseline) -> None:
     assert baseline.ended_badly == []
     assert not baseline.sequential
     assert len({tuple(run.seed for run in case.runs) for case in baseline.cases.values()}) == 1
 
 
-def test_a_committed_baseline_is_of_the_recipes_as_they_are(baseline):
+def test_a_committed_baseline_is_of_the_recipes_as_they_are(baseline: Baseline) -> None:
     # else every nightly says "not comparable": train the baseline anew with the recipe
     for spec, case in baseline.cases.items():
         assert case.fingerprint == fingerprint(spec.network, spec.recipe), spec
@@ -41,7 +43,9 @@ def test_a_committed_baseline_is_of_the_recipes_as_they_are(baseline):
         ("cpu-cifar10-jpeg", "cifar10", lambda spec: spec.label.endswith("-none-b128"), 5),
     ],
 )
-def test_a_committed_baseline_has_every_case_that_it_stands_for(name, grid, fits, seeds, tmp_path):
+def test_a_committed_baseline_has_every_case_that_it_stands_for(
+    name: str, grid: str, fits: Callable[[RunSpec], bool], seeds: int, tmp_path: Path
+) -> None:
     (tmp_path / "cifar10-jpeg").mkdir()  # as where only the copy of CIFAR-10 is on disk
     baseline = Baseline.read(ROOT / "results" / "reference" / f"{name}.json")
     options = GridOptions(tier="standard", data=tmp_path)
@@ -51,7 +55,7 @@ def test_a_committed_baseline_has_every_case_that_it_stands_for(name, grid, fits
 
 
 @pytest.mark.parametrize("runs", [1, 2])
-def test_intervals_cover_on_real_rows(baseline, runs):
+def test_intervals_cover_on_real_rows(baseline: Baseline, runs: int) -> None:
     """Hold some runs of each case against its others, with the variance of those others.
 
     The interval of the difference is to cover zero in 95 of 100 looks.

@@ -22,13 +22,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_grid_of_no_change_is_that_of_affine_grid():
+def test_the_grid_of_no_change_is_that_of_affine_grid() -> None:
     grid = sampling_grid(2, Augmentation(), 8, 8, generator())
     identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(2, 2, 3)
     torch.testing.assert_close(grid, F.affine_grid(identity, [2, 1, 8, 8], align_corners=False))
 
 
-def test_the_grid_equals_affine_grid_of_the_matrices_that_were_drawn():
+def test_the_grid_equals_affine_grid_of_the_matrices_that_were_drawn() -> None:
     augmentation = Augmentation(rotation=10, shift=2, scale=0.1, shear=0.1)
     grid = sampling_grid(3, augmentation, 28, 24, generator())
     rotation, scale_x, scale_y, shear, shift_x, shift_y = (
@@ -45,7 +45,7 @@ def test_the_grid_equals_affine_grid_of_the_matrices_that_were_drawn():
     torch.testing.assert_close(grid, expected)
 
 
-def test_without_augmentation_an_image_is_cropped_in_the_middle():
+def test_without_augmentation_an_image_is_cropped_in_the_middle() -> None:
     image = torch.arange(36.0).view(1, 1, 6, 6)
     cropped = random_affine(image, Augmentation(), 4, generator())
     assert cropped.flatten().tolist() == [
@@ -69,7 +69,7 @@ def test_without_augmentation_an_image_is_cropped_in_the_middle():
     assert torch.equal(center_crop(image, 4), cropped)
 
 
-def test_a_shift_moves_a_point_by_at_most_so_many_pixels():
+def test_a_shift_moves_a_point_by_at_most_so_many_pixels() -> None:
     images = torch.zeros(500, 1, 28, 28)
     images[:, :, 14, 14] = 1.0
     moved = random_affine(images, Augmentation(shift=2), 28, generator())
@@ -80,7 +80,7 @@ def test_a_shift_moves_a_point_by_at_most_so_many_pixels():
     assert columns.std() == pytest.approx(2 / math.sqrt(3), rel=0.1)
 
 
-def test_each_image_is_changed_differently_and_equal_seeds_change_alike():
+def test_each_image_is_changed_differently_and_equal_seeds_change_alike() -> None:
     images = torch.rand(1, 1, 28, 28, generator=generator(1)).expand(4, 1, 28, 28)
     augmentation = Augmentation(rotation=10)
     first = random_affine(images, augmentation, 24, generator())
@@ -89,14 +89,14 @@ def test_each_image_is_changed_differently_and_equal_seeds_change_alike():
     assert not torch.allclose(first[0], first[1])
 
 
-def test_normalizing_brings_mean_and_deviation_to_0_and_1():
+def test_normalizing_brings_mean_and_deviation_to_0_and_1() -> None:
     pixels = torch.tensor([0.0, 255.0, 51.0])
     assert normalize_(pixels, mean=0.2, std=0.4).tolist() == pytest.approx(
         [-0.5, 2.0, 0.0], abs=1e-6
     )
 
 
-def test_a_random_crop_moves_whole_pixels_and_mirrors_the_border():
+def test_a_random_crop_moves_whole_pixels_and_mirrors_the_border() -> None:
     image = torch.arange(25.0).view(1, 1, 5, 5)
     mirrored = F.pad(image, (2,) * 4, mode="reflect")
     moves = {
@@ -114,7 +114,7 @@ def test_a_random_crop_moves_whole_pixels_and_mirrors_the_border():
     assert max(seen.count(move) for move in moves) < 45
 
 
-def test_a_random_flip_mirrors_about_half_of_the_images_left_to_right():
+def test_a_random_flip_mirrors_about_half_of_the_images_left_to_right() -> None:
     images = torch.arange(12.0).view(1, 3, 2, 2).expand(1000, 3, 2, 2)
     flipped = random_flip(images, generator())
     mirrored = [torch.equal(image, images[0].flip(2)) for image in flipped]
@@ -124,7 +124,7 @@ def test_a_random_flip_mirrors_about_half_of_the_images_left_to_right():
     assert 430 < sum(mirrored) < 570
 
 
-def test_augmentation_takes_an_affine_map_a_crop_and_a_flip_in_turn():
+def test_augmentation_takes_an_affine_map_a_crop_and_a_flip_in_turn() -> None:
     images = torch.rand(4, 3, 8, 8)
     every = Augmentation(rotation=10, crop=1, flip=True)
     drawn = generator()

@@ -1,10 +1,14 @@
 """A run that was interrupted: what it goes on from, and that it ends as it would have."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from normbench.results import Epoch
 from normbench.spec import RunSpec
 from normbench.training import checkpoints
 from normbench.training.data import ImageData, load_dataset
@@ -17,17 +21,17 @@ SPEC = RunSpec("digits", "digits", "batch", epochs=4, recipe="digits", dropout=0
 
 
 @pytest.fixture
-def digits(tmp_path) -> ImageData:
+def digits(tmp_path: Path) -> ImageData:
     return load_dataset("digits", tmp_path, CPU)
 
 
 @pytest.fixture(autouse=True)
-def _every_epoch(monkeypatch):
+def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
 
 
-def interrupt_after(epochs: int):
-    def note(epoch):
+def interrupt_after(epochs: int) -> Callable[[Epoch], None]:
+    def note(epoch: Epoch) -> None:
         if epoch.epoch > epochs:
             raise KeyboardInterrupt
 
@@ -37,7 +41,9 @@ def interrupt_after(epochs: int):
 @pytest.mark.parametrize(
     "changes", [{}, {"norm": "group:4", "l1": 0.001, "l2": 0.001}, {"train_images": 300}]
 )
-def test_an_interrupted_run_ends_as_it_would_have(digits, tmp_path, changes):
+def test_an_interrupted_run_ends_as_it_would_have(
+    digits: ImageData, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     spec, file = dataclasses.replace(SPEC, **changes), tmp_path / "checkpoints" / "run.pt"
     with pytest.raises(KeyboardInterrupt):
         train(spec, digits, CPU, interrupt_after(2), file)
@@ -48,7 +54,7 @@ def test_an_interrupted_run_ends_as_it_would_have(digits, tmp_path, changes):
     assert not list(file.parent.iterdir())
 
 
-def test_time_spent_before_the_interruption_counts(digits, tmp_path):
+def test_time_spent_before_the_interruption_counts(digits: ImageData, tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):
         train(SPEC, digits, CPU, interrupt_after(3), file)
@@ -57,7 +63,7 @@ def test_time_spent_before_the_interruption_counts(digits, tmp_path):
     assert train(SPEC, digits, CPU, checkpoint_file=file).cpu_seconds > spent
 
 
-def test_what_another_run_has_left_is_not_gone_on_from(digits, tmp_path):
+def test_what_another_run_has_left_is_not_gone_on_from(digits: ImageData, tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):
         train(SPEC, digits, CPU, interrupt_after(2), file)
@@ -68,14 +74,18 @@ def test_what_another_run_has_left_is_not_gone_on_from(digits, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04cut off"])
-def test_a_damaged_checkpoint_is_not_gone_on_from(digits, tmp_path, content):
+def test_a_damaged_checkpoint_is_not_gone_on_from(
+    digits: ImageData, tmp_path: Path, content: bytes
+) -> None:
     file = tmp_path / "run.pt"
     file.write_bytes(content)
     spec = dataclasses.replace(SPEC, epochs=1)
     assert train(spec, digits, CPU, checkpoint_file=file).status == "ok"
 
 
-def test_epochs_of_a_moment_are_not_saved(digits, tmp_path, monkeypatch):
+def test_epochs_of_a_moment_are_not_saved(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoints, "INTERVAL", 3600.0)
     file = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):

@@ -4,6 +4,9 @@ import dataclasses
 import hashlib
 import pickle
 import struct
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from normbench.training.datasets import (
 CPU = torch.device("cpu")
 
 
-def write_mnist(root) -> None:
+def write_mnist(root: Path) -> None:
     """Write files of MNIST's form and size: image n is filled with n % 256, its label is n % 10."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -37,15 +40,15 @@ def write_mnist(root) -> None:
 
 
 @pytest.fixture(scope="module")
-def mnist_root(tmp_path_factory):
+def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_mnist(root)
     return root
 
 
 @pytest.fixture
-def offline(monkeypatch):
-    def refuse(root):
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(root: Path) -> NoReturn:
         raise OSError("no network")
 
     for name, source in data.SOURCES.items():
@@ -53,7 +56,7 @@ def offline(monkeypatch):
             monkeypatch.setitem(data.SOURCES, name, dataclasses.replace(source, download=refuse))
 
 
-def test_the_digits_need_no_download(tmp_path):
+def test_the_digits_need_no_download(tmp_path: Path) -> None:
     digits = load_dataset("digits", tmp_path, CPU)
     assert digits.train_images.shape == (1348, 1, 8, 8)
     assert DATASETS["digits"].training_images == 1348
@@ -65,7 +68,7 @@ def test_the_digits_need_no_download(tmp_path):
     assert pixels.std().item() == pytest.approx(digits.std, abs=5e-4)
 
 
-def test_mnist_comes_from_torchvisions_files(mnist_root):
+def test_mnist_comes_from_torchvisions_files(mnist_root: Path) -> None:
     mnist = load_dataset("mnist", mnist_root, CPU)
     assert mnist.train_images.shape == (60_000, 1, 28, 28)
     assert DATASETS["mnist"].training_images == 60_000
@@ -74,7 +77,7 @@ def test_mnist_comes_from_torchvisions_files(mnist_root):
     assert mnist.train_labels[59_999] == 9
 
 
-def test_the_held_out_part_is_the_end_of_the_training_set(mnist_root):
+def test_the_held_out_part_is_the_end_of_the_training_set(mnist_root: Path) -> None:
     heldout = load_dataset("mnist-heldout", mnist_root, CPU)
     assert heldout.train_images.shape == (50_000, 1, 28, 28)
     assert DATASETS["mnist-heldout"].training_images == 50_000
@@ -82,11 +85,13 @@ def test_the_held_out_part_is_the_end_of_the_training_set(mnist_root):
     assert heldout.test_images[0, 0, 0, 0] == 50_000 % 256
 
 
-def test_a_data_set_is_loaded_once(mnist_root):
+def test_a_data_set_is_loaded_once(mnist_root: Path) -> None:
     assert load_dataset("mnist", mnist_root, CPU) is load_dataset("mnist", mnist_root, CPU)
 
 
-def test_a_data_set_that_is_not_there_says_where_and_what_to_do(tmp_path, offline):
+def test_a_data_set_that_is_not_there_says_where_and_what_to_do(
+    tmp_path: Path, offline: None
+) -> None:
     with pytest.raises(
         DatasetUnavailable,
         match=r"MNIST is not in .*raw, and it could not be downloaded; name its folder with "
@@ -95,14 +100,16 @@ def test_a_data_set_that_is_not_there_says_where_and_what_to_do(tmp_path, offlin
         ensure_dataset("mnist", tmp_path)
 
 
-def test_a_data_set_that_is_not_there_is_downloaded(tmp_path, monkeypatch):
+def test_a_data_set_that_is_not_there_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = data.SOURCES["mnist"]
     monkeypatch.setitem(data.SOURCES, "mnist", dataclasses.replace(source, download=write_mnist))
     ensure_dataset("mnist", tmp_path)
     assert (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").stat().st_size == 10_008
 
 
-def test_a_truncated_file_is_named_with_both_sizes(tmp_path, offline):
+def test_a_truncated_file_is_named_with_both_sizes(tmp_path: Path, offline: None) -> None:
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
@@ -113,19 +120,21 @@ def test_a_truncated_file_is_named_with_both_sizes(tmp_path, offline):
         ensure_dataset("mnist", tmp_path)
 
 
-def test_a_missing_file_among_others_is_named(tmp_path, offline):
+def test_a_missing_file_among_others_is_named(tmp_path: Path, offline: None) -> None:
     write_mnist(tmp_path)
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DatasetDamaged, match=r"raw lacks t10k-labels-idx1-ubyte: expected"):
         ensure_dataset("mnist", tmp_path)
 
 
-def test_a_torchvision_that_does_not_pair_is_said_in_plain_words(mnist_root, monkeypatch):
+def test_a_torchvision_that_does_not_pair_is_said_in_plain_words(
+    mnist_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import builtins
 
     real_import = builtins.__import__
 
-    def broken(name, *arguments, **keywords):
+    def broken(name: str, *arguments: Any, **keywords: Any) -> ModuleType:
         if name == "torchvision":
             raise RuntimeError("operator torchvision::nms does not exist")
         return real_import(name, *arguments, **keywords)
@@ -138,30 +147,32 @@ def test_a_torchvision_that_does_not_pair_is_said_in_plain_words(mnist_root, mon
         data.mnist(mnist_root)
 
 
-def test_the_data_root_comes_from_the_environment(monkeypatch, tmp_path):
+def test_the_data_root_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path))
     assert default_root() == tmp_path
     monkeypatch.delenv("NORMBENCH_DATA")
     assert default_root().name == "normbench"
 
 
-def test_every_file_of_mnist_has_its_size():
+def test_every_file_of_mnist_has_its_size() -> None:
     assert sum(MNIST_FILES.values()) == 54_950_048
 
 
-def write_cifar10(root, monkeypatch) -> None:
+def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write files of CIFAR-10's form, two images a file, and have torchvision expect their MD5."""
     from torchvision.datasets import CIFAR10
 
     folder = root / CIFAR10.base_folder
     folder.mkdir()
 
-    def written(name: str, document: dict) -> str:
+    def written(name: str, document: dict[str, object]) -> str:
         content = pickle.dumps(document)
         (folder / name).write_bytes(content)
         return hashlib.md5(content).hexdigest()
 
-    def batch(number: int) -> dict:
+    def batch(number: int) -> dict[str, object]:
         pixels = np.arange(2 * 3072, dtype=np.uint32).reshape(2, 3072) % 251 + number
         return {"data": pixels.astype(np.uint8), "labels": [number, number + 1]}
 
@@ -173,7 +184,9 @@ def write_cifar10(root, monkeypatch) -> None:
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta})
 
 
-def write_cifar10_jpeg(root, monkeypatch, train: int = 40, test: int = 20) -> None:
+def write_cifar10_jpeg(
+    root: Path, monkeypatch: pytest.MonkeyPatch, train: int = 40, test: int = 20
+) -> None:
     """Write a JPEG copy of a few images: those of class c are of one grey, 20 * c."""
     for part, count in (("train", train), ("test", test)):
         for n in range(count):
@@ -184,7 +197,9 @@ def write_cifar10_jpeg(root, monkeypatch, train: int = 40, test: int = 20) -> No
     monkeypatch.setattr(data, "CIFAR10_PARTS", {"train": train, "test": test})
 
 
-def test_cifar10_comes_from_torchvisions_files(tmp_path, monkeypatch, offline):
+def test_cifar10_comes_from_torchvisions_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
     write_cifar10(tmp_path, monkeypatch)
     ensure_dataset("cifar10", tmp_path)
     cifar10 = data.cifar10(tmp_path)
@@ -196,7 +211,9 @@ def test_cifar10_comes_from_torchvisions_files(tmp_path, monkeypatch, offline):
     assert cifar10.test_images[0, green, row, column] == (1024 + 3 * 32 + 7) % 251
 
 
-def test_a_changed_file_of_cifar10_is_named(tmp_path, monkeypatch, offline):
+def test_a_changed_file_of_cifar10_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
     write_cifar10(tmp_path, monkeypatch)
     file = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     file.write_bytes(file.read_bytes()[:100])
@@ -204,14 +221,18 @@ def test_a_changed_file_of_cifar10_is_named(tmp_path, monkeypatch, offline):
         ensure_dataset("cifar10", tmp_path)
 
 
-def test_cifar10_that_is_nowhere_says_where_it_was_looked_for(tmp_path, offline):
+def test_cifar10_that_is_nowhere_says_where_it_was_looked_for(
+    tmp_path: Path, offline: None
+) -> None:
     with pytest.raises(
         DatasetUnavailable, match=r"CIFAR-10 is not in .*cifar-10-batches-py, and it could not be"
     ):
         ensure_dataset("cifar10", tmp_path)
 
 
-def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(tmp_path, monkeypatch):
+def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cifar10_jpeg(tmp_path, monkeypatch)
     ensure_dataset("cifar10-jpeg", tmp_path)
     copy = data.cifar10_jpeg(tmp_path)
@@ -223,7 +244,9 @@ def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(tmp_pat
     assert torch.equal(copy.train_images.float().mean((1, 2, 3)), copy.train_labels * 20.0)
 
 
-def test_the_copys_held_out_part_is_drawn_from_all_classes(tmp_path, monkeypatch):
+def test_the_copys_held_out_part_is_drawn_from_all_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cifar10_jpeg(tmp_path, monkeypatch)
     monkeypatch.setattr(data, "HELD_OUT", 15)
     heldout = data.cifar10_jpeg_heldout(tmp_path)
@@ -234,7 +257,9 @@ def test_the_copys_held_out_part_is_drawn_from_all_classes(tmp_path, monkeypatch
     assert both.bincount().tolist() == [4] * 10
 
 
-def test_a_truncated_or_a_missing_image_of_the_copy_is_damage(tmp_path, monkeypatch):
+def test_a_truncated_or_a_missing_image_of_the_copy_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cifar10_jpeg(tmp_path, monkeypatch)
     image = tmp_path / "cifar10-jpeg" / "test" / "class3" / "0013.jpg"
     image.write_bytes(image.read_bytes()[:-40])
@@ -245,12 +270,12 @@ def test_a_truncated_or_a_missing_image_of_the_copy_is_damage(tmp_path, monkeypa
         ensure_dataset("cifar10-jpeg", tmp_path)
 
 
-def test_a_copy_that_is_not_there_says_what_was_expected(tmp_path):
+def test_a_copy_that_is_not_there_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(DatasetUnavailable, match=r"cifar10-jpeg is not there: expected \{train"):
         ensure_dataset("cifar10-jpeg", tmp_path)
 
 
-def test_the_copy_stands_in_for_cifar10_where_only_the_copy_is_on_disk(tmp_path):
+def test_the_copy_stands_in_for_cifar10_where_only_the_copy_is_on_disk(tmp_path: Path) -> None:
     assert dataset_on_disk("cifar10", tmp_path) == "cifar10"
     (tmp_path / "cifar10-jpeg").mkdir()
     assert dataset_on_disk("cifar10", tmp_path) == "cifar10-jpeg"
@@ -259,7 +284,7 @@ def test_the_copy_stands_in_for_cifar10_where_only_the_copy_is_on_disk(tmp_path)
     assert dataset_on_disk("mnist", tmp_path) == "mnist"
 
 
-def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path):
+def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path: Path) -> None:
     digits = load_dataset("digits", tmp_path, CPU)
     part = digits.training_part(100, torch.Generator().manual_seed(0))
     assert part.train_images.shape == (100, 1, 8, 8)
@@ -275,6 +300,6 @@ def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "mnist-heldout", "cifar10", "cifar10-jpeg"])
-def test_loading_what_is_not_there_says_so_for_every_data_set(tmp_path, name):
+def test_loading_what_is_not_there_says_so_for_every_data_set(tmp_path: Path, name: str) -> None:
     with pytest.raises(DatasetUnavailable, match=r"name (its folder|the folder that it lies in)"):
         load_dataset(name, tmp_path, CPU)

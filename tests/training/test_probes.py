@@ -1,33 +1,28 @@
 """What is noted of activations and weights, beside what one works out by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from normbench.models.networks import build_network
-from normbench.results import RunResult
+from normbench.results import WEIGHT_EDGES, RunResult
 from normbench.spec import RunSpec
 from normbench.training.data import load_dataset
-from normbench.training.probes import (
-    WEIGHT_EDGES,
-    activation_statistics,
-    by_layer,
-    weight_histogram,
-)
+from normbench.training.probes import activation_statistics, by_layer, weight_histogram
 from normbench.training.trainer import train
 
 CPU = torch.device("cpu")
 
 
-def test_a_layer_norm_makes_of_anything_mean_zero_and_deviation_one():
+def test_a_layer_norm_makes_of_anything_mean_zero_and_deviation_one() -> None:
     network = build_network("digits", "layer")
     images = 5 + 3 * torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     found = activation_statistics(network, images)
     assert list(found) == ["blocks.block1.norm", "blocks.block2.norm", "blocks.block3.norm"]
-    first = network.blocks.block1
-    before = first.convolution(images)
+    before = network.get_submodule("blocks.block1.convolution")(images)
     mean_before, std_before, mean_after, std_after = found["blocks.block1.norm"]
     assert mean_before == pytest.approx(before.mean().item(), rel=1e-5)
     assert std_before == pytest.approx(before.std(correction=0).item(), rel=1e-5)
@@ -35,7 +30,7 @@ def test_a_layer_norm_makes_of_anything_mean_zero_and_deviation_one():
     assert std_after == pytest.approx(1, abs=1e-4)
 
 
-def test_without_a_norm_nothing_changes_and_no_hook_stays():
+def test_without_a_norm_nothing_changes_and_no_hook_stays() -> None:
     network = build_network("digits", "none")
     for mean_before, std_before, mean_after, std_after in activation_statistics(
         network, torch.ones(4, 1, 8, 8)
@@ -44,13 +39,13 @@ def test_without_a_norm_nothing_changes_and_no_hook_stays():
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_statistics_are_kept_by_layer_over_the_epochs():
+def test_statistics_are_kept_by_layer_over_the_epochs() -> None:
     layers = by_layer([{"a": (1.0, 2.0, 3.0, 4.0)}, {"a": (5.0, 6.0, 7.0, 8.0)}])
     assert [layer.layer for layer in layers] == ["a"]
     assert (layers[0].mean_before, layers[0].std_after) == ((1.0, 5.0), (4.0, 8.0))
 
 
-def test_weights_are_counted_by_their_size():
+def test_weights_are_counted_by_their_size() -> None:
     network = nn.ParameterList([torch.tensor([0.0, -1e-7, 1.1e-6]), torch.tensor([-2, 0.5, 100])])
     counts = weight_histogram(network)
     assert len(counts) == len(WEIGHT_EDGES) + 1
@@ -63,7 +58,7 @@ def test_weights_are_counted_by_their_size():
     assert WEIGHT_EDGES[above] == pytest.approx(math.sqrt(10))
 
 
-def test_a_run_keeps_them_and_finds_them_again(tmp_path):
+def test_a_run_keeps_them_and_finds_them_again(tmp_path: Path) -> None:
     data = load_dataset("digits", tmp_path, CPU)
     spec = RunSpec("digits", "digits", "batch", l1=0.01, epochs=2, recipe="digits")
     result = train(spec, data, CPU)
@@ -80,7 +75,7 @@ def test_a_run_keeps_them_and_finds_them_again(tmp_path):
     assert RunResult.from_row(older).activations == ()
 
 
-def test_l1_leaves_more_weights_at_zero(tmp_path):
+def test_l1_leaves_more_weights_at_zero(tmp_path: Path) -> None:
     data = load_dataset("digits", tmp_path, CPU)
     spec = RunSpec("digits", "digits", "batch", epochs=8, recipe="digits")
     with_l1 = RunSpec("digits", "digits", "batch", l1=0.01, epochs=8, recipe="digits")

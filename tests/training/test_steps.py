@@ -1,14 +1,18 @@
 """Steps: parameters in one vector, what is rolled back, and the CUDA graph."""
 
+from pathlib import Path
+from typing import NoReturn
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from normbench.models.networks import build_network
 from normbench.models.regularizers import Regularizer
 from normbench.spec import RunSpec
 from normbench.training.data import load_dataset
-from normbench.training.steps import CapturedStep, FlatParameters, TrainingStep, rolled_back
+from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep, rolled_back
 from normbench.training.trainer import train
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -23,18 +27,23 @@ def step_of(norm: str, device: str = "cpu") -> TrainingStep:
     return TrainingStep(network, flat, optimizer, Regularizer(l1=0.001), 0.1)
 
 
-def batches(count: int, device: str = "cpu") -> list:
+def batches(count: int, device: str = "cpu") -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(count, 32, 1, 8, 8, generator=generator).to(device)
     labels = torch.randint(10, (count, 32), generator=generator).to(device)
     return list(zip(images, labels, strict=True))
 
 
-def losses(step, count: int, device: str = "cpu") -> list[float]:
+def losses(step: Step, count: int, device: str = "cpu") -> list[float]:
     return [F.cross_entropy(step(x, y), y).item() for x, y in batches(count, device)]
 
 
-def test_flat_parameters_are_views_of_one_vector():
+def gradient_of(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def test_flat_parameters_are_views_of_one_vector() -> None:
     network = build_network("digits", "batch")
     before = [p.detach().clone() for p in network.parameters()]
     flat = FlatParameters(network)
@@ -43,19 +52,19 @@ def test_flat_parameters_are_views_of_one_vector():
     flat.values.data.zero_()
     assert all(p.eq(0).all() for p in network.parameters())
     network(torch.randn(4, 1, 8, 8)).sum().backward()
-    gradients = torch.cat([p.grad.flatten() for p in network.parameters()])
+    gradients = torch.cat([gradient_of(p).flatten() for p in network.parameters()])
     assert flat.gradient.abs().sum() == pytest.approx(gradients.abs().sum().item())
 
 
 @pytest.mark.parametrize("norm", ["batch", "group:4"])
-def test_what_is_undone_leaves_no_trace(norm):
+def test_what_is_undone_leaves_no_trace(norm: str) -> None:
     step = step_of(norm)
     with rolled_back(step):
         losses(step, 3)
     assert losses(step, 10) == pytest.approx(losses(step_of(norm), 10), rel=1e-5)
 
 
-def test_what_is_undone_in_the_midst_leaves_no_trace():
+def test_what_is_undone_in_the_midst_leaves_no_trace() -> None:
     step, other = step_of("batch"), step_of("batch")
     losses(step, 5), losses(other, 5)
     with rolled_back(step):
@@ -63,11 +72,12 @@ def test_what_is_undone_in_the_midst_leaves_no_trace():
     assert losses(step, 5) == pytest.approx(losses(other, 5), rel=1e-5)
 
 
-def test_a_step_that_cannot_be_captured_stays_plain(monkeypatch):
-    def fail(*_):
+def test_a_step_that_cannot_be_captured_stays_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(CapturedStep, "_capture", fail)
+    # what a capture begins with
+    monkeypatch.setattr(torch.cuda, "Stream", fail)
     with pytest.warns(UserWarning, match=r"cannot be captured .* not permitted when stream"):
         captured = losses(CapturedStep(step_of("batch")), 5)
     assert captured == losses(step_of("batch"), 5)
@@ -75,22 +85,27 @@ def test_a_step_that_cannot_be_captured_stays_plain(monkeypatch):
 
 @needs_gpu
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
-def test_fifty_captured_steps_have_the_losses_of_plain_ones(norm):
+def test_fifty_captured_steps_have_the_losses_of_plain_ones(norm: str) -> None:
     captured = losses(CapturedStep(step_of(norm, "cuda")), 50, "cuda")
     assert captured == pytest.approx(losses(step_of(norm, "cuda"), 50, "cuda"), rel=1e-3)
 
 
 @needs_gpu
-def test_a_norm_that_looks_at_a_value_trains_all_the_same():
+def test_a_norm_that_looks_at_a_value_trains_all_the_same() -> None:
     step = step_of("batch", "cuda")
-    step.network.blocks.block1.norm.register_forward_hook(lambda _, __, out: out.mean().item())
+    norm = step.network.get_submodule("blocks.block1.norm")
+
+    def look(_: nn.Module, __: object, output: torch.Tensor) -> None:
+        output.mean().item()
+
+    norm.register_forward_hook(look)
     with pytest.warns(UserWarning, match="cannot be captured"):
         captured = losses(CapturedStep(step), 5, "cuda")
     assert captured == pytest.approx(losses(step_of("batch", "cuda"), 5, "cuda"), rel=1e-3)
 
 
 @needs_gpu
-def test_a_run_on_a_gpu_learns_as_one_on_the_cpu(tmp_path):
+def test_a_run_on_a_gpu_learns_as_one_on_the_cpu(tmp_path: Path) -> None:
     spec = RunSpec("digits", "digits", "batch", epochs=4, recipe="digits")
     found = [
         train(spec, load_dataset("digits", tmp_path, torch.device(name)), torch.device(name))

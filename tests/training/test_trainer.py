@@ -26,11 +26,12 @@ from normbench.training.trainer import (
 )
 
 CPU = torch.device("cpu")
+Batch = tuple[torch.Tensor, torch.Tensor]
 SPEC = RunSpec("digits", "digits", "batch", batch_size=64, epochs=2, recipe="digits")
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> ImageData:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     return load_dataset("digits", tmp_path_factory.getbasetemp(), CPU)
 
 
@@ -41,7 +42,7 @@ def without_times(result: RunResult) -> RunResult:
     return dataclasses.replace(result, epochs=epochs, cpu_seconds=0.0, started="", ended="")
 
 
-def textbook_losses(spec: RunSpec, batches: list, smoothing: float) -> list[float]:
+def textbook_losses(spec: RunSpec, batches: list[Batch], smoothing: float) -> list[float]:
     """Train as a textbook does: a parameter at a time, the penalties in the loss, contiguous."""
     torch.manual_seed(spec.seed)
     network = build_network(spec.network, spec.norm).double().train()
@@ -56,7 +57,7 @@ def textbook_losses(spec: RunSpec, batches: list, smoothing: float) -> list[floa
     return losses
 
 
-def engine_losses(spec: RunSpec, batches: list, smoothing: float) -> list[float]:
+def engine_losses(spec: RunSpec, batches: list[Batch], smoothing: float) -> list[float]:
     """Take the same steps with the engine's own loop, one epoch of one batch each."""
     torch.manual_seed(spec.seed)
     network = build_network(spec.network, spec.norm).double()
@@ -85,10 +86,12 @@ def engine_losses(spec: RunSpec, batches: list, smoothing: float) -> list[float]
         ("instance", 0.001, 0),
     ],
 )
-def test_fifty_steps_have_the_losses_of_the_textbook_loop(digits, norm, l1, l2):
+def test_fifty_steps_have_the_losses_of_the_textbook_loop(
+    digits: ImageData, norm: str, l1: float, l2: float
+) -> None:
     spec = dataclasses.replace(SPEC, norm=norm, l1=l1, l2=l2)
     generator = torch.Generator().manual_seed(0)
-    batches = []
+    batches: list[Batch] = []
     while len(batches) < 50:
         epoch = training_batches(digits, spec, RECIPES["digits"], 8, generator)
         # in float64, as rounding in float32 grows to 2 % of the loss within the fifty steps
@@ -98,21 +101,21 @@ def test_fifty_steps_have_the_losses_of_the_textbook_loop(digits, norm, l1, l2):
     assert expected[-1] < 0.8 * expected[0]
 
 
-def test_equal_specs_give_equal_runs_and_other_seeds_others(digits):
+def test_equal_specs_give_equal_runs_and_other_seeds_others(digits: ImageData) -> None:
     first, again = train(SPEC, digits, CPU), train(SPEC, digits, CPU)
     assert without_times(first) == without_times(again)
     other = train(SPEC.with_seed(1), digits, CPU)
     assert other.epochs[0].train_loss != first.epochs[0].train_loss
 
 
-def test_dropout_is_drawn_from_the_seed_as_well(digits):
+def test_dropout_is_drawn_from_the_seed_as_well(digits: ImageData) -> None:
     spec = dataclasses.replace(SPEC, dropout=0.2)
     first, again = train(spec, digits, CPU), train(spec, digits, CPU)
     assert without_times(first) == without_times(again)
     assert first.epochs[-1].train_loss > train(SPEC, digits, CPU).epochs[-1].train_loss
 
 
-def test_a_run_leaves_global_random_numbers_and_the_data_alone(digits):
+def test_a_run_leaves_global_random_numbers_and_the_data_alone(digits: ImageData) -> None:
     before = digits.train_images.clone()
     torch.manual_seed(3)
     expected = torch.rand(4)
@@ -122,7 +125,7 @@ def test_a_run_leaves_global_random_numbers_and_the_data_alone(digits):
     assert torch.equal(digits.train_images, before)
 
 
-def test_a_run_describes_itself(digits):
+def test_a_run_describes_itself(digits: ImageData) -> None:
     result = train(SPEC, digits, CPU)
     assert result.status == "ok"
     assert [epoch.epoch for epoch in result.epochs] == [1, 2]
@@ -140,7 +143,9 @@ def test_a_run_describes_itself(digits):
     assert result.epochs[-1].learning_rate == pytest.approx(0.05 / 250_000, rel=0.2)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(digits, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = dataclasses.replace(RECIPES["digits"], learning_rate=1e9)
     monkeypatch.setitem(RECIPES, "digits", recipe)
     result = train(dataclasses.replace(SPEC, norm="none", epochs=5), digits, CPU)
@@ -154,7 +159,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(digits, monkeypatch)
         _ = result.test_accuracy
 
 
-def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(digits):
+def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(digits: ImageData) -> None:
     generator = torch.Generator().manual_seed(0)
     sizes = [
         len(labels) for _, labels in training_batches(digits, SPEC, RECIPES["digits"], 8, generator)
@@ -164,7 +169,7 @@ def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(digits):
     assert batch_count(10, 64) == 1
 
 
-def test_an_epoch_shows_each_image_once_in_a_new_order(digits):
+def test_an_epoch_shows_each_image_once_in_a_new_order(digits: ImageData) -> None:
     spec = dataclasses.replace(SPEC, batch_size=1348)
     generator = torch.Generator().manual_seed(0)
     epochs = [
@@ -176,7 +181,7 @@ def test_an_epoch_shows_each_image_once_in_a_new_order(digits):
         assert torch.equal(labels.sort().values, digits.train_labels.sort().values)
 
 
-def test_an_evaluation_counts_what_a_hand_counts():
+def test_an_evaluation_counts_what_a_hand_counts() -> None:
     logits = torch.tensor([[4.0, 0, 0], [0, 3, 0], [0, 2, 0], [1, 0, 0]])
     evaluation = Evaluation(logits, torch.tensor([0, 1, 2, 2]))
     assert evaluation.accuracy == 0.5
@@ -188,7 +193,7 @@ def test_an_evaluation_counts_what_a_hand_counts():
     assert evaluation.mistakes(limit=1) == (first,)
 
 
-def test_evaluation_uses_running_statistics_and_counts_every_image(digits):
+def test_evaluation_uses_running_statistics_and_counts_every_image(digits: ImageData) -> None:
     network = build_network("digits", "batch").train()
     images = prepare_images(digits.test_images, digits, 8)
     evaluation = evaluate(network, images, digits.test_labels)
@@ -198,7 +203,7 @@ def test_evaluation_uses_running_statistics_and_counts_every_image(digits):
     assert all(norm.num_batches_tracked == 0 for norm in norms)
 
 
-def test_a_part_of_the_training_images_is_trained_on(digits):
+def test_a_part_of_the_training_images_is_trained_on(digits: ImageData) -> None:
     spec = dataclasses.replace(SPEC, train_images=100, batch_size=50)
     first, again = train(spec, digits, CPU), train(spec, digits, CPU)
     assert without_times(first) == without_times(again)

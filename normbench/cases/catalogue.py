@@ -1,0 +1,92 @@
+"""The catalogue: which cases and claims there are, in the suite and in files of the user's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from normbench.cases.case import CLAIMS, COMPARISON, OWN, Case, Claim, GridOptions
+from normbench.cases.claims import is_claims_file, load_claims
+from normbench.cases.errors import CasesError
+from normbench.cases.grids import load_cases
+
+# The suite; in a checkout, a link to bench.
+SUITE = Path(__file__).parents[1] / "bench"
+
+
+def cases_folder(test_file: Path) -> Path:
+    """Return where the grids that a test file names are: in ``cases`` beside it, or the suite's."""
+    beside = test_file.resolve().parent / "cases"
+    return beside if beside.is_dir() else (SUITE / "cases").resolve()
+
+
+def grid_id(grid: str) -> str:
+    """Return the id of a test about a whole grid; the grid's bare name may be any test's."""
+    return f"{grid}-grid"
+
+
+class Catalogue:
+    """The cases and claims of one or more folders of cases files, and of the user's ``own`` files.
+
+    Raises CasesError, as a folder is added, for whatever is wrong with one of its files.
+    """
+
+    def __init__(self, options: GridOptions, own: Sequence[Path] = ()) -> None:
+        self.options = options
+        self.own = tuple(own)
+        self.cases: list[Case] = []
+        self.claims: list[Claim] = []
+        self._files: list[Path] = []
+        self._folders: set[Path] = set()
+
+    def add(self, folder: Path) -> None:
+        """Read the files of a folder, once; the user's own are read with the first one."""
+        if folder in self._folders:
+            return
+        own = () if self._folders else self.own
+        self._folders.add(folder)
+        suite = sorted(folder.glob("*.toml"))
+        claims = {file for file in (*suite, *self.own) if is_claims_file(file)}
+        # what claims may take their configurations from, whether it is run or not
+        grids = {file.stem: file for file in (*suite, *self.own) if file not in claims}
+        self._read([*(() if self.options.tier == OWN else suite), *own], claims, grids)
+
+    def _read(self, files: list[Path], claims: set[Path], grids: dict[str, Path]) -> None:
+        """Read the grids, then the claims, which take their configurations from the grids."""
+        for file in files:
+            self._require_a_name_of_its_own(file, file in claims)
+            self._files.append(file)
+        for file in files:
+            if file not in claims:
+                self.cases += load_cases(file, self.options)
+        # a claim compares the norms that it names, which --bench-norm-only leaves out
+        judged = [] if self.options.norms_only else [file for file in files if file in claims]
+        added = [claim for file in judged for claim in load_claims(file, grids, self.options)]
+        self.claims += added
+        self.cases += _claimed(added)
+
+    def _require_a_name_of_its_own(self, file: Path, holds_claims: bool) -> None:
+        known = next((f for f in self._files if f.stem == file.stem), None)
+        if known is not None:
+            raise CasesError(
+                f"{file}: {known} is called {file.stem!r} already, and tables are known by that "
+                "name; rename one of the two"
+            )
+        taken = file.stem == COMPARISON or file.stem.startswith(CLAIMS)
+        if taken and not holds_claims:
+            raise CasesError(
+                f"{file}: a grid cannot be called {file.stem!r}, as tables of another kind are; "
+                "rename the cases file"
+            )
+
+    def grids(self, *names: str) -> list[Case]:
+        """Return the cases of the named grids; without a name, those of the user's own files."""
+        chosen = names or {file.stem for file in self.own}
+        return [case for case in self.cases if case.grid in chosen]
+
+    @property
+    def claimed_cases(self) -> list[Case]:
+        """The configurations that the claims need runs of, each once."""
+        return _claimed(self.claims)
+
+
+def _claimed(claims: Sequence[Claim]) -> list[Case]:
+    return list({case.id: case for claim in claims for case in claim.cases}.values())

@@ -1,0 +1,36 @@
+"""Write results/reference/NAME.json from the runs of stored sessions, or of other baselines.
+
+These may be NAME itself: runs of further seeds (--bench-seeds 5:10) join those that are there.
+"""
+
+import argparse
+
+from normbench.commands.compare import add_results
+from normbench.plugin.options import parse_baseline_name
+
+HELP = "make a baseline of stored sessions"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "name", metavar="NAME", type=parse_baseline_name, help="what the baseline is called"
+    )
+    command.add_argument(
+        "parts",
+        metavar="SESSION",
+        nargs="+",
+        help="a session's folder, a baseline's file, or its name",
+    )
+    add_results(command)
+
+
+def main(options: argparse.Namespace) -> int:
+    from normbench.storage.baseline import find_baseline, merge_baselines
+
+    folder = options.results / "reference"
+    baseline = merge_baselines(options.name, [find_baseline(p, folder) for p in options.parts])
+    file = folder / f"{options.name}.json"
+    baseline.write(file)
+    runs = sum(len(case.runs) for case in baseline.cases.values())
+    print(f"{file}: {len(baseline.cases)} cases, {runs} runs")
+    return 0

@@ -1,0 +1,230 @@
+"""A session from its opening to its end, in the process that hears of every test."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from normbench.analysis.claims import judge
+from normbench.analysis.comparison import Comparison, compare
+from normbench.analysis.spread import Spread
+from normbench.analysis.verdicts import with_verdicts
+from normbench.cases.case import Case, Claim
+from normbench.engine.options import Options
+from normbench.engine.runner import baseline_of, devices_of, found_means
+from normbench.report.writer import needed_pictures, write_all
+from normbench.results import RunResult
+from normbench.storage.baseline import Baseline, BaselineError
+from normbench.storage.documents import Selection, StoredCase, StoredClaim
+from normbench.storage.environment import environment
+from normbench.storage.pictures import StoredPictures, store_pictures
+from normbench.storage.runs import RunStore
+from normbench.storage.session import Session, SessionError, StoredSession, read_session
+from normbench.training.data import ensure_dataset, load_dataset
+from normbench.training.datasets import DatasetDamaged, DatasetUnavailable
+from normbench.training.recipes import fingerprint
+
+
+class UnusableInput(ValueError):
+    """Something that the user gave and that nothing can be trained with."""
+
+
+@dataclass(frozen=True)
+class SessionOutcome:
+    """What a session came to, as it is stored, and what the user should know beside it."""
+
+    session: StoredSession | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def comparison(self) -> Comparison | None:
+        stored = self.session and self.session.document.comparison
+        return Comparison.of_stored(stored) if stored else None
+
+
+class Controller:
+    """Opens a session, notes the outcome of each case, and closes it with its verdicts.
+
+    ``name`` is a new session's; ``root`` is the folder whose commit is told. Raises ValueError for
+    what the user gave and nothing can be trained with.
+    """
+
+    def __init__(self, options: Options, name: str, root: Path) -> None:
+        self.options = options
+        self.root = root
+        self.baseline = baseline_of(options)
+        self.devices = devices_of(options)
+        self.session = self._resumed() if options.resume else self._new(name)
+        self.store = RunStore(self.session.folder)
+        self.outcomes: dict[str, str] = {}
+        self.judged: set[str] = set()
+        self._cases: dict[str, Case] = {}
+        self._claims: list[Claim] = []
+
+    def _new(self, name: str) -> Session:
+        return Session(self.options.results, name, options=self.options.to_dict())
+
+    def _resumed(self) -> Session:
+        try:
+            session = Session.interrupted(self.options.results, self.options.to_dict())
+            session.require_torch(torch.__version__)
+        except SessionError as error:
+            raise UnusableInput(f"--bench-resume: {error}") from error
+        return session
+
+    def prepare(self, selection: Selection, workers: int) -> list[str]:
+        """Make the session's folder and check the data sets, before the first case trains.
+
+        Returns what the user should know. Raises ValueError for a folder that cannot be written
+        to, and for damaged data.
+        """
+        self._cases = {stored.case.id: stored.case for stored in selection.cases}
+        self._claims = [stored.claim(self._cases) for stored in selection.claims]
+        if self.options.grid.sequential:
+            self._require_known_spread()
+        if self.options.save_baseline is not None:
+            self._require_writable(self.options.reference)
+        self.session.workers = workers
+        self.session.environment = environment(self.root)
+        self.session.cases, self.session.claims = selection.cases, selection.claims
+        self.session.open()
+        if self.session.resumed:
+            self.store.reopen(_is_current)
+        return self._unavailable()
+
+    def _unavailable(self) -> list[str]:
+        """Make sure of the data sets; return what is said of those that cannot be had."""
+        notes = []
+        for name in sorted({case.spec.dataset for case in self._cases.values()}):
+            try:
+                ensure_dataset(name, self.options.data)
+            except DatasetUnavailable as unavailable:
+                notes.append(f"skipping {name}: {unavailable}")
+            except DatasetDamaged as error:
+                raise UnusableInput(str(error)) from error
+        return notes
+
+    def _require_known_spread(self) -> None:
+        if self.baseline is None:
+            return
+        spread = Spread(self.baseline)
+        unknown = next((c for c in self._cases.values() if not spread.variance(c.spec).known), None)
+        if unknown is not None:
+            raise UnusableInput(
+                f"--bench-seeds auto: the baseline {self.options.baseline} has no two runs of one "
+                f"case on {unknown.spec.dataset} with the recipe {unknown.spec.recipe}, which "
+                f"{unknown.id} needs; give --bench-seeds a number, or select fewer cases"
+            )
+
+    @staticmethod
+    def _require_writable(folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UnusableInput(
+                f"--bench-save-baseline: cannot write to {folder}: {error}; expected a folder to "
+                "write to"
+            ) from error
+
+    @property
+    def cases(self) -> list[Case]:
+        return list(self._cases.values())
+
+    def record_outcome(self, case: str, outcome: str) -> None:
+        """Note a test's outcome for its case; of several tests of one case, a failed one counts."""
+        if self.outcomes.get(case) != "failed":
+            self.outcomes[case] = outcome
+
+    def finish(self, *, finished: bool) -> SessionOutcome:
+        """Close the session with its verdicts, save its baseline, then draw it; lose nothing.
+
+        Without a case or claim that was run there is nothing to close with. What fails in drawing
+        is a note, as all that was measured is stored by then.
+        """
+        if not (self.outcomes or self.judged):
+            self.session.close()
+            return SessionOutcome()
+        results = self.store.results()
+        now = self._as_baseline(results)
+        self._judge(results, now)
+        self.session.write("finished" if finished else "interrupted")
+        notes = [self._save_baseline(now, finished)] if self.options.save_baseline else []
+        self.store.close(finished=finished)
+        self.session.close()
+        stored = read_session(self.session.folder)
+        notes += self._keep_pictures(stored)
+        notes += write_all(stored)
+        return SessionOutcome(stored, tuple(notes))
+
+    def _judge(self, results: Mapping[str, RunResult], now: Baseline) -> None:
+        """Give the session its verdicts: on the cases, the claims, and beside the baseline."""
+        before = Spread(self.baseline) if self.baseline else None
+        self.session.cases = with_verdicts(
+            self._cases.values(), self.outcomes, results, Spread(now), before
+        )
+        self.session.claims = [self._judged(claim, results) for claim in self._claims]
+        if self.baseline is not None:
+            comparison = compare(self.baseline, now, self.options.minimum_effect)
+            self.session.comparison = comparison.to_stored()
+
+    def _judged(self, claim: Claim, results: Mapping[str, RunResult]) -> StoredClaim:
+        if claim.name not in self.judged:
+            return StoredClaim.of(claim)
+        found = found_means(claim)
+        return StoredClaim.of(claim, judge(claim, results, found).verdict, found)
+
+    def _as_baseline(self, results: Mapping[str, RunResult]) -> Baseline:
+        return Baseline.of_runs(
+            self.session.name,
+            created=self.session.started_at,
+            workers=self.session.workers,
+            sequential=self.options.grid.sequential,
+            environment=self.session.environment,
+            runs=results.values(),
+        )
+
+    def _save_baseline(self, now: Baseline, finished: bool) -> str:
+        """Write the baseline that was asked for; return what became of it."""
+        name = self.options.save_baseline or ""
+        bad = now.ended_badly
+        if bad or not finished:
+            why = f"a run of {len(bad)} of its cases ended badly" if bad else "it was interrupted"
+            return f"the session is no baseline, as {why}: {name} was not written"
+        file = self.options.reference / f"{name}.json"
+        try:
+            dataclasses.replace(now, name=name).write(file)
+        except BaselineError as error:
+            return f"{error}; the runs are in {self.session.folder}"
+        return f"baseline {name} written to {file}"
+
+    def _keep_pictures(self, stored: StoredSession) -> list[str]:
+        """Store the test images that the report shows; return what kept some from it."""
+        dataset = ""
+        try:
+            for dataset, indices in needed_pictures(stored).items():
+                store_pictures(stored.folder, dataset, self._pictures(dataset, sorted(indices)))
+        except Exception as error:
+            return [f"the report is without images of {dataset}: {type(error).__name__}: {error}"]
+        return []
+
+    def _pictures(self, dataset: str, indices: Sequence[int]) -> StoredPictures:
+        data = load_dataset(dataset, self.options.data, torch.device("cpu"))
+        images = data.test_images[list(indices)].permute(0, 2, 3, 1).contiguous()
+        labels = data.test_labels[list(indices)]
+        return StoredPictures(images.numpy(), tuple(indices), tuple(labels.tolist()))
+
+
+def selected(cases: Sequence[Case], claims: Sequence[Claim]) -> Selection:
+    """Return what collected tests will ask for, as a controller takes it."""
+    return Selection(
+        cases=tuple(map(StoredCase.of, cases)), claims=tuple(map(StoredClaim.of, claims))
+    )
+
+
+def _is_current(run: RunResult) -> bool:
+    return run.fingerprint == fingerprint(run.spec.network, run.spec.recipe)

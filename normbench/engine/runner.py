@@ -1,0 +1,140 @@
+"""Runs in this process: each spec trained once in a session, whoever asks first."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from normbench.analysis.claims import ClaimResult, judge
+from normbench.analysis.comparison import undecided
+from normbench.analysis.spread import Spread
+from normbench.analysis.thresholds import INTERIM_RUNS
+from normbench.cases.case import Case, Claim, MeansCount
+from normbench.check.means import means_computed
+from normbench.engine.devices import parse_device, tune_malloc
+from normbench.engine.options import Options
+from normbench.results import Epoch, RunResult, Runs
+from normbench.spec import RunSpec
+from normbench.storage.baseline import Baseline, find_baseline
+from normbench.storage.runs import RunStore
+from normbench.training.data import ImageData, load_dataset
+from normbench.training.trainer import train
+
+Train = Callable[
+    [RunSpec, ImageData, torch.device, Callable[[Epoch], None], Path | None], RunResult
+]
+
+
+def devices_of(options: Options) -> tuple[str, ...]:
+    """Return the devices that runs go to; raises ValueError for one that is not there."""
+    return parse_device(options.device, torch.cuda.device_count())
+
+
+def baseline_of(options: Options) -> Baseline | None:
+    """Return the baseline that was asked for; raises BaselineError where it cannot be had."""
+    if options.baseline is None:
+        return None
+    return find_baseline(options.baseline, options.reference)
+
+
+def found_means(claim: Claim) -> dict[MeansCount, int]:
+    """Count the means that the norms of the claim compute, by what is claimed."""
+    return {
+        count: means_computed(count.norm, count.images, count.channels) for count in claim.counts
+    }
+
+
+class Runner:
+    """Trains in this process, on one device, what nobody in the session has trained.
+
+    ``folder`` is the session's; ``slot`` is this worker's number among those that run now, which
+    decides on its device; ``threads`` is the share of cores of a worker, unless the environment
+    sets OMP_NUM_THREADS; ``cases`` is how many cases the session has, which share the error of its
+    verdicts. Raises ValueError for a device or a baseline that cannot be had.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        folder: Path,
+        *,
+        worker: str = "main",
+        slot: int = 0,
+        threads: int | None = None,
+        cases: int = 1,
+        train: Train = train,
+    ) -> None:
+        self.options = options
+        devices = devices_of(options)
+        self.device = torch.device(devices[slot % len(devices)])
+        self.store = RunStore(folder, worker, str(self.device))
+        self.cases = cases
+        self._train = train
+        self._baseline = baseline_of(options)
+        self._spread = Spread(self._baseline) if self._baseline else None
+        if threads is not None and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(threads)
+        tune_malloc()
+
+    def run(self, spec: RunSpec, case: str = "") -> RunResult:
+        """Return the session's run of ``spec``, training and storing it if nobody has.
+
+        An exception of the training is stored as a run of status ``error`` and passed on. Raises
+        DatasetUnavailable and DatasetDamaged.
+        """
+        data = load_dataset(spec.dataset, self.options.data, self.device)
+        if (known := self.store.find(spec)) is not None:
+            return known
+        with self.store.exclusive(spec):
+            if (known := self.store.find(spec)) is not None:
+                return known
+            with self.store.lease(spec, case):
+                result = self._trained(spec, data)
+        return result
+
+    def _trained(self, spec: RunSpec, data: ImageData) -> RunResult:
+        checkpoint = self.store.checkpoint(spec)
+        try:
+            result = self._train(spec, data, self.device, self.store.note_epoch, checkpoint)
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            self.store.append(RunResult(spec, "error", message, worker=self.store.worker))
+            raise
+        result = dataclasses.replace(result, worker=self.store.worker)
+        self.store.append(result)
+        return result
+
+    def run_case(self, case: Case) -> Runs:
+        """Return the case's runs: those of all its seeds, or as many as decide it.
+
+        Raises what run raises.
+        """
+        if not self.options.grid.sequential:
+            return Runs.of(self.run(spec, case.id) for spec in case.specs)
+        runs: list[RunResult] = []
+        for count in INTERIM_RUNS:
+            runs += [self.run(spec, case.id) for spec in case.specs[len(runs) : count]]
+            ended_well = all(run.status == "ok" for run in runs)
+            if not (ended_well and self._undecided(case, runs)):
+                break
+        return Runs.of(runs)
+
+    def _undecided(self, case: Case, runs: Sequence[RunResult]) -> bool:
+        if self._baseline is None or self._spread is None:
+            return False
+        effect = self.options.minimum_effect
+        return undecided(
+            runs, case.target, self._baseline, self._spread, self.cases, minimum_effect=effect
+        )
+
+    def judge(self, claim: Claim) -> ClaimResult:
+        """Return what the runs say of the claim, training those that nobody has.
+
+        Raises what run raises.
+        """
+        for case in claim.cases:
+            for spec in case.specs[: claim.seeds]:
+                self.run(spec, case.id)
+        return judge(claim, self.store.results(), found_means(claim))

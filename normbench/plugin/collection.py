@@ -1,0 +1,158 @@
+"""What the tests of this process ask for: their cases and claims, in which order, and the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from normbench.cases.case import Case, Claim
+from normbench.cases.catalogue import Catalogue, cases_folder, grid_id
+from normbench.engine.controller import selected
+from normbench.engine.costs import estimated_seconds
+from normbench.plugin.options import options_of
+from normbench.storage.documents import Selection
+from normbench.training.datasets import DATASETS
+
+if TYPE_CHECKING:
+    from normbench.engine.runner import Runner
+
+
+class Collected:
+    """The cases and claims that a process has collected tests of.
+
+    What is wrong with a cases file ends the session once collection is over: in the midst of it,
+    pytest would take it for an error of one test file.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.options = options_of(config)
+        self.catalogue = Catalogue(self.options.grid, self.options.cases)
+        self.selection = Selection()
+        self.error = ""
+        self._runner: Runner | None = None
+
+    def parametrize(self, metafunc: pytest.Metafunc) -> None:
+        """Give a test its cases or claims; after an error, none."""
+        try:
+            self.catalogue.add(cases_folder(Path(metafunc.definition.path)))
+        except ValueError as error:
+            self.error = self.error or str(error)
+        known, catalogue = metafunc.fixturenames, self.catalogue
+        self._register_families()
+        if metafunc.definition.get_closest_marker("claims"):
+            cases = catalogue.claimed_cases
+            if "claim" in known:
+                claims = [_parameter(claim.name, claim.cases, claim) for claim in catalogue.claims]
+                metafunc.parametrize("claim", claims)
+        else:
+            marker = metafunc.definition.get_closest_marker("cases")
+            cases = catalogue.grids(*(marker.args if marker else ()))
+        if "case" in known:
+            metafunc.parametrize("case", [_parameter(case.id, [case], case) for case in cases])
+        if "cases" in known:
+            grids = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
+            metafunc.parametrize("cases", [_parameter(grid_id(g), c, c) for g, c in grids.items()])
+
+    def _register_families(self) -> None:
+        for family in sorted({_family(case) for case in self.catalogue.cases}):
+            line = f"{family}: cases that train on {family}"
+            if line not in self.config.getini("markers"):
+                self.config.addinivalue_line("markers", line)
+
+    def arrange(self, items: list[pytest.Item]) -> None:
+        """Leave out tests without a case or a claim in this tier, and put the longest first.
+
+        What looks at a whole grid comes last, when most of the runs that it asks for are there.
+        Raises pytest.UsageError for what was wrong with a cases file; a worker tells its
+        controller instead, and has nothing to run.
+        """
+        if self.error:
+            if hasattr(self.config, "workerinput"):
+                items.clear()
+                return
+            raise pytest.UsageError(self.error)
+        of_benchmark = [i for i in items if any(map(i.get_closest_marker, ("cases", "claims")))]
+        empty = {i for i in of_benchmark if _unfilled(i)}
+        if empty:
+            self.config.hook.pytest_deselected(items=list(empty))
+        cases = {item: case for item in items if (case := self.case_of(item)) is not None}
+        others = [item for item in items if item not in cases and item not in empty]
+
+        def seconds(item: pytest.Item) -> float:
+            return estimated_seconds(cases[item].spec) * cases[item].seeds
+
+        items[:] = sorted(cases, key=lambda item: -seconds(item)) + others
+
+    def select(self, items: Sequence[pytest.Item]) -> None:
+        """Note what the tests that are left will ask for, in the order of the grids."""
+        ids = {case.id for item in items for case in _cases(item)}
+        names = {claim.name for item in items if (claim := _claim(item))}
+        self.selection = selected(
+            [case for case in self.catalogue.cases if case.id in ids],
+            [claim for claim in self.catalogue.claims if claim.name in names],
+        )
+
+    def report(self, given: dict[str, Any]) -> None:
+        """Leave the selection where the controller looks for it, if there is anything to say."""
+        if self.selection.cases or self.selection.claims or self.error:
+            selection = self.selection.model_copy(update={"error": self.error})
+            Path(given["report"]).write_text(selection.to_json(), encoding="utf-8")
+
+    def case_of(self, item: pytest.Item) -> Case | None:
+        """Return the case that the test is about; None for one about a whole grid, or none."""
+        case = _parameters(item).get("case")
+        return case if isinstance(case, Case) else None
+
+    def runner(self, folder: Path, **worker: Any) -> Runner:
+        """Return what trains in this process, with ``folder`` the session's; made once.
+
+        ``worker`` are the further arguments of Runner, where this process is one of several.
+        """
+        if self._runner is None:
+            from normbench.engine.runner import Runner
+
+            cases = max(1, len(self.selection.cases))
+            self._runner = Runner(self.options, folder, cases=cases, **worker)
+        return self._runner
+
+
+def _parameter(name: str, cases: list[Case], value: Case | list[Case] | Claim) -> Any:
+    families = sorted({_family(case) for case in cases})
+    return pytest.param(value, id=name, marks=[getattr(pytest.mark, f) for f in families])
+
+
+def _family(case: Case) -> str:
+    return DATASETS[case.spec.dataset].family
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec else {}
+
+
+def _claim(item: pytest.Item) -> Claim | None:
+    claim = _parameters(item).get("claim")
+    return claim if isinstance(claim, Claim) else None
+
+
+def _cases(item: pytest.Item) -> list[Case]:
+    """Return the cases that the test may ask runs of."""
+    parameters = _parameters(item)
+    found = [value for value in parameters.values() if isinstance(value, Case)]
+    for value in parameters.values():
+        if isinstance(value, list):
+            found += [case for case in value if isinstance(case, Case)]
+        if isinstance(value, Claim):
+            found += value.cases
+    return found
+
+
+def _unfilled(item: pytest.Item) -> bool:
+    """Tell whether the test was to have cases or claims, and there are none in this tier."""
+    asks = {"case", "cases", "claim"} & set(getattr(item, "fixturenames", ()))
+    return bool(asks) and not (_cases(item) or _claim(item))

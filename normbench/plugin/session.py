@@ -1,0 +1,123 @@
+"""The session in the process where all reports arrive: opened, told of on the terminal, closed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from normbench.analysis.claims import stored_claims
+from normbench.engine.controller import Controller, SessionOutcome
+from normbench.plugin.options import options_of
+from normbench.plugin.progress import LiveProgress, SessionProgress
+from normbench.plugin.stash import CASE_PROPERTY, CLAIM_PROPERTY
+from normbench.report.tables import (
+    case_tables,
+    terminal_claims,
+    terminal_comparison,
+    terminal_table,
+)
+from normbench.storage.documents import Selection
+from normbench.storage.environment import new_session_name
+from normbench.storage.runs import RunStore
+
+
+class SessionPlugin:
+    """Hears of every test, and leads the session's controller.
+
+    ``name`` is the session's where workers know it already. Raises pytest.UsageError for what the
+    user gave and nothing can be trained with.
+    """
+
+    def __init__(self, config: pytest.Config, name: str | None) -> None:
+        self.config = config
+        self.outcome = SessionOutcome()
+        self.progress: LiveProgress | None = None
+        try:
+            options = options_of(config)
+            self.controller = Controller(options, name or new_session_name(), config.rootpath)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def open(self, selection: Selection, workers: int) -> None:
+        """Open the session, if anything was selected, and tell of it from now on."""
+        if not (selection.cases or selection.claims):
+            return
+        try:
+            notes = self.controller.prepare(selection, workers)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        for note in notes if reporter else ():
+            reporter.ensure_newline()
+            reporter.write_line(f"normbench: {note}", yellow=True)
+        if reporter and selection.cases and reporter.verbosity >= 0:
+            self._show_progress(reporter)
+
+    def _show_progress(self, reporter: Any) -> None:
+        """Tell of the session on a board, where nobody else writes to the terminal."""
+        # with -s, and without workers, tests write to the same terminal
+        prints_through = (
+            self.config.getoption("capture") == "no" and self.config.getoption("dist", "no") == "no"
+        )
+        self.progress = LiveProgress(
+            # a store of its own: this one is read from another thread
+            SessionProgress(RunStore(self.controller.session.folder), self.controller.cases),
+            self.controller.outcomes,
+            self.config.get_terminal_writer(),
+            on_terminal=reporter.isatty and os.environ.get("TERM") != "dumb" and not prints_through,
+            verbose=reporter.verbosity > 0,
+        )
+        self.progress.start()
+
+    def record_crash(self, worker: str) -> str | None:
+        """Store what a worker was training when it died; return its case's id."""
+        return self.controller.store.record_crash(worker)
+
+    def pytest_enter_pdb(self) -> None:
+        if self.progress is not None:
+            self.progress.pause()
+
+    def pytest_leave_pdb(self) -> None:
+        if self.progress is not None:
+            self.progress.resume()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        properties = dict(report.user_properties)
+        if case := properties.get(CASE_PROPERTY):
+            self.controller.record_outcome(str(case), report.outcome)
+        if (claim := properties.get(CLAIM_PROPERTY)) and report.outcome != "skipped":
+            self.controller.judged.add(str(claim))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+        # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        self.outcome = self.controller.finish(finished=ended and not session.shouldfail)
+        comparison = self.outcome.comparison
+        if exitstatus == pytest.ExitCode.OK and comparison and comparison.regressions:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        stored, comparison = self.outcome.session, self.outcome.comparison
+        if stored is not None:
+            loud = terminalreporter.verbosity >= 0
+            for grid, table in case_tables(stored).items() if loud else ():
+                terminalreporter.section(f"normbench: {grid}")
+                terminalreporter.write_line(terminal_table(table))
+            if comparison is not None:
+                terminalreporter.section(f"normbench: beside the baseline {comparison.baseline}")
+                worse = bool(comparison.regressions)
+                terminalreporter.write_line(terminal_comparison(comparison), red=worse)
+            if loud and (claims := stored_claims(stored)):
+                terminalreporter.section("normbench: claims")
+                unexpected = any(result.unexpected for result in claims)
+                terminalreporter.write_line(terminal_claims(claims), red=unexpected)
+            terminalreporter.write_line(f"normbench: results in {stored.folder}")
+        for note in self.outcome.notes:
+            terminalreporter.write_line(f"normbench: {note}")

@@ -1,0 +1,278 @@
+"""Documents as pydantic models: session.json, and what workers will run.
+
+A document that normbench wrote may have fields that this version does not know: they are kept and
+ignored.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from normbench.cases.case import Case, Claim, Contrast, MeansCount, Published
+from normbench.results import CaseVerdict, ClaimVerdict, Outcome
+from normbench.spec import RunSpec
+
+SESSION_SCHEMA = 2
+
+Status = Literal["running", "finished", "interrupted"]
+
+
+class Document(BaseModel):
+    """Something that normbench wrote."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
+
+
+D = TypeVar("D", bound=Document)
+
+
+class StoredCase(Document):
+    """A case, and, once it is over, its verdict with the figures of the runs that ended well.
+
+    ``test_accuracy`` is their mean, a fraction; ``margin_of_error`` is half a 95 % interval, null
+    where the variance over the seeds is not known.
+    """
+
+    grid: str
+    tier: str
+    spec: RunSpec
+    target: float
+    seeds: int = 1
+    published: Published | None = None
+    verdict: CaseVerdict | None = None
+    runs: int = 0
+    test_accuracy: float | None = None
+    margin_of_error: float | None = None
+
+    @classmethod
+    def of(cls, case: Case, **found: Any) -> "StoredCase":
+        return cls(
+            grid=case.grid,
+            tier=case.tier,
+            spec=case.spec,
+            target=case.target,
+            seeds=case.seeds,
+            published=case.published,
+            **found,
+        )
+
+    @property
+    def case(self) -> Case:
+        return Case(self.grid, self.tier, self.spec, self.target, self.published, self.seeds)
+
+
+class StoredContrast(Document):
+    """A contrast of two cases, known by their ids; ``high`` is null where there is no bound."""
+
+    first: str
+    second: str
+    low: float
+    high: float | None = None
+
+
+class StoredCount(Document):
+    """A claimed number of means, and the number ``found`` once the claim is judged."""
+
+    norm: str
+    images: int
+    channels: int
+    means: int
+    found: int | None = None
+
+
+class StoredClaim(Document):
+    """A claim, and its verdict once it is judged."""
+
+    name: str
+    statement: str
+    source: str
+    tier: str
+    expected: tuple[ClaimVerdict, ...]
+    seeds: int = 0
+    contrasts: tuple[StoredContrast, ...] = ()
+    counts: tuple[StoredCount, ...] = ()
+    verdict: ClaimVerdict | None = None
+
+    @classmethod
+    def of(
+        cls,
+        claim: Claim,
+        verdict: ClaimVerdict | None = None,
+        found: Mapping[MeansCount, int] | None = None,
+    ) -> "StoredClaim":
+        return cls(
+            name=claim.name,
+            statement=claim.statement,
+            source=claim.source,
+            tier=claim.tier,
+            expected=claim.expected,
+            seeds=claim.seeds,
+            contrasts=tuple(map(_stored_contrast, claim.contrasts)),
+            counts=tuple(
+                StoredCount(
+                    norm=count.norm,
+                    images=count.images,
+                    channels=count.channels,
+                    means=count.means,
+                    found=(found or {}).get(count),
+                )
+                for count in claim.counts
+            ),
+            verdict=verdict,
+        )
+
+    def claim(self, cases: Mapping[str, Case]) -> Claim:
+        """Return the claim; ``cases`` are the session's, by id."""
+        return Claim(
+            name=self.name,
+            statement=self.statement,
+            source=self.source,
+            tier=self.tier,
+            expected=self.expected,
+            seeds=self.seeds,
+            contrasts=tuple(
+                Contrast(
+                    cases[c.first], cases[c.second], c.low, math.inf if c.high is None else c.high
+                )
+                for c in self.contrasts
+            ),
+            counts=tuple(MeansCount(c.norm, c.images, c.channels, c.means) for c in self.counts),
+        )
+
+    @property
+    def found(self) -> dict[MeansCount, int]:
+        """The numbers of means that were found, by what was claimed."""
+        return {
+            MeansCount(c.norm, c.images, c.channels, c.means): c.found
+            for c in self.counts
+            if c.found is not None
+        }
+
+
+def _stored_contrast(contrast: Contrast) -> StoredContrast:
+    return StoredContrast(
+        first=contrast.first.id,
+        second=contrast.second.id,
+        low=contrast.low,
+        high=None if math.isinf(contrast.high) else contrast.high,
+    )
+
+
+class StoredVariance(Document):
+    """The variance of one run, and the degrees of freedom that it is known with."""
+
+    value: float
+    degrees_of_freedom: float
+
+
+class StoredComparedCase(Document):
+    """A case beside its baseline: accuracies of both, fractions, and the outcome."""
+
+    spec: RunSpec
+    outcome: Outcome
+    before: tuple[float, ...] = ()
+    now: tuple[float, ...] = ()
+    variance: StoredVariance | None = None
+    adjusted_p: float | None = None
+    reason: str = ""
+
+
+class StoredComparison(Document):
+    """A session beside a baseline; ``speed`` is the ratio of images per second, now to then."""
+
+    baseline: str
+    speed: float | None = None
+    cases: tuple[StoredComparedCase, ...] = ()
+
+
+class SessionDocument(Document):
+    """session.json: where and how a session ran, what it was to run, and what came of it."""
+
+    schema_version: Literal[2] = Field(2, alias="schema")
+    session: str
+    status: Status
+    started: str
+    ended: str | None = None
+    seconds: float
+    resumed: int = 0
+    workers: int
+    environment: dict[str, Any]
+    options: dict[str, Any]
+    cases: tuple[StoredCase, ...] = ()
+    claims: tuple[StoredClaim, ...] = ()
+    comparison: StoredComparison | None = None
+
+
+class Selection(Document):
+    """What the collected tests will ask for; ``error`` says why nothing can be run.
+
+    Workers leave it to the controller, which never collects.
+    """
+
+    cases: tuple[StoredCase, ...] = ()
+    claims: tuple[StoredClaim, ...] = ()
+    error: str = ""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object that a file holds; raises ValueError, in one line, for anything else."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: it is not a text in UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: it is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{file}: expected a JSON object, came {_short(document)}")
+    return document
+
+
+def validated(kind: type[D], values: Mapping[str, Any], file: Path) -> D:
+    """Return the document; raises ValueError that names the first places that are wrong."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        told = "; ".join(map(_problem, problems[:3]))
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(f"{file}: {told}{more}") from error
+
+
+def _problem(problem: Any) -> str:
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"]).lstrip(".")
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    if problem["type"] == "value_error":
+        return f"{place}: {problem['ctx']['error']}"
+    expected = {
+        "string_type": "a text",
+        "float_type": "a number",
+        "float_parsing": "a number",
+        "finite_number": "a finite number",
+        "int_type": "a whole number",
+        "int_parsing": "a whole number",
+        "int_from_float": "a whole number",
+        "dict_type": "an object",
+        "tuple_type": "a list",
+        "list_type": "a list",
+        "model_type": "an object",
+        "dataclass_type": "an object",
+    }.get(problem["type"])
+    if expected is None and (choices := (problem.get("ctx") or {}).get("expected")):
+        expected = f"one of {choices}"
+    came = _short(problem["input"])
+    return f"{place}: expected {expected or 'another value'}, came {came}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

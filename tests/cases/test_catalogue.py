@@ -1,0 +1,181 @@
+"""The catalogue: where grids come from, which of them there are, and under which names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from normbench.cases.case import OWN, GridOptions
+from normbench.cases.catalogue import Catalogue, cases_folder, grid_id
+from normbench.cases.errors import CasesError
+
+from ..conftest import tiny_grid
+
+CLAIM = """
+schema = 1
+
+[[claim]]
+name = "batch-is-better"
+statement = "Batch beats layer normalization."
+source = "nobody"
+tier = "smoke"
+grid = "tiny"
+seeds = 3
+
+[[claim.contrast]]
+at = { batch_size = 64 }
+first = { norm = "batch" }
+second = { norm = "layer" }
+"""
+
+SMOKE = GridOptions("smoke")
+
+
+def write(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of cases files with a grid of four cases, ``tiny``."""
+    return write(tmp_path / "cases" / "tiny.toml", tiny_grid()).parent
+
+
+def test_a_test_files_grids_are_in_the_folder_beside_it_else_in_the_suite(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert cases_folder(tmp_path / "test_mine.py") == folder
+    (tmp_path / "elsewhere").mkdir()
+    suite = cases_folder(tmp_path / "elsewhere" / "test_mine.py")
+    assert (suite.parent.name, suite.name) == ("bench", "cases")
+    catalogue = Catalogue(SMOKE)
+    catalogue.add(suite)
+    # every norm by every regularizer at two batch sizes
+    assert len(catalogue.grids("digits")) == 7 * 5 * 2
+
+
+def test_a_link_to_a_test_file_leads_to_the_grids_beside_the_file(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(folder.parent, target_is_directory=True)
+    assert cases_folder(tmp_path / "link" / "test_mine.py") == folder
+
+
+def test_a_folder_is_read_once(folder: Path) -> None:
+    catalogue = Catalogue(SMOKE)
+    catalogue.add(folder)
+    catalogue.add(folder)
+    assert [case.id for case in catalogue.cases] == [
+        *("tiny-batch-none-b64", "tiny-batch-l1:0.001-b64"),
+        *("tiny-layer-none-b64", "tiny-layer-l1:0.001-b64"),
+    ]
+
+
+def test_grids_are_known_by_name_and_the_users_own_without_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    mine = write(tmp_path / "mine.toml", tiny_grid(norms=["group:4"]))
+    write(folder / "other.toml", tiny_grid(norms=["none"]))
+    catalogue = Catalogue(SMOKE, [mine])
+    catalogue.add(folder)
+    assert {case.spec.norm for case in catalogue.grids("other")} == {"none"}
+    assert {case.grid for case in catalogue.grids("other", "tiny")} == {"other", "tiny"}
+    assert {case.grid for case in catalogue.grids()} == {"mine"}
+    assert catalogue.grids("unknown") == []
+    assert len(catalogue.cases) == 2 + 4 + 2
+
+
+def test_the_users_own_files_are_read_once_however_many_folders_there_are(
+    folder: Path, tmp_path: Path
+) -> None:
+    mine = write(tmp_path / "mine.toml", tiny_grid(norms=["group:4"]))
+    other = write(tmp_path / "more" / "cases" / "other.toml", tiny_grid(norms=["none"])).parent
+    catalogue = Catalogue(SMOKE, [mine])
+    catalogue.add(folder)
+    catalogue.add(other)
+    assert [case.grid for case in catalogue.cases] == ["tiny"] * 4 + ["mine"] * 2 + ["other"] * 2
+
+
+def test_without_files_of_their_own_a_user_has_no_grid(folder: Path) -> None:
+    catalogue = Catalogue(SMOKE)
+    catalogue.add(folder)
+    assert catalogue.grids() == []
+
+
+def test_the_own_tier_is_the_users_files_alone_whatever_tier_they_say(
+    folder: Path, tmp_path: Path
+) -> None:
+    text = tiny_grid(norms=["group:4"]).replace('"smoke"', '"full"')
+    mine = write(tmp_path / "mine.toml", text)
+    catalogue = Catalogue(GridOptions(OWN), [mine])
+    catalogue.add(folder)
+    assert [(case.grid, case.tier) for case in catalogue.cases] == [("mine", "full")] * 2
+    # beside the suite, the tier is asked
+    catalogue = Catalogue(GridOptions("standard"), [mine])
+    catalogue.add(folder)
+    assert {case.grid for case in catalogue.cases} == {"tiny"}
+
+
+def test_two_files_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    mine = write(tmp_path / "tiny.toml", tiny_grid())
+    with pytest.raises(
+        CasesError, match=rf"^{re.escape(str(mine))}: .*tiny\.toml is called 'tiny' already"
+    ):
+        Catalogue(SMOKE, [mine]).add(folder)
+    other = write(tmp_path / "more" / "cases" / "tiny.toml", tiny_grid()).parent
+    catalogue = Catalogue(SMOKE)
+    catalogue.add(folder)
+    with pytest.raises(CasesError, match=r"is called 'tiny' already.*; rename one of the two"):
+        catalogue.add(other)
+
+
+@pytest.mark.parametrize("name", ["comparison", "claims", "claims-tiny"])
+def test_a_grid_is_not_called_as_tables_of_another_kind_are(folder: Path, name: str) -> None:
+    write(folder / f"{name}.toml", tiny_grid())
+    with pytest.raises(CasesError, match=rf"a grid cannot be called '{name}'.*; rename the cases"):
+        Catalogue(SMOKE).add(folder)
+
+
+def test_claims_take_their_configurations_from_the_grids_beside_them(folder: Path) -> None:
+    write(folder / "claims.toml", CLAIM)
+    catalogue = Catalogue(SMOKE)
+    catalogue.add(folder)
+    (claim,) = catalogue.claims
+    assert catalogue.claimed_cases == claim.cases
+    assert [(case.id, case.seeds) for case in catalogue.claimed_cases] == [
+        ("claims-tiny-batch-none-b64", 3),
+        ("claims-tiny-layer-none-b64", 3),
+    ]
+    # they are cases of the session too, after those of the grids
+    assert catalogue.cases[-2:] == catalogue.claimed_cases
+    assert len(catalogue.cases) == 4 + 2
+
+
+def test_claims_of_the_users_own_may_be_about_a_grid_of_the_suite(
+    folder: Path, tmp_path: Path
+) -> None:
+    mine = write(tmp_path / "mine.toml", CLAIM)
+    catalogue = Catalogue(GridOptions(OWN), [mine])
+    catalogue.add(folder)
+    assert [claim.name for claim in catalogue.claims] == ["batch-is-better"]
+    assert catalogue.cases == catalogue.claimed_cases
+
+
+def test_norms_that_stand_alone_leave_no_claims(folder: Path) -> None:
+    write(folder / "claims.toml", CLAIM)
+    catalogue = Catalogue(GridOptions("smoke", norms=("group:2",), norms_only=True))
+    catalogue.add(folder)
+    assert catalogue.claims == []
+    assert {case.spec.norm for case in catalogue.cases} == {"group:2"}
+
+
+def test_a_file_with_a_mistake_is_named(folder: Path) -> None:
+    file = write(folder / "wrong.toml", tiny_grid().replace("epochs", "epoch"))
+    with pytest.raises(CasesError, match=rf"{re.escape(str(file))}: .*epoch"):
+        Catalogue(SMOKE).add(folder)
+
+
+def test_a_test_of_a_whole_grid_is_called_as_no_case_is() -> None:
+    assert grid_id("tiny") == "tiny-grid"

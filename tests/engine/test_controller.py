@@ -1,0 +1,112 @@
+"""A session without pytest: opened, its outcomes noted, closed with its verdicts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normbench.cases.case import Case, GridOptions
+from normbench.engine.controller import Controller, SessionOutcome, selected
+from normbench.engine.options import Options
+from normbench.engine.runner import Runner
+from normbench.results import Epoch, RunResult
+from normbench.spec import RunSpec
+from normbench.storage.session import latest_session, read_session
+
+CASES = [
+    Case("tiny", "smoke", RunSpec("digits", "digits", norm, recipe="digits"), 0.9, seeds=3)
+    for norm in ("batch", "layer")
+]
+NAME = "20260101-000000-1"
+
+
+def options(folder: Path, **changes: Any) -> Options:
+    return Options(
+        grid=GridOptions(data=folder / "data"),
+        device="cpu",
+        cases=(),
+        results=folder / "results",
+        reference=folder / "reference",
+        **changes,
+    )
+
+
+def perfect(spec: RunSpec, *_: Any) -> RunResult:
+    """Return a run that classified each of the 449 test images right."""
+    right = [45] * 9 + [44]
+    confusion = tuple(tuple(n if i == j else 0 for j in range(10)) for i, n in enumerate(right))
+    epochs = (Epoch(1, 0.1, 0.2, 1.0, 0.1, 1.0, 2.0, 0.5),)
+    return RunResult(spec, "ok", parameters=120, epochs=epochs, confusion=confusion, torch="2")
+
+
+def session(
+    folder: Path, outcomes: Mapping[str, str], *, finished: bool = True, **changes: Any
+) -> SessionOutcome:
+    """Run a session of both cases, in which each run is perfect, and return what it came to."""
+    name = changes.pop("name", NAME)
+    controller = Controller(options(folder, **changes), name, folder)
+    assert controller.prepare(selected(CASES, []), workers=1) == []
+    runner = Runner(controller.options, controller.session.folder, train=perfect)
+    for case in controller.cases:
+        if case.id in outcomes:
+            runner.run_case(case)
+            controller.record_outcome(case.id, outcomes[case.id])
+    return controller.finish(finished=finished)
+
+
+PASSED = {case.id: "passed" for case in CASES}
+
+
+def test_a_session_without_a_single_mistake_ends_well(tmp_path: Path) -> None:
+    outcome = session(tmp_path, PASSED, save_baseline="perfect")
+    assert outcome.notes == (f"baseline perfect written to {tmp_path}/reference/perfect.json",)
+    assert outcome.session is not None
+    stored = read_session(latest_session(tmp_path / "results"))
+    assert stored == outcome.session
+    assert stored.document.status == "finished"
+    for case in stored.document.cases:
+        assert (case.verdict, case.runs, case.test_accuracy) == ("passed", 3, 1.0)
+        # by the t of 4 degrees of freedom, two a case: accuracies in steps of 1/449 vary by
+        # rounding at least, 1 / 449**2 / 12, and the mean is one of three runs
+        assert case.margin_of_error == pytest.approx(2.776445 / 449 / 12**0.5 / 3**0.5)
+    assert (stored.folder / "report.html").is_file()
+    assert "100.00" in (stored.folder / "summary.md").read_text(encoding="utf-8")
+    # and beside itself, where both spreads are zero
+    again = session(tmp_path, PASSED, name="20260101-000000-2", baseline="perfect")
+    assert again.notes == ()
+    assert again.comparison is not None
+    assert [str(case.outcome) for case in again.comparison.cases] == ["no difference"] * 2
+
+
+def test_a_case_without_an_outcome_has_no_verdict(tmp_path: Path) -> None:
+    outcome = session(tmp_path, {CASES[1].id: "passed"}, finished=False, save_baseline="part")
+    assert outcome.session is not None
+    assert [case.verdict for case in outcome.session.document.cases] == [None, "passed"]
+    assert outcome.session.document.status == "interrupted"
+    assert outcome.notes == (
+        "the session is no baseline, as it was interrupted: part was not written",
+    )
+
+
+def test_of_several_tests_of_one_case_a_failed_one_counts(tmp_path: Path) -> None:
+    controller = Controller(options(tmp_path), NAME, tmp_path)
+    for outcome in ("passed", "failed", "passed"):
+        controller.record_outcome("a-case", outcome)
+    assert controller.outcomes == {"a-case": "failed"}
+
+
+def test_a_session_that_is_not_prepared_leaves_nothing(tmp_path: Path) -> None:
+    controller = Controller(options(tmp_path), NAME, tmp_path)
+    assert controller.finish(finished=True) == SessionOutcome()
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_session_in_the_midst_of_another_process_is_not_resumed(tmp_path: Path) -> None:
+    controller = Controller(options(tmp_path), NAME, tmp_path)
+    controller.prepare(selected(CASES, []), workers=1)
+    other = Controller(options(tmp_path, resume=True), "another", tmp_path)
+    assert other.session.name == NAME
+    with pytest.raises(ValueError, match="is still running in another process"):
+        other.prepare(selected(CASES, []), workers=1)
+    controller.finish(finished=False)

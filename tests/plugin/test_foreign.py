@@ -1,0 +1,49 @@
+"""A project that has no cases, where the plugin is installed: it costs and leaves nothing."""
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "sklearn", "pandas", "scipy", "pydantic", "matplotlib", "rich")
+
+# Each process writes down what it has loaded when it ends.
+WITNESS = f"""
+import os, sys
+from pathlib import Path
+
+def pytest_unconfigure(config):
+    name = getattr(config, "workerinput", {{"workerid": "controller"}})["workerid"]
+    loaded = [module for module in {HEAVY} if module in sys.modules]
+    plugins = config.pluginmanager.list_name_plugin()
+    found = [name for name, plugin in plugins if plugin and name == "normbench.plugin"]
+    Path(f"loaded-{{name}}").write_text(" ".join(found + loaded))
+"""
+
+
+@pytest.fixture
+def foreign(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Return a project with two tests that ask for nothing, and a folder for temporary files."""
+    monkeypatch.setenv("TMPDIR", str(pytester.mkdir("temporary")))
+    pytester.makeconftest(WITNESS)
+    pytester.makepyfile(test_x="def test_x(): pass\ndef test_y(): pass\n")
+    return pytester
+
+
+@pytest.mark.parametrize(
+    ("arguments", "processes"),
+    [
+        (["--collect-only"], ["controller"]),
+        (["-p", "no:xdist"], ["controller"]),
+        (["-n", "0"], ["controller"]),
+        (["-n", "2"], ["controller", "gw0", "gw1"]),
+        (["-n", "2", "--collect-only"], ["controller"]),
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_loaded_and_nothing_left_behind(
+    foreign: pytest.Pytester, arguments: list[str], processes: list[str]
+) -> None:
+    result = foreign.runpytest_subprocess("-W", "error", *arguments)
+    assert result.ret == pytest.ExitCode.OK
+    witnessed = {file.name: file.read_text() for file in foreign.path.glob("loaded-*")}
+    assert witnessed == {f"loaded-{name}": "normbench.plugin" for name in processes}
+    assert not (foreign.path / "results").exists()
+    assert not list((foreign.path / "temporary").iterdir())
