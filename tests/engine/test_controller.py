@@ -96,6 +96,18 @@ def test_of_several_tests_of_one_case_a_failed_one_counts(tmp_path: Path) -> Non
     assert controller.outcomes == {"a-case": "failed"}
 
 
+def test_a_session_that_is_stopped_before_its_first_case_can_be_resumed(tmp_path: Path) -> None:
+    outcome = session(tmp_path, {}, finished=False)
+    assert outcome == SessionOutcome()
+    folder = latest_session(tmp_path / "results")
+    assert read_session(folder).document.status == "interrupted"
+    assert [file.name for file in folder.iterdir()] == ["session.json"]
+    resumed = session(tmp_path, PASSED, resume=True)
+    assert resumed.session is not None
+    assert (resumed.session.name, resumed.session.document.resumed) == (NAME, 1)
+    assert [case.verdict for case in resumed.session.document.cases] == ["passed", "passed"]
+
+
 def test_a_session_that_is_not_prepared_leaves_nothing(tmp_path: Path) -> None:
     controller = Controller(options(tmp_path), NAME, tmp_path)
     assert controller.finish(finished=True) == SessionOutcome()

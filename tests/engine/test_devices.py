@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from normbench.engine.devices import WorkerSlots, parse_device, threads_per_worker, tune_malloc
+from normbench.storage.environment import available_cores
 
 
 def print_pages_mapped_by_steps() -> None:
@@ -87,3 +88,4 @@ def test_a_worker_that_has_no_slot_leaves_none() -> None:
 
 def test_cores_are_divided_and_no_worker_is_left_without() -> None:
     assert [threads_per_worker(n, cores=8) for n in (1, 2, 3, 8, 16)] == [8, 4, 2, 1, 1]
+    assert available_cores() >= 1

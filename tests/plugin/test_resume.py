@@ -120,9 +120,12 @@ def test_a_session_of_another_torch_is_refused(alone: Project) -> None:
     result.stderr.fnmatch_lines(["*was begun with torch 1.0, and this is torch *"])
 
 
-def test_a_session_that_still_runs_is_refused(alone: Project) -> None:
+def test_a_session_that_still_runs_is_refused_as_often_as_it_is_tried(alone: Project) -> None:
     interrupt(alone)
     with FileLock(alone.session / "session.lock"):
-        result = alone.run("--bench-resume")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*is still running in another process*"])
+        for _ in range(2):
+            result = alone.run("--bench-resume")
+            assert result.ret == pytest.ExitCode.USAGE_ERROR
+            result.stderr.fnmatch_lines(["*is still running in another process*"])
+    assert len(alone.rows) == 2
+    alone.run("--bench-resume").assert_outcomes(passed=4)

@@ -192,9 +192,11 @@ def test_a_test_of_a_whole_grid_may_run_alone(project: Project) -> None:
     project.write("bench/test_a_whole.py", WHOLE_GRID)
     project.run("-k", "whole").assert_outcomes(passed=1, deselected=0 if project.spread else 4)
     assert len(project.rows) == 4
-    # the session was prepared before the first run
+    # the session was prepared before the first run, and closed after the last
     assert project.stored.document.environment["torch"]
+    assert project.stored.document.status == "finished"
     assert len(project.stored.cases) == 4
+    assert sorted(file.name for file in project.session.iterdir()) == ["runs.jsonl", "session.json"]
 
 
 def test_what_cannot_be_drawn_costs_nothing_that_was_measured(project: Project) -> None:
