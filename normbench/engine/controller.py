@@ -18,7 +18,7 @@ from normbench.engine.runner import baseline_of, devices_of, found_means
 from normbench.report.writer import needed_pictures, write_all
 from normbench.results import RunResult
 from normbench.storage.baseline import Baseline, BaselineError
-from normbench.storage.documents import Selection, StoredCase, StoredClaim
+from normbench.storage.documents import Selection, Status, StoredCase, StoredClaim
 from normbench.storage.environment import environment
 from normbench.storage.pictures import StoredPictures, store_pictures
 from normbench.storage.runs import RunStore
@@ -146,13 +146,17 @@ class Controller:
         Without a case or claim that was run there is nothing to close with. What fails in drawing
         is a note, as all that was measured is stored by then.
         """
+        status: Status = "finished" if finished else "interrupted"
         if not (self.outcomes or self.judged):
+            if self.session.is_open:
+                self.session.write(status)
+                self.store.close(finished=finished)
             self.session.close()
             return SessionOutcome()
         results = self.store.results()
         now = self._as_baseline(results)
         self._judge(results, now)
-        self.session.write("finished" if finished else "interrupted")
+        self.session.write(status)
         notes = [self._save_baseline(now, finished)] if self.options.save_baseline else []
         self.store.close(finished=finished)
         self.session.close()

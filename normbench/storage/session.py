@@ -208,6 +208,11 @@ class Session:
                 "name another one with --bench-results DIR"
             ) from error
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has opened the folder, and keeps it to itself."""
+        return self._lock is not None and self._lock.is_locked
+
     def close(self) -> None:
         """Let others resume the session, if it was interrupted."""
         if self._lock is not None:
