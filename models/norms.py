@@ -206,9 +206,12 @@ def _imported(name: str) -> NormFactory:
     module_name, _, attribute = name.partition(":")
     try:
         factory: Any = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:
+        # whatever the user's module raises when it is imported
+        usual = isinstance(error, (ImportError, AttributeError, ValueError))
+        told = " ".join(f"{'' if usual else f'{type(error).__name__}: '}{error}".split("\n"))
         raise UnknownNorm(
-            f"unknown norm {name!r}: {error}; expected package.module:factory with a module that "
+            f"unknown norm {name!r}: {told}; expected package.module:factory with a module that "
             f"Python can import from here, or one of {', '.join(FAMILIES)}"
         ) from error
     if not callable(factory):

@@ -101,28 +101,35 @@ class RunResult:
 
     @property
     def last(self) -> Epoch:
+        # a failed test shows its message, and none of our lines
+        __tracebackhide__ = True
         if self.status != "ok":
             raise RunFailed(f"{self.spec} {self.status}: {self.message}")
         return self.epochs[-1]
 
     @property
     def train_accuracy(self) -> float:
+        __tracebackhide__ = True
         return self.last.train_accuracy
 
     @property
     def train_loss(self) -> float:
+        __tracebackhide__ = True
         return self.last.train_loss
 
     @property
     def test_accuracy(self) -> float:
+        __tracebackhide__ = True
         return self.last.test_accuracy
 
     @property
     def test_loss(self) -> float:
+        __tracebackhide__ = True
         return self.last.test_loss
 
     @property
     def best_test_accuracy(self) -> float:
+        __tracebackhide__ = True
         return max(self.last.test_accuracy, *(epoch.test_accuracy for epoch in self.epochs))
 
     @property
@@ -241,6 +248,7 @@ class Runs:
 
     def mean(self, name: str) -> float:
         """Return the mean of a RunResult's figure, such as ``"test_loss"``, over the runs."""
+        __tracebackhide__ = True
         values = [getattr(result, name) for result in self.results]
         return math.fsum(values) / len(values)
 
@@ -254,10 +262,12 @@ class Runs:
 
     @property
     def test_accuracy(self) -> float:
+        __tracebackhide__ = True
         return self.mean("test_accuracy")
 
     @property
     def best_test_accuracy(self) -> float:
+        __tracebackhide__ = True
         return self.mean("best_test_accuracy")
 
 

@@ -1,5 +1,6 @@
 """The catalogue: which cases and claims there are, in the suite and in files of the user's own."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,10 +57,13 @@ class Catalogue:
             self._files.append(file)
         for file in files:
             if file not in claims:
-                self.cases += load_cases(file, self.options)
+                self.cases += load_cases(file, self._options(file))
         # a claim compares the norms that it names, which --bench-norm-only leaves out
         judged = [] if self.options.norms_only else [file for file in files if file in claims]
-        added = [claim for file in judged for claim in load_claims(file, grids, self.options)]
+        added = [
+            claim for file in judged for claim in load_claims(file, grids, self._options(file))
+        ]
+        self._require_claims_of_names_of_their_own(added)
         self.claims += added
         self.cases += _claimed(added)
 
@@ -75,6 +79,25 @@ class Catalogue:
             raise CasesError(
                 f"{file}: a grid cannot be called {file.stem!r}, as tables of another kind are; "
                 "rename the cases file"
+            )
+
+    def _options(self, file: Path) -> GridOptions:
+        """Return the options of a file: one of the user's own is run whatever tier it says."""
+        own = file in self.own
+        return dataclasses.replace(self.options, tier=OWN) if own else self.options
+
+    def _require_claims_of_names_of_their_own(self, claims: Sequence[Claim]) -> None:
+        names = [claim.name for claim in (*self.claims, *claims)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise CasesError(f"two claims of different files are called {twice!r}; rename one")
+
+    def require(self, *grids: str) -> None:
+        """Raise CasesError where a test names a grid that there is no file of, in any tier."""
+        known = {file.stem for folder in self._folders for file in folder.glob("*.toml")}
+        if unknown := [grid for grid in grids if grid not in known]:
+            raise CasesError(
+                f"@pytest.mark.cases: there is no grid {unknown[0]!r}; expected one of "
+                f"{', '.join(sorted(known))}, or none for those of --bench-cases"
             )
 
     def grids(self, *names: str) -> list[Case]:

@@ -36,7 +36,7 @@ class CasesError(ValueError):
 def read_toml(file: Path) -> dict[str, Any]:
     """Return what the file holds; raises CasesError where it cannot be read, or is not TOML."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise CasesError(f"cannot read the cases file {file}: {error}") from error
     except tomllib.TOMLDecodeError as error:
@@ -206,7 +206,9 @@ def _tables(annotation: Any) -> dict[str, type[BaseModel]]:
 def _missing(mistake: _Mistake) -> str:
     key = mistake.key
     remedy = (
-        f"a {HEADERS[key]} table" if key in HEADERS else f"it, such as {key} = {mistake.example}"
+        f"a {HEADERS[key]} table"
+        if _tables(mistake.field.annotation) and key in HEADERS
+        else f"it, such as {key} = {mistake.example}"
     )
     return f"{mistake.table_place}: the key {key} is missing; add {remedy}"
 

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,8 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(_module("run").main(given[1:]))
     options = parser.parse_args(given)
     try:
-        return int(options.main(options))
-    except ValueError as error:
+        code = int(options.main(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # whoever read has read enough; nothing is left to flush at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, ValueError) as error:
         print(f"normbench: {error}", file=sys.stderr)
         return 2
 

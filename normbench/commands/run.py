@@ -41,8 +41,8 @@ def pytest_arguments(arguments: Sequence[str], root: Path) -> list[str]:
         *(("--bench-tier", OWN) if own else ()),
         # not by naming the files that are left: pytest would leave their names out of its ids
         *(f"--ignore={file}" for file in others if own),
-        *arguments,
         str(suite),
+        *arguments,
     ]
 
 

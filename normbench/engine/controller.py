@@ -196,8 +196,10 @@ class Controller:
         """Write the baseline that was asked for; return what became of it."""
         name = self.options.save_baseline or ""
         bad = now.ended_badly
-        if bad or not finished:
-            why = f"a run of {len(bad)} of its cases ended badly" if bad else "it was interrupted"
+        if bad or not finished or not now.cases:
+            why = "it has no runs" if finished else "it was interrupted"
+            if bad:
+                why = f"a run of {len(bad)} of its cases ended badly"
             return f"the session is no baseline, as {why}: {name} was not written"
         file = self.options.reference / f"{name}.json"
         try:

@@ -98,7 +98,8 @@ class Runner:
         checkpoint = self.store.checkpoint(spec)
         try:
             result = self._train(spec, data, self.device, self.store.note_epoch, checkpoint)
-        except Exception as error:
+        # a norm may raise SystemExit, and end no more than its own case
+        except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
             self.store.append(RunResult(spec, "error", message, worker=self.store.worker))
             raise

@@ -51,19 +51,23 @@ def pytest_configure(config: pytest.Config) -> None:
     require_consistent(config)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    wanted = {"case", "cases", "claim"} & set(metafunc.fixturenames)
-    # a foreign project may have a marker and arguments of these names
-    wanted -= set(_parametrized(metafunc.definition))
+    """Give marked tests their cases: after all others, who may give what is called so as well."""
+    wanted = {"case", "cases", "claim"} & set(metafunc.fixturenames) - _given(metafunc)
     if wanted and any(map(metafunc.definition.get_closest_marker, ("cases", "claims"))):
-        _collected(metafunc.config).parametrize(metafunc)
+        _collected(metafunc.config).parametrize(metafunc, wanted)
 
 
-def _parametrized(definition: pytest.Item) -> Iterator[str]:
-    """Yield the names of the arguments that the test's own parametrize gives."""
-    for mark in definition.iter_markers("parametrize"):
-        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
-        yield from (n.strip() for n in names.split(",")) if isinstance(names, str) else names
+def _given(metafunc: pytest.Metafunc) -> set[str]:
+    """Return the arguments that a fixture or parametrize of the project's own gives.
+
+    A foreign project may use our names, and its tests are not ours. pytest has no public way to
+    ask; a version without these attributes answers that nothing is given.
+    """
+    calls = getattr(metafunc, "_calls", ())
+    fixtures = getattr(metafunc, "_arg2fixturedefs", {})
+    return {name for call in calls for name in call.params} | set(fixtures)
 
 
 @pytest.hookimpl(trylast=True)

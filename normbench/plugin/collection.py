@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,28 +35,33 @@ class Collected:
         self.selection = Selection()
         self.error = ""
         self._runner: Runner | None = None
+        self._ours: set[tuple[object, str]] = set()
 
-    def parametrize(self, metafunc: pytest.Metafunc) -> None:
-        """Give a test its cases or claims; after an error, none."""
+    def parametrize(self, metafunc: pytest.Metafunc, wanted: Set[str]) -> None:
+        """Give a test the cases or claims that it wants; after an error, none."""
+        self._ours.add(_function(metafunc.definition))
+        marker = metafunc.definition.get_closest_marker("cases")
+        grids = marker.args if marker else ()
+        catalogue = self.catalogue
         try:
-            self.catalogue.add(cases_folder(Path(metafunc.definition.path)))
+            catalogue.add(cases_folder(Path(metafunc.definition.path)))
+            catalogue.require(*grids)
         except ValueError as error:
             self.error = self.error or str(error)
-        known, catalogue = metafunc.fixturenames, self.catalogue
         self._register_families()
         if metafunc.definition.get_closest_marker("claims"):
             cases = catalogue.claimed_cases
-            if "claim" in known:
+            if "claim" in wanted:
                 claims = [_parameter(claim.name, claim.cases, claim) for claim in catalogue.claims]
                 metafunc.parametrize("claim", claims)
         else:
-            marker = metafunc.definition.get_closest_marker("cases")
-            cases = catalogue.grids(*(marker.args if marker else ()))
-        if "case" in known:
+            cases = catalogue.grids(*grids)
+        if "case" in wanted:
             metafunc.parametrize("case", [_parameter(case.id, [case], case) for case in cases])
-        if "cases" in known:
-            grids = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
-            metafunc.parametrize("cases", [_parameter(grid_id(g), c, c) for g, c in grids.items()])
+        if "cases" in wanted:
+            by_grid = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
+            whole = [_parameter(grid_id(grid), group, group) for grid, group in by_grid.items()]
+            metafunc.parametrize("cases", whole)
 
     def _register_families(self) -> None:
         for family in sorted({_family(case) for case in self.catalogue.cases}):
@@ -76,10 +81,10 @@ class Collected:
                 items.clear()
                 return
             raise pytest.UsageError(self.error)
-        of_benchmark = [i for i in items if any(map(i.get_closest_marker, ("cases", "claims")))]
-        empty = {i for i in of_benchmark if _unfilled(i)}
+        ours = [item for item in items if _function(item) in self._ours]
+        empty = [item for item in ours if not (_cases(item) or _claim(item))]
         if empty:
-            self.config.hook.pytest_deselected(items=list(empty))
+            self.config.hook.pytest_deselected(items=empty)
         cases = {item: case for item in items if (case := self.case_of(item)) is not None}
         others = [item for item in items if item not in cases and item not in empty]
 
@@ -152,7 +157,6 @@ def _cases(item: pytest.Item) -> list[Case]:
     return found
 
 
-def _unfilled(item: pytest.Item) -> bool:
-    """Tell whether the test was to have cases or claims, and there are none in this tier."""
-    asks = {"case", "cases", "claim"} & set(getattr(item, "fixturenames", ()))
-    return bool(asks) and not (_cases(item) or _claim(item))
+def _function(item: pytest.Item) -> tuple[object, str]:
+    """Return what all items of one test function have in common."""
+    return item.parent, getattr(item, "originalname", item.name)

@@ -76,6 +76,11 @@ class Drawn:
         tables, claims = case_tables(session), stored_claims(session)
         if not tables and not claims:
             raise ReportError(f"{session.folder}: the session has not ended, or ran no case")
+        if any(case.runs for case in session.judged_cases) and not session.results:
+            raise ReportError(
+                f"{session.folder}: runs.jsonl has none of the runs that session.json tells of; "
+                "expected the rows that the session wrote"
+            )
         stored = session.document.comparison
         return cls(
             session,

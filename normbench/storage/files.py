@@ -8,4 +8,8 @@ def write_atomic(file: Path, text: str) -> None:
     """Write ``text`` such that a reader, or a crash, sees the old file or the new one."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

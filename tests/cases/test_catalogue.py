@@ -112,10 +112,6 @@ def test_the_own_tier_is_the_users_files_alone_whatever_tier_they_say(
     catalogue = Catalogue(GridOptions(OWN), [mine])
     catalogue.add(folder)
     assert [(case.grid, case.tier) for case in catalogue.cases] == [("mine", "full")] * 2
-    # beside the suite, the tier is asked
-    catalogue = Catalogue(GridOptions("standard"), [mine])
-    catalogue.add(folder)
-    assert {case.grid for case in catalogue.cases} == {"tiny"}
 
 
 def test_two_files_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -179,3 +175,30 @@ def test_a_file_with_a_mistake_is_named(folder: Path) -> None:
 
 def test_a_test_of_a_whole_grid_is_called_as_no_case_is() -> None:
     assert grid_id("tiny") == "tiny-grid"
+
+
+def test_two_claims_of_one_name_in_two_files_are_refused(folder: Path) -> None:
+    write(folder / "one.toml", CLAIM)
+    write(folder / "two.toml", CLAIM)
+    with pytest.raises(CasesError, match=r"different files are called 'batch-is-better'; rename"):
+        Catalogue(SMOKE).add(folder)
+
+
+def test_a_grid_that_there_is_no_file_of_is_refused(folder: Path) -> None:
+    catalogue = Catalogue(SMOKE)
+    catalogue.add(folder)
+    catalogue.require("tiny")
+    with pytest.raises(CasesError, match=r"there is no grid 'tinny'; expected one of tiny, or"):
+        catalogue.require("tiny", "tinny")
+
+
+def test_a_file_of_ones_own_is_run_whatever_tier_it_says(folder: Path, tmp_path: Path) -> None:
+    full = tiny_grid().replace('"smoke"', '"full"')
+    own = write(tmp_path / "mine.toml", full)
+    catalogue = Catalogue(SMOKE, [own])
+    catalogue.add(folder)
+    assert {case.grid for case in catalogue.cases} == {"tiny", "mine"}
+    write(folder / "larger.toml", full)
+    again = Catalogue(SMOKE, [own])
+    again.add(folder)
+    assert {case.grid for case in again.cases} == {"tiny", "mine"}

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ from normbench import __version__
 from normbench.commands.main import COMMANDS, main
 
 from ..conftest import tiny_grid
+from ..storage.stored import golden_copy
 
 
 class Noted(argparse.ArgumentParser):
@@ -146,3 +149,31 @@ def test_a_schema_is_printed_that_names_the_keys_of_a_cases_file(
     assert {"schema", "tier", "dataset", "network", "recipe", "epochs"} <= set(schema["properties"])
     assert main(["schema", "claims"]) == 0
     assert "claim" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m normbench schema | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_a_report_that_cannot_be_written_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden_copy("session-2", tmp_path)
+    (folder / "report.html").mkdir()
+    before = {file.name for file in folder.iterdir()}
+    assert main(["report", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("normbench: ")
+    assert len(told.splitlines()) == 1
+    assert {file.name for file in folder.iterdir()} == before
+
+
+def test_a_report_of_lost_rows_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden_copy("session-2", tmp_path)
+    (folder / "runs.jsonl").unlink()
+    assert main(["report", str(folder)]) == 2
+    assert "runs.jsonl has none of the runs that session.json tells of" in capsys.readouterr().err

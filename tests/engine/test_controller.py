@@ -122,3 +122,15 @@ def test_a_session_in_the_midst_of_another_process_is_not_resumed(tmp_path: Path
     with pytest.raises(ValueError, match="is still running in another process"):
         other.prepare(selected(CASES, []), workers=1)
     controller.finish(finished=False)
+
+
+def test_a_session_without_a_run_replaces_no_baseline(tmp_path: Path) -> None:
+    session(tmp_path, PASSED, save_baseline="good")
+    kept = (tmp_path / "reference" / "good.json").read_text(encoding="utf-8")
+    controller = Controller(options(tmp_path, save_baseline="good"), f"{NAME}2", tmp_path)
+    controller.prepare(selected(CASES, []), workers=1)
+    for case in controller.cases:
+        controller.record_outcome(case.id, "skipped")
+    outcome = controller.finish(finished=True)
+    assert outcome.notes == ("the session is no baseline, as it has no runs: good was not written",)
+    assert (tmp_path / "reference" / "good.json").read_text(encoding="utf-8") == kept

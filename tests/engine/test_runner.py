@@ -92,6 +92,17 @@ def test_the_training_is_given_the_data_the_device_and_a_place_for_its_checkpoin
     assert RunStore(tmp_path).running() == []
 
 
+def test_a_norm_that_ends_the_program_is_an_error_of_its_run(tmp_path: Path) -> None:
+    def leave(*_: Any) -> RunResult:
+        raise SystemExit("enough")
+
+    with pytest.raises(SystemExit, match="enough"):
+        Runner(options(tmp_path), tmp_path, train=leave).run(SPEC)
+    known = RunStore(tmp_path).find(SPEC)
+    assert known is not None
+    assert (known.status, known.message) == ("error", "SystemExit: enough")
+
+
 def test_an_exception_is_stored_and_passed_on(tmp_path: Path) -> None:
     asked = []
 

@@ -186,3 +186,20 @@ def test_a_factory_that_does_not_work_says_why(
 def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(UnknownNorm, match=r"No module named 'no_such_module'"):
         norm_factory("no_such_module:Norm")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def (", r"SyntaxError: invalid syntax"),
+        ("raise RuntimeError('no such thing')", r"RuntimeError: no such thing"),
+        ("raise SystemExit('enough')", r"SystemExit: enough"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_in_one_line(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_norms.py").write_text(f"{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownNorm, match=rf"^unknown norm 'broken_norms:x': {told}[^\n]*$"):
+        norm_factory("broken_norms:x")

@@ -47,3 +47,54 @@ def test_nothing_heavy_is_loaded_and_nothing_left_behind(
     assert witnessed == {f"loaded-{name}": "normbench.plugin" for name in processes}
     assert not (foreign.path / "results").exists()
     assert not list((foreign.path / "temporary").iterdir())
+
+
+OWN_NAMES = """
+import pytest
+
+@pytest.fixture
+def case():
+    return 1
+
+@pytest.fixture(params=[1, 2])
+def claim(request):
+    return request.param
+
+@pytest.mark.cases("digits")
+def test_a_fixture_of_ones_own(case):
+    assert case == 2
+
+@pytest.mark.claims
+def test_a_fixture_with_parameters(claim):
+    assert claim in (1, 2)
+
+@pytest.mark.cases("digits")
+@pytest.mark.parametrize("cases", [[3], [4]])
+def test_a_parameter_of_ones_own(cases):
+    assert cases
+"""
+
+
+@pytest.mark.parametrize("arguments", [["-p", "no:xdist"], ["-n", "2"]], ids=" ".join)
+def test_tests_that_use_our_names_for_their_own_things_are_left_alone(
+    foreign: pytest.Pytester, arguments: list[str]
+) -> None:
+    foreign.makepyfile(test_x=OWN_NAMES)
+    result = foreign.runpytest_subprocess(*arguments)
+    result.assert_outcomes(passed=4, failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert not (foreign.path / "results").exists()
+
+
+def test_what_a_project_parametrizes_in_a_hook_of_its_own_is_left_alone(
+    foreign: pytest.Pytester,
+) -> None:
+    foreign.makeconftest(
+        "def pytest_generate_tests(metafunc):\n"
+        "    if 'case' in metafunc.fixturenames:\n"
+        "        metafunc.parametrize('case', [1, 2, 3])\n"
+    )
+    foreign.makepyfile(
+        test_x="import pytest\n@pytest.mark.cases('digits')\ndef test_x(case): assert case < 3\n"
+    )
+    foreign.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=2, failed=1)
