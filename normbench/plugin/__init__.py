@@ -121,6 +121,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_xdist_node_collection_finished(node: Any, ids: Collection[str]) -> None:
     """Open the session once the first worker has said what will run."""
     config = node.config
+    if config.option.setuponly:
+        return
     selection = _workers(config).selection(node)
     if selection is not None and SESSION not in config.stash:
         _session(config).open(selection, workers=len(node.nodemanager.specs))

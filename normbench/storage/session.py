@@ -215,7 +215,8 @@ class Session:
 
     def close(self) -> None:
         """Let others resume the session, if it was interrupted."""
-        if self._lock is not None:
+        # a session that is another process's keeps its lock
+        if self._lock is not None and self._lock.is_locked:
             self._lock.release()
             (self.folder / "session.lock").unlink(missing_ok=True)
 
