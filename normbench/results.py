@@ -232,9 +232,11 @@ class Runs:
     """Independent runs of one case, differing in their seed alone; figures are means over them.
 
     Any run that failed makes every mean raise RunFailed: a case is not judged on its luckier seeds.
+    ``outcome`` is what they come to beside the baseline, None where there is none.
     """
 
     results: Sequence[RunResult] = field(default=())
+    outcome: "Outcome | None" = None
 
     @classmethod
     def of(cls, results: Iterable[RunResult]) -> "Runs":
@@ -252,13 +254,15 @@ class Runs:
         values = [getattr(result, name) for result in self.results]
         return math.fsum(values) / len(values)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | str]:
         """Return the means by name, as a JUnit report keeps them; none if a run failed."""
+        found = {} if self.outcome is None else {"beside_baseline": self.outcome.value}
         if any(result.status != "ok" for result in self.results):
-            return {}
+            return {**found}
         names = ("test_accuracy", "best_test_accuracy", "train_accuracy", "test_loss")
         seconds = ("train_seconds", "test_seconds", "cpu_seconds")
-        return {"runs": len(self), **{name: self.mean(name) for name in (*names, *seconds)}}
+        means = {name: self.mean(name) for name in (*names, *seconds)}
+        return {"runs": len(self), **means, **found}
 
     @property
     def test_accuracy(self) -> float:
@@ -288,8 +292,10 @@ class Outcome(StrEnum):
     """What a case's comparison comes to."""
 
     REGRESSION = "regression"
+    SUSPECTED = "suspected"
     IMPROVEMENT = "improvement"
-    NO_DIFFERENCE = "no difference"
+    NO_REGRESSION = "no regression"
+    UNDECIDED = "undecided"
     NOT_COMPARABLE = "not comparable"
     ONLY_BASELINE = "only in the baseline"
     ONLY_NOW = "not in the baseline"

@@ -3,35 +3,48 @@
 import dataclasses
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from normbench.analysis.spread import Spread
-from normbench.analysis.statistics import (
-    UNKNOWN,
-    Estimate,
-    Variance,
-    alarm_runs,
-    holm,
-    sequential_p,
+from normbench.analysis.statistics import UNKNOWN, Estimate, Variance, holm, without_worst
+from normbench.analysis.thresholds import (
+    CONFIDENCE,
+    FEWEST_RUNS,
+    LEVEL,
+    LOOKS,
+    MINIMUM_EFFECT,
+    MOST_SEEDS,
+    SLOW,
+    SUSPICION,
 )
-from normbench.analysis.thresholds import LEVEL, MARGIN, MINIMUM_EFFECT, SLOW
-from normbench.results import Outcome, RunResult
+from normbench.results import Outcome
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
 from normbench.storage.documents import StoredComparedCase, StoredComparison, StoredVariance
 from normbench.training.datasets import DATASETS
 
 # The outcomes that are shown case by case; the others are counted.
-TOLD = (Outcome.REGRESSION, Outcome.IMPROVEMENT, Outcome.NOT_COMPARABLE)
+TOLD = (Outcome.REGRESSION, Outcome.SUSPECTED, Outcome.IMPROVEMENT, Outcome.NOT_COMPARABLE)
+
+# The outcomes of cases that were held against a baseline.
+COMPARED = (
+    Outcome.REGRESSION,
+    Outcome.SUSPECTED,
+    Outcome.IMPROVEMENT,
+    Outcome.NO_REGRESSION,
+    Outcome.UNDECIDED,
+)
 
 
 @dataclass(frozen=True)
 class CaseComparison:
     """A case's accuracies before and now, fractions, and what their difference comes to.
 
-    ``variance`` is that of one run. ``adjusted_p`` is one-sided, towards worse, and holds for the
-    session as a whole; ``reason`` says why there is none.
+    ``variance`` is that of one run, ``minimum_effect`` the drop that matters. ``adjusted_p`` is
+    one-sided, towards worse, and holds for the session as a whole; ``reason`` says why there is
+    none.
     """
 
     spec: RunSpec
@@ -39,6 +52,7 @@ class CaseComparison:
     before: Sequence[float] = ()
     now: Sequence[float] = ()
     variance: Variance = UNKNOWN
+    minimum_effect: float = 0.0
     adjusted_p: float | None = None
     reason: str = ""
 
@@ -46,6 +60,56 @@ class CaseComparison:
     def difference(self) -> Estimate:
         """The mean now less that of the baseline; raises ValueError where one has no run."""
         return Estimate.difference(self.now, self.before, self.variance)
+
+    @property
+    def lasting_difference(self) -> Estimate:
+        """The difference that is left when the worst run of now is counted as the second worst.
+
+        Accuracies have long lower tails: now and then, a run of a sound case collapses.
+        """
+        return Estimate.difference(without_worst(self.now), self.before, self.variance)
+
+    @property
+    def p_worse(self) -> float:
+        """The one-sided p-value of a regression, valid after any of the looks at the case."""
+        if len(self.now) < FEWEST_RUNS:
+            return 1.0
+        return min(1.0, LOOKS * self.lasting_difference.p_below())
+
+    @property
+    def p_better(self) -> float:
+        """The one-sided p-value of an improvement, as p_worse is of a regression."""
+        if len(self.now) < FEWEST_RUNS:
+            return 1.0
+        return min(1.0, LOOKS * self.difference.p_above())
+
+    def judged(self, level: float, p_worse: float, p_better: float) -> "CaseComparison":
+        """Return the case with its outcome, by p-values that are adjusted for the session."""
+        return dataclasses.replace(
+            self, outcome=self._outcome(level, p_worse, p_better), adjusted_p=p_worse
+        )
+
+    def _outcome(self, level: float, p_worse: float, p_better: float) -> Outcome:
+        found, effect = self.difference, self.minimum_effect
+        if p_worse <= level and self.lasting_difference.value < -effect:
+            return Outcome.REGRESSION
+        if found.value < -effect and found.p_below() <= SUSPICION:
+            return Outcome.SUSPECTED
+        if p_better <= level and found.value > effect:
+            return Outcome.IMPROVEMENT
+        if found.p_above(-effect) <= 1 - CONFIDENCE:
+            return Outcome.NO_REGRESSION
+        return Outcome.UNDECIDED
+
+    def decided_by(self, seeds: int) -> bool:
+        """Tell whether so many further seeds, if they come out as the baseline, rule a drop out."""
+        if not (self.variance.known and self.minimum_effect):
+            return False
+        runs = len(self.now) + seeds
+        difference = self.difference.value * len(self.now) / runs
+        error = math.sqrt(self.variance.value * (1 / runs + 1 / len(self.before)))
+        expected = Estimate(difference, error, self.variance.degrees_of_freedom)
+        return expected.p_above(-self.minimum_effect) <= 1 - CONFIDENCE
 
     def to_stored(self) -> StoredComparedCase:
         """Return what session.json keeps of it."""
@@ -62,6 +126,7 @@ class CaseComparison:
             before=tuple(self.before),
             now=tuple(self.now),
             variance=known,
+            minimum_effect=self.minimum_effect,
             adjusted_p=self.adjusted_p,
             reason=self.reason,
         )
@@ -75,57 +140,74 @@ class CaseComparison:
             before=stored.before,
             now=stored.now,
             variance=Variance(known.value, known.degrees_of_freedom) if known else UNKNOWN,
+            minimum_effect=stored.minimum_effect,
             adjusted_p=stored.adjusted_p,
             reason=stored.reason,
         )
 
-    def p_value(self, sequential: bool, worse: bool) -> float:
-        """Return the one-sided p-value, one that allows the looks where runs were added by them."""
-
-        def p_at(look: int) -> float:
-            estimate = Estimate.difference(self.now[:look], self.before, self.variance)
-            return estimate.p_below() if worse else estimate.p_above()
-
-        if not sequential:
-            return p_at(len(self.now))
-        return sequential_p([p_at(look) for look in alarm_runs(len(self.now))])
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """A session held against a baseline.
+    """A session held against what ``baseline`` names: one, or several.
 
     ``speed`` is the median over the cases of images per second now over those of the baseline;
-    None between machines that are not equal.
+    None between machines that are not equal, which ``elsewhere`` says.
     """
 
     baseline: str
     cases: tuple[CaseComparison, ...]
     speed: float | None = None
+    elsewhere: bool = False
 
-    def of(self, outcome: Outcome) -> list[CaseComparison]:
-        return [case for case in self.cases if case.outcome is outcome]
+    def of(self, *outcomes: Outcome) -> list[CaseComparison]:
+        return [case for case in self.cases if case.outcome in outcomes]
 
     @property
     def regressions(self) -> list[CaseComparison]:
         return self.of(Outcome.REGRESSION)
 
     @property
+    def counts(self) -> dict[Outcome, int]:
+        """How many cases came to each outcome, those to look at first."""
+        counts = Counter(case.outcome for case in self.cases)
+        return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
+
+    @property
     def slow(self) -> bool:
         return self.speed is not None and self.speed < SLOW
+
+    def seeds_to_decide(self) -> tuple[int, int]:
+        """Return a number of further seeds, and how many undecided cases they would decide.
+
+        It is the least that decides three quarters of those that up to MOST_SEEDS can, if the seeds
+        come out as the baseline did; both are 0 where there are none.
+        """
+        undecided = self.of(Outcome.UNDECIDED)
+        decided = {
+            seeds: sum(case.decided_by(seeds) for case in undecided)
+            for seeds in range(1, MOST_SEEDS + 1)
+        }
+        most = max(decided.values())
+        enough = (seeds for seeds, count in decided.items() if count and count >= 0.75 * most)
+        seeds = next(enough, 0)
+        return seeds, decided.get(seeds, 0)
 
     def to_stored(self) -> StoredComparison:
         """Return what session.json keeps of it."""
         return StoredComparison(
             baseline=self.baseline,
             speed=self.speed,
+            elsewhere=self.elsewhere,
             cases=tuple(case.to_stored() for case in self.cases),
         )
 
     @classmethod
     def of_stored(cls, stored: StoredComparison) -> "Comparison":
         return cls(
-            stored.baseline, tuple(map(CaseComparison.of_stored, stored.cases)), stored.speed
+            stored.baseline,
+            tuple(map(CaseComparison.of_stored, stored.cases)),
+            stored.speed,
+            stored.elsewhere,
         )
 
 
@@ -134,87 +216,149 @@ def minimum_effect_of(spec: RunSpec, chosen: float | None) -> float:
     return MINIMUM_EFFECT[DATASETS[spec.dataset].family] if chosen is None else chosen
 
 
-def compare(
-    before: Baseline, now: Baseline, minimum_effect: float | None = None, level: float = LEVEL
-) -> Comparison:
-    """Hold every case of ``now`` against the baseline.
+class Reference:
+    """What sessions are held against: the cases of one baseline, or of several.
 
-    A case is a regression where its mean is lower by more than the minimum effect, and
-    significantly: a one-sided t-test, adjusted after Holm over the cases that can be compared. The
-    variance is the baseline's own: were the new runs' taken in, one collapsed run would hide
-    itself behind the spread that it makes. A run that came to a bad end is a regression where
-    the baseline had none.
+    Of a case that several have, the first one's runs count. A case is a **regression** where its
+    mean is lower by more than the minimum effect, and significantly: a one-sided t-test on
+    FEWEST_RUNS or more runs of which the worst is counted as the second worst, adjusted for the
+    LOOKS at it, and after Holm over the cases that can be compared. It is **suspected** where it
+    looks worse, and cannot yet be called so; ``look`` is what decides whether it is trained again.
+    The variance is the baseline's own: were the new runs' taken in, collapsed runs would hide
+    behind the spread that they make. A run that came to a bad end is a regression where the
+    baseline had none.
 
     Source: significance and effect size together are asv's rule (asv/_stats.py); the tests follow
     Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, 2021.
     """
-    both = [spec for spec in now.cases if spec in before.cases]
-    spread = Spread(before)
-    found = {
-        spec: _look(before, now.cases[spec], spread.variance(spec), level / len(both))
-        for spec in both
-    }
-    tested = [case for case in found.values() if not case.reason]
-    worse = holm([case.p_value(now.sequential, worse=True) for case in tested])
-    better = holm([case.p_value(now.sequential, worse=False) for case in tested])
-    for case, p_worse, p_better in zip(tested, worse, better, strict=True):
-        effect = minimum_effect_of(case.spec, minimum_effect)
-        outcome = Outcome.NO_DIFFERENCE
-        if p_worse <= level and case.difference.value < -effect:
+
+    def __init__(
+        self,
+        baselines: Sequence[Baseline],
+        minimum_effect: float | None = None,
+        level: float = LEVEL,
+    ) -> None:
+        self.baselines = tuple(baselines)
+        self.minimum_effect = minimum_effect
+        self.level = level
+        self._spreads = [Spread(baseline) for baseline in baselines]
+
+    @property
+    def name(self) -> str:
+        return ", ".join(baseline.name for baseline in self.baselines)
+
+    def baseline(self, spec: RunSpec) -> Baseline | None:
+        """Return the baseline that has runs of this configuration, whatever the spec's seed."""
+        configuration = spec.with_seed(0)
+        return next((b for b in self.baselines if configuration in b.cases), None)
+
+    def variance(self, spec: RunSpec) -> Variance:
+        """Return the variance of one run of a configuration.
+
+        Of one that no baseline has, it is what those of the same data set and recipe have in
+        common.
+        """
+        holding = self.baseline(spec)
+        for baseline, spread in zip(self.baselines, self._spreads, strict=True):
+            if holding in (baseline, None):
+                variance = spread.variance(spec)
+                if variance.known or baseline is holding:
+                    return variance
+        return UNKNOWN
+
+    def look(self, now: BaselineCase, cases: int) -> CaseComparison:
+        """Hold one case against the baseline, at its share of the level of so many cases."""
+        share = self.level / max(1, cases)
+        case = self._comparable(now)
+        return case if case.reason else case.judged(share, case.p_worse, case.p_better)
+
+    def compare(self, now: Baseline, cases: int = 0) -> Comparison:
+        """Hold a session against the baselines.
+
+        ``cases`` is how many the whole has of which this session is a part, where it is one.
+        """
+        both = [spec for spec in now.cases if self.baseline(spec)]
+        family = max(cases, len(both))
+        found = {spec: self._comparable(now.cases[spec]) for spec in both}
+        tested = [case for case in found.values() if not case.reason]
+        worse = _adjusted([case.p_worse for case in tested], family - len(both))
+        better = _adjusted([case.p_better for case in tested], family - len(both))
+        for case, p_worse, p_better in zip(tested, worse, better, strict=True):
+            found[case.spec] = case.judged(self.level, p_worse, p_better)
+        compared = [found.get(s, CaseComparison(s, Outcome.ONLY_NOW)) for s in now.cases]
+        missing = dict.fromkeys(s for b in self.baselines for s in b.cases if s not in now.cases)
+        compared += [CaseComparison(spec, Outcome.ONLY_BASELINE) for spec in missing]
+        ratios, elsewhere = self._speeds(now, both)
+        speed = statistics.median(ratios) if ratios else None
+        return Comparison(self.name, tuple(compared), speed, elsewhere)
+
+    def _comparable(self, now: BaselineCase) -> CaseComparison:
+        """Return the case ready to be tested, or with the reason why it cannot be."""
+        baseline = self.baseline(now.spec)
+        if baseline is None:
+            return CaseComparison(now.spec, Outcome.ONLY_NOW, reason="not in the baseline")
+        old, variance = baseline.cases[now.spec], self.variance(now.spec)
+        outcome, reason = Outcome.NOT_COMPARABLE, ""
+        if old.complete and not now.complete:
             outcome = Outcome.REGRESSION
-        elif p_better <= level and case.difference.value > effect:
-            outcome = Outcome.IMPROVEMENT
-        found[case.spec] = dataclasses.replace(case, outcome=outcome, adjusted_p=p_worse)
-    missing = [spec for spec in before.cases if spec not in now.cases]
-    cases = [found.get(spec, CaseComparison(spec, Outcome.ONLY_NOW)) for spec in now.cases]
-    cases += [CaseComparison(spec, Outcome.ONLY_BASELINE) for spec in missing]
-    return Comparison(before.name, tuple(cases), _speed(before, now, both))
+            ends = sorted({run.status for run in now.runs if run.status != "ok"})
+            bad = len(now.runs) - len(now.accuracies)
+            reason = f"{bad} of {len(now.runs)} runs {', '.join(ends)}"
+        elif not old.accuracies or not now.accuracies:
+            reason = "no run of the baseline, or none of now, ended well"
+        elif old.fingerprint != now.fingerprint:
+            reason = "trained with another network or recipe than the baseline"
+        elif not variance.known or _never_suspected(old, now, variance):
+            reason = f"{len(old.accuracies)} and {len(now.accuracies)} runs are too few to tell"
+        return CaseComparison(
+            now.spec,
+            outcome,
+            old.accuracies,
+            now.accuracies,
+            variance,
+            minimum_effect_of(now.spec, self.minimum_effect),
+            reason=reason,
+        )
+
+    def _speeds(self, now: Baseline, both: Iterable[RunSpec]) -> tuple[list[float], bool]:
+        """Return the ratios of images per second, and whether a machine differs.
+
+        They are those of the cases whose baseline was made by an equal machine with as many
+        workers.
+        """
+        ratios, elsewhere = [], False
+        for spec in both:
+            before = self.baseline(spec)
+            if before is None:
+                continue
+            elsewhere = elsewhere or machine_of(before) != machine_of(now)
+            old, new = (side.cases[spec].images_per_second for side in (before, now))
+            if machine_of(before) == machine_of(now) and before.workers == now.workers:
+                ratios += [new / old] if old and new else []
+        return ratios, elsewhere
 
 
-def _look(before: Baseline, now: BaselineCase, variance: Variance, share: float) -> CaseComparison:
-    """Return the case ready to be tested, or with the reason why it cannot be.
-
-    ``share`` is the part of the level that Holm's first step leaves to each case.
-    """
-    old = before.cases[now.spec]
-    outcome, reason = Outcome.NOT_COMPARABLE, ""
-    if old.complete and not now.complete:
-        outcome = Outcome.REGRESSION
-        ends = sorted({run.status for run in now.runs if run.status != "ok"})
-        bad = len(now.runs) - len(now.accuracies)
-        reason = f"{bad} of {len(now.runs)} runs {', '.join(ends)}"
-    elif not old.accuracies or not now.accuracies:
-        reason = "no run of the baseline, or none of now, ended well"
-    elif old.fingerprint != now.fingerprint:
-        reason = "trained with another network or recipe than the baseline"
-    elif not variance.known or _never_significant(old, now, variance, share):
-        reason = f"{len(old.accuracies)} and {len(now.accuracies)} runs are too few to tell"
-    return CaseComparison(
-        now.spec, outcome, old.accuracies, now.accuracies, variance, reason=reason
-    )
+def compare(
+    before: Baseline, now: Baseline, minimum_effect: float | None = None, level: float = LEVEL
+) -> Comparison:
+    """Hold a session against one baseline, as Reference does."""
+    return Reference([before], minimum_effect, level).compare(now)
 
 
-def _never_significant(
-    old: BaselineCase, now: BaselineCase, variance: Variance, share: float
-) -> bool:
-    """Tell whether even a drop to zero could not be significant."""
+def _adjusted(p_values: Sequence[float], others: int) -> list[float]:
+    """Adjust p-values after Holm, where ``others`` are tested elsewhere."""
+    return holm([*p_values, *[1.0] * others])[: len(p_values)]
+
+
+def _never_suspected(old: BaselineCase, now: BaselineCase, variance: Variance) -> bool:
+    """Tell whether not even a drop to zero would look worse."""
     difference = Estimate.difference(now.accuracies, old.accuracies, variance)
-    return difference.margin_of_error(share) > statistics.fmean(old.accuracies)
+    return difference.margin_of_error(SUSPICION) > statistics.fmean(old.accuracies)
 
 
-def _speed(before: Baseline, now: Baseline, both: Iterable[RunSpec]) -> float | None:
-    """Return the median ratio of images per second; None unless the machines are equal."""
-
-    def machine(side: Baseline) -> list[object]:
-        return [side.workers, *(side.environment.get(k) for k in ("processor", "cores", "gpus"))]
-
-    if machine(before) != machine(now):
-        return None
-    rates = [
-        (before.cases[spec].images_per_second, now.cases[spec].images_per_second) for spec in both
-    ]
-    ratios = [new / old for old, new in rates if old and new]
-    return statistics.median(ratios) if ratios else None
+def machine_of(side: Baseline) -> list[object]:
+    """Return what tells the machine that made the runs from another one."""
+    return [side.environment.get(key) for key in ("processor", "cores", "gpus")]
 
 
 def margin_in_standard_errors(
@@ -227,41 +371,3 @@ def margin_in_standard_errors(
     if mean.standard_error == 0:
         return math.copysign(math.inf, mean.value - target)
     return (mean.value - target) / mean.standard_error
-
-
-def undecided(
-    now: Sequence[RunResult],
-    target: float,
-    before: Baseline,
-    spread: Spread,
-    cases: int,
-    minimum_effect: float | None = None,
-    level: float = LEVEL,
-) -> bool:
-    """Tell whether one more run of a case could change what is said of it.
-
-    ``now`` are its runs so far, which ended well; ``spread`` is that of the baseline ``before``.
-
-    That is so while the mean is close to the target, or while the case is neither a regression,
-    at its part of the ``level`` of a session of so many ``cases``, nor is a drop by the minimum
-    effect ruled out at 95 %. Whatever this answers, the p-values of compare stay valid: they spend
-    their error over the looks that may be taken, not over those that were.
-    """
-    spec, accuracies = now[0].spec, [run.test_accuracy for run in now]
-    variance = spread.variance(spec)
-    if not variance.known:
-        return False
-    if abs(margin_in_standard_errors(accuracies, target, variance)) < MARGIN:
-        return True
-    old = before.cases.get(spec.with_seed(0))
-    if old is None or not old.accuracies:
-        return False
-    if old.fingerprint != now[0].fingerprint:
-        return False
-    effect = minimum_effect_of(spec, minimum_effect)
-    difference = Estimate.difference(accuracies, old.accuracies, variance)
-    if difference.p_above(-effect) <= 0.05:
-        return False
-    case = CaseComparison(spec, Outcome.NO_DIFFERENCE, old.accuracies, accuracies, variance)
-    regressed = case.p_value(sequential=True, worse=True) <= level / cases
-    return not (regressed and difference.value < -effect)

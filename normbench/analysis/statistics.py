@@ -8,8 +8,6 @@ from typing import TypeVar
 import numpy as np
 from scipy import optimize, special
 
-from normbench.analysis.thresholds import ALARM_RUNS
-
 K = TypeVar("K", bound=Hashable)
 
 # How improbable a variance must be beside the others to stay out of what is common. It is meant for
@@ -232,21 +230,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def alarm_runs(runs: int) -> tuple[int, ...]:
-    """Return the looks of so many runs that may give an alarm."""
-    return tuple(look for look in ALARM_RUNS if look <= runs)
+def without_worst(values: Sequence[float]) -> list[float]:
+    """Return the values with the smallest replaced by the second smallest.
 
-
-def sequential_p(p_at_looks: Sequence[float]) -> float:
-    """Return a p-value that stopping after any of the planned looks leaves valid.
-
-    ``p_at_looks`` are the ordinary p-values at the looks of alarm_runs: each of those planned
-    spends an equal part of the error, and by Bonferroni's inequality all together no more than the
-    whole. Without any look it is 1.
-
-    Source: Pocock, Group Sequential Methods in the Design and Analysis of Clinical Trials, 1977,
-    with Bonferroni's bound in place of his exact one: it needs neither a known variance nor the
-    looks' joint distribution. Lan and DeMets, Discrete Sequential Boundaries for Clinical Trials,
-    1983, on spending the error.
+    Source: Winsorizing, Tukey, The Future of Data Analysis, 1962, section 14; here of one side.
     """
-    return min(1.0, len(ALARM_RUNS) * min(p_at_looks, default=1.0))
+    ordered = sorted(values)
+    return [ordered[1], *ordered[1:]] if len(ordered) > 1 else ordered

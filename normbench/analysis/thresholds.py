@@ -1,24 +1,45 @@
 """The numbers that verdicts hang on."""
 
-# The significance level of a whole session. It leaves room below the 1 in 100 false alarms that a
-# nightly may give: where the cases' variances differ, simulated sessions gave up to 1.1 % at 0.01
-# and 0.8 % at 0.007 (docs/verdicts.md).
-LEVEL = 0.007
+# The significance level of a whole session: at most 1 in 100 sessions without a change gives an
+# alarm (docs/verdicts.md has what real rows give).
+LEVEL = 0.01
 
 # How much worse a mean must be to matter, by family of data sets: a fraction of the test images.
 MINIMUM_EFFECT = {"digits": 0.01, "mnist": 0.001, "cifar10": 0.005}
+
+# The fewest runs of a case that can give an alarm: accuracies have long lower tails, which fewer
+# runs do not average out, though the worst is left out of account (docs/verdicts.md).
+FEWEST_RUNS = 5
+
+# The one-sided p-value of a single case below which it looks worse, and is trained again.
+SUSPICION = 0.02
+
+# How many further seeds of a case that looks worse are trained at most, and after how many of them
+# it is looked at before: most suspicions are gone by then, and what is plain is called so.
+CONFIRMING_SEEDS = 7
+EARLY_LOOKS = (2, 4)
+
+# The numbers of runs after which a case of --bench-seeds auto is looked at.
+INTERIM_RUNS = (1, 2, 3, 5, 8)
+
+# The most looks at a case that can give an alarm: the one after the planned runs, and three while
+# it is confirmed; --bench-seeds auto has fewer.
+LOOKS = 4
+
+# The confidence with which a drop by the minimum effect is ruled out.
+CONFIDENCE = 0.95
+
+# The most further seeds that a comparison asks for, to decide what is undecided.
+MOST_SEEDS = 20
+
+# The share of undecided cases among those compared above which a strict session fails.
+MAX_UNDECIDED = 0.25
 
 # Standard errors of room, below which a case is close to its target.
 MARGIN = 2.0
 
 # A session's median speed, as a share of the baseline's, below which a warning is due.
 SLOW = 0.9
-
-# The numbers of runs after which a case of --bench-seeds auto is looked at. The first two may end
-# the search, but never with an alarm: accuracies are skewed towards worse, which t-tests on one or
-# two runs take for a drop (docs/verdicts.md).
-ALARM_RUNS = (3, 5, 8)
-INTERIM_RUNS = (1, 2, *ALARM_RUNS)
 
 # The one-sided level of the verdict on a claim: of 100 claims that are just not so, one may come
 # out wrongly.

@@ -1,15 +1,22 @@
 """What a case comes to: pytest's outcome of its test, its runs, and the room to its target."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from normbench.analysis.comparison import margin_in_standard_errors
+from normbench.analysis.comparison import (
+    COMPARED,
+    Comparison,
+    Reference,
+    margin_in_standard_errors,
+)
 from normbench.analysis.spread import Spread
 from normbench.analysis.statistics import Estimate, Variance
-from normbench.analysis.thresholds import MARGIN
+from normbench.analysis.thresholds import MARGIN, MAX_UNDECIDED
 from normbench.cases.case import Case
-from normbench.results import CaseVerdict, RunResult
+from normbench.results import CaseVerdict, Outcome, RunResult
 from normbench.storage.documents import StoredCase
+from normbench.storage.session import StoredSession
 
 NOT_FAILED = (CaseVerdict.PASSED, CaseVerdict.MARGINAL, CaseVerdict.SKIPPED)
 
@@ -39,25 +46,46 @@ def with_verdicts(
     outcomes: Mapping[str, str],
     results: Mapping[str, RunResult],
     own: Spread,
-    baseline: Spread | None,
+    reference: Reference | None,
+    seeds: Mapping[str, int] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> list[StoredCase]:
     """Return the cases as session.json keeps them; those without an outcome have no verdict.
 
-    ``results`` are the session's runs by their specs' keys. The variance of a case is that of the
-    session's ``own`` runs where it is known, else the baseline's.
+    ``results`` are the session's runs by their specs' keys, ``seeds`` the numbers of runs that
+    cases asked for, where they differ from those that were planned, and ``skipped`` says why cases
+    were. The variance of a case is that of the session's ``own`` runs where it is known, else the
+    baselines'.
     """
     stored = []
-    for case in cases:
-        if case.id not in outcomes:
-            stored.append(StoredCase.of(case))
+    for planned in cases:
+        if planned.id not in outcomes:
+            stored.append(StoredCase.of(planned))
             continue
+        asked = (seeds or {}).get(planned.id, planned.seeds)
+        case = dataclasses.replace(planned, seeds=asked)
         variance = own.variance(case.spec)
-        if baseline is not None and not variance.known:
-            variance = baseline.variance(case.spec)
+        if reference is not None and not variance.known:
+            variance = reference.variance(case.spec)
         runs = [results[spec.key] for spec in case.specs if spec.key in results]
         verdict = case_verdict(case, outcomes[case.id], runs, variance)
-        stored.append(StoredCase.of(case, verdict=verdict, **_figures(runs, variance)))
+        confirming = max(0, asked - planned.seeds)
+        stored.append(
+            StoredCase.of(
+                case,
+                confirming=confirming,
+                verdict=verdict,
+                reason=_reason(runs) or (skipped or {}).get(case.id, ""),
+                **_figures(runs, variance),
+            )
+        )
     return stored
+
+
+def _reason(runs: Sequence[RunResult]) -> str:
+    """Return what the runs that ended badly say, in one line, each text once."""
+    told = dict.fromkeys(" ".join(run.message.split()) for run in runs if run.status != "ok")
+    return "; ".join(told)
 
 
 def _figures(runs: Sequence[RunResult], variance: Variance) -> dict[str, float | None]:
@@ -72,3 +100,79 @@ def _figures(runs: Sequence[RunResult], variance: Variance) -> dict[str, float |
 def verdict_counts(cases: Iterable[StoredCase]) -> dict[CaseVerdict, int]:
     """Return how many cases came to each verdict, the most frequent first."""
     return dict(Counter(c.verdict for c in cases if c.verdict is not None).most_common())
+
+
+def shortcomings(session: StoredSession) -> list[str]:
+    """Return, a line each, what a session was to show and did not: any of them makes it no pass.
+
+    A session that ran nothing has shown nothing, and neither has a comparison without a case. The
+    rest is asked for by --bench-strict.
+    """
+    document, options = session.document, session.document.options
+    comparison = Comparison.of_stored(document.comparison) if document.comparison else None
+    skipped = [case for case in session.judged_cases if case.verdict is CaseVerdict.SKIPPED]
+    found = []
+    if skipped and len(skipped) == len(session.judged_cases) and not session.claims:
+        found.append(f"nothing was run: {_named(len(skipped), 'case')} skipped, of all selected")
+    elif skipped and options.get("strict"):
+        listed = _listed(case.case.id for case in skipped)
+        found.append(f"--bench-strict: {_named(len(skipped), 'case')} skipped: {listed}")
+    if comparison is not None:
+        found += without_comparison(comparison)
+        if options.get("strict"):
+            most = float(options.get("max_undecided", MAX_UNDECIDED))
+            found += [f"--bench-strict: {gap}" for gap in gaps(comparison, most)]
+    return found
+
+
+def without_comparison(comparison: Comparison) -> list[str]:
+    """Return the line that says so where nothing was compared."""
+    if comparison.of(*COMPARED):
+        return []
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in comparison.counts.items())
+    return [
+        f"nothing was compared with the baseline {comparison.baseline} ({counts or 'no case'}): "
+        "expected a case that both have"
+    ]
+
+
+def gaps(comparison: Comparison, max_undecided: float, suspicion: bool = False) -> list[str]:
+    """Return, a line each, what a comparison leaves open: what a strict one fails for.
+
+    ``max_undecided`` is the share of the compared cases that may be undecided or suspected;
+    ``suspicion`` takes every suspected case for a gap, as where none could be trained again.
+    """
+    found = []
+    suspected = (Outcome.SUSPECTED,) if suspicion else ()
+    for outcome in (*suspected, Outcome.NOT_COMPARABLE, Outcome.ONLY_NOW):
+        if cases := comparison.of(outcome):
+            listed = _listed(case.spec.title for case in cases)
+            found.append(f"{_named(len(cases), 'case')} {outcome}: {listed}")
+    compared = len(comparison.of(*COMPARED))
+    undecided = len(comparison.of(Outcome.UNDECIDED, Outcome.SUSPECTED))
+    if undecided > max_undecided * compared:
+        found.append(
+            f"{undecided} of {compared} compared cases undecided or suspected, more than "
+            f"{100 * max_undecided:g} %{to_decide(comparison, '; ')}"
+        )
+    return found
+
+
+def to_decide(comparison: Comparison, before: str = "") -> str:
+    """Say how many further seeds would decide how many cases, after ``before``; "" if none do."""
+    seeds, decided = comparison.seeds_to_decide()
+    if not seeds:
+        return ""
+    of = len(comparison.of(Outcome.UNDECIDED))
+    more = "seed decides" if seeds == 1 else "seeds decide"
+    return f"{before}{seeds} more {more} {decided} of the {of} undecided"
+
+
+def _named(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(names: Iterable[str], most: int = 3) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return f"{', '.join(listed[:most])}{more}"

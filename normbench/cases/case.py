@@ -37,6 +37,8 @@ class Case:
 
     ``target`` is a fraction that the mean test accuracy after the last epoch must exceed;
     ``specs`` are the runs that the mean stands on, one a seed; ``spec`` is the first of them.
+    Where runs are added while a case is undecided, ``seeds`` is the largest number of them, and
+    ``least`` the smallest.
     """
 
     grid: str
@@ -45,6 +47,7 @@ class Case:
     target: float
     published: Published | None = None
     seeds: int = 1
+    least: int = 1
 
     @property
     def id(self) -> str:
@@ -52,7 +55,11 @@ class Case:
 
     @property
     def specs(self) -> tuple[RunSpec, ...]:
-        return tuple(self.spec.with_seed(self.spec.seed + n) for n in range(self.seeds))
+        return self.first_specs(self.seeds)
+
+    def first_specs(self, runs: int) -> tuple[RunSpec, ...]:
+        """Return the specs of so many runs, with the seeds from the first up."""
+        return tuple(self.spec.with_seed(self.spec.seed + n) for n in range(runs))
 
 
 @dataclass(frozen=True)

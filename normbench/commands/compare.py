@@ -1,14 +1,18 @@
 """Tell where B is worse than A.
 
-Each is the folder of a session, the file of a baseline, or the name of one. Exits with 1 if a case
-is worse, and with 2 if one of the two cannot be read.
+Each is the folder of a session, the file of a baseline, or the name of one. Nothing is trained: a
+case that looks worse, and has too few runs to tell, is suspected. Exits with 1 if a case is worse,
+with 2 if one of the two cannot be read or no case can be compared, and, where --strict asks for
+it, with 3 if something is left open.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from normbench.analysis.thresholds import MAX_UNDECIDED
 from normbench.plugin.options import parse_points
 
 HELP = "tell where session B is worse than A"
@@ -24,6 +28,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="how many percentage points a mean must differ to matter (default: by data set, as "
         "for --bench-minimum-effect)",
+    )
+    command.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail as well for a case that is suspected, cannot be compared, or is not in A, and "
+        f"where more than {100 * MAX_UNDECIDED:g} %% are undecided",
     )
     command.add_argument(
         "--json", action="store_true", help="print a JSON object in place of the table"
@@ -44,10 +54,12 @@ def add_results(command: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from normbench.analysis.comparison import compare
+    from normbench.analysis.verdicts import gaps, without_comparison
     from normbench.storage.baseline import find_baseline
 
     folder = options.results / "reference"
-    before, now = (find_baseline(text, folder) for text in (options.before, options.now))
+    before = find_baseline(options.before, folder)
+    now = find_baseline(options.now, folder, confirming=True)
     comparison = compare(before, now, options.minimum_effect)
     if options.json:
         print(json.dumps(_document(comparison, now.name), indent=1))
@@ -55,7 +67,13 @@ def main(options: argparse.Namespace) -> int:
         from normbench.report.tables import terminal_comparison
 
         print(terminal_comparison(comparison))
-    return 1 if comparison.regressions else 0
+    if comparison.regressions:
+        return 1
+    nothing = without_comparison(comparison)
+    left = gaps(comparison, MAX_UNDECIDED, suspicion=True) if options.strict else []
+    for reason in (*nothing, *left):
+        print(f"normbench: {reason}", file=sys.stderr)
+    return 2 if nothing else 3 if left else 0
 
 
 def _document(comparison: Any, now: str) -> dict[str, Any]:
@@ -67,7 +85,10 @@ def _document(comparison: Any, now: str) -> dict[str, Any]:
         row["difference"] = case.difference.value if known else None
         known = known and case.variance.known
         row["margin_of_error"] = case.difference.margin_of_error(0.025) if known else None
-    counts: dict[str, int] = {}
-    for case in comparison.cases:
-        counts[case.outcome] = counts.get(case.outcome, 0) + 1
-    return {"now": now, "counts": counts, **stored}
+    seeds, decided = comparison.seeds_to_decide()
+    return {
+        "now": now,
+        "counts": comparison.counts,
+        "to_decide": {"seeds": seeds, "cases": decided} if seeds else None,
+        **stored,
+    }

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from normbench.analysis.claims import judge
-from normbench.analysis.comparison import Comparison, compare
+from normbench.analysis.comparison import Comparison
 from normbench.analysis.spread import Spread
-from normbench.analysis.verdicts import with_verdicts
+from normbench.analysis.verdicts import shortcomings, with_verdicts
 from normbench.cases.case import Case, Claim
 from normbench.engine.options import Options
-from normbench.engine.runner import baseline_of, devices_of, found_means
+from normbench.engine.runner import devices_of, found_means, reference_of
 from normbench.report.writer import needed_pictures, write_all
 from normbench.results import RunResult
 from normbench.storage.baseline import Baseline, BaselineError
@@ -44,6 +44,11 @@ class SessionOutcome:
         stored = self.session and self.session.document.comparison
         return Comparison.of_stored(stored) if stored else None
 
+    @property
+    def shortcomings(self) -> list[str]:
+        """Why the session is no pass, whatever its tests say: what it was to show and did not."""
+        return shortcomings(self.session) if self.session else []
+
 
 class Controller:
     """Opens a session, notes the outcome of each case, and closes it with its verdicts.
@@ -55,11 +60,13 @@ class Controller:
     def __init__(self, options: Options, name: str, root: Path) -> None:
         self.options = options
         self.root = root
-        self.baseline = baseline_of(options)
+        self.reference = reference_of(options)
         self.devices = devices_of(options)
         self.session = self._resumed() if options.resume else self._new(name)
         self.store = RunStore(self.session.folder)
         self.outcomes: dict[str, str] = {}
+        self.seeds: dict[str, int] = {}
+        self.skipped: dict[str, str] = {}
         self.judged: set[str] = set()
         self._cases: dict[str, Case] = {}
         self._claims: list[Claim] = []
@@ -108,13 +115,14 @@ class Controller:
         return notes
 
     def _require_known_spread(self) -> None:
-        if self.baseline is None:
+        reference = self.reference
+        if reference is None:
             return
-        spread = Spread(self.baseline)
-        unknown = next((c for c in self._cases.values() if not spread.variance(c.spec).known), None)
+        cases = self._cases.values()
+        unknown = next((c for c in cases if not reference.variance(c.spec).known), None)
         if unknown is not None:
             raise UnusableInput(
-                f"--bench-seeds auto: the baseline {self.options.baseline} has no two runs of one "
+                f"--bench-seeds auto: the baseline {reference.name} has no two runs of one "
                 f"case on {unknown.spec.dataset} with the recipe {unknown.spec.recipe}, which "
                 f"{unknown.id} needs; give --bench-seeds a number, or select fewer cases"
             )
@@ -135,10 +143,18 @@ class Controller:
     def cases(self) -> list[Case]:
         return list(self._cases.values())
 
-    def record_outcome(self, case: str, outcome: str) -> None:
-        """Note a test's outcome for its case; of several tests of one case, a failed one counts."""
+    def record_outcome(self, case: str, outcome: str, seeds: int = 0, skipped: str = "") -> None:
+        """Note a test's outcome for its case; of several tests of one case, a failed one counts.
+
+        ``seeds`` is the number of runs that it asked for, 0 where that is not known; ``skipped``
+        says why it was.
+        """
+        if skipped:
+            self.skipped[case] = skipped
         if self.outcomes.get(case) != "failed":
             self.outcomes[case] = outcome
+        if seeds:
+            self.seeds[case] = max(seeds, self.seeds.get(case, 0))
 
     def finish(self, *, finished: bool) -> SessionOutcome:
         """Close the session with its verdicts, save its baseline, then draw it; lose nothing.
@@ -154,26 +170,36 @@ class Controller:
             self.session.close()
             return SessionOutcome()
         results = self.store.results()
-        now = self._as_baseline(results)
-        self._judge(results, now)
+        self._judge(results, self._as_baseline(results))
         self.session.write(status)
-        notes = [self._save_baseline(now, finished)] if self.options.save_baseline else []
         self.store.close(finished=finished)
         self.session.close()
         stored = read_session(self.session.folder)
+        notes = [self._save_baseline(stored)] if self.options.save_baseline else []
         notes += self._keep_pictures(stored)
         notes += write_all(stored)
         return SessionOutcome(stored, tuple(notes))
 
+    def comparison_so_far(self) -> Comparison | None:
+        """Hold the runs that there are against the baselines, if any were asked for."""
+        if self.reference is None or not self.session.is_open:
+            return None
+        now = self._as_baseline(self.store.results())
+        return self.reference.compare(now, self.options.selection_size)
+
     def _judge(self, results: Mapping[str, RunResult], now: Baseline) -> None:
         """Give the session its verdicts: on the cases, the claims, and beside the baseline."""
-        before = Spread(self.baseline) if self.baseline else None
         self.session.cases = with_verdicts(
-            self._cases.values(), self.outcomes, results, Spread(now), before
+            self._cases.values(),
+            self.outcomes,
+            results,
+            Spread(now),
+            self.reference,
+            self.seeds,
+            self.skipped,
         )
         self.session.claims = [self._judged(claim, results) for claim in self._claims]
-        if self.baseline is not None:
-            comparison = compare(self.baseline, now, self.options.minimum_effect)
+        if comparison := self.comparison_so_far():
             self.session.comparison = comparison.to_stored()
 
     def _judged(self, claim: Claim, results: Mapping[str, RunResult]) -> StoredClaim:
@@ -192,9 +218,11 @@ class Controller:
             runs=results.values(),
         )
 
-    def _save_baseline(self, now: Baseline, finished: bool) -> str:
+    def _save_baseline(self, stored: StoredSession) -> str:
         """Write the baseline that was asked for; return what became of it."""
         name = self.options.save_baseline or ""
+        now = Baseline.of_session(stored, confirming=False)
+        finished = stored.document.status == "finished"
         bad = now.ended_badly
         if bad or not finished or not now.cases:
             why = "it has no runs" if finished else "it was interrupted"

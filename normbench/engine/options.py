@@ -4,21 +4,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normbench.analysis.thresholds import CONFIRMING_SEEDS, MAX_UNDECIDED
 from normbench.cases.case import GridOptions
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options once parsed, with absolute paths."""
+    """The options once parsed, with absolute paths.
+
+    ``confirm`` is how many further seeds confirm what looks worse than the baselines;
+    ``selection_size`` is how many cases the whole has of which this session is a part, 0 where it
+    is the whole; ``max_undecided`` is a fraction.
+    """
 
     grid: GridOptions
     device: str
     cases: tuple[Path, ...]
     results: Path
     reference: Path
-    baseline: str | None = None
+    baselines: tuple[str, ...] = ()
     save_baseline: str | None = None
     minimum_effect: float | None = None
+    confirm: int = CONFIRMING_SEEDS
+    selection_size: int = 0
+    strict: bool = False
+    max_undecided: float = MAX_UNDECIDED
     resume: bool = False
 
     @property
@@ -36,6 +46,10 @@ class Options:
             "device": self.device,
             "data": str(self.data),
             "cases": [str(file) for file in self.cases],
-            "baseline": self.baseline,
+            "baselines": list(self.baselines),
             "minimum_effect": self.minimum_effect,
+            "confirm": self.confirm,
+            "selection_size": self.selection_size,
+            "strict": self.strict,
+            "max_undecided": self.max_undecided,
         }

@@ -3,21 +3,22 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from normbench.analysis.claims import ClaimResult, judge
-from normbench.analysis.comparison import undecided
-from normbench.analysis.spread import Spread
-from normbench.analysis.thresholds import INTERIM_RUNS
+from normbench.analysis.comparison import CaseComparison, Reference
+from normbench.analysis.looks import goes_on, planned_looks
+from normbench.analysis.statistics import UNKNOWN
 from normbench.cases.case import Case, Claim, MeansCount
 from normbench.check.means import means_computed
 from normbench.engine.devices import parse_device, tune_malloc
 from normbench.engine.options import Options
 from normbench.results import Epoch, RunResult, Runs
 from normbench.spec import RunSpec
-from normbench.storage.baseline import Baseline, find_baseline
+from normbench.storage.baseline import BaselineCase, find_baseline
 from normbench.storage.runs import RunStore
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.trainer import train
@@ -32,11 +33,12 @@ def devices_of(options: Options) -> tuple[str, ...]:
     return parse_device(options.device, torch.cuda.device_count())
 
 
-def baseline_of(options: Options) -> Baseline | None:
-    """Return the baseline that was asked for; raises BaselineError where it cannot be had."""
-    if options.baseline is None:
+def reference_of(options: Options) -> Reference | None:
+    """Return what the session is held against; raises BaselineError where it cannot be had."""
+    if not options.baselines:
         return None
-    return find_baseline(options.baseline, options.reference)
+    baselines = [find_baseline(text, options.reference) for text in options.baselines]
+    return Reference(baselines, options.minimum_effect)
 
 
 def found_means(claim: Claim) -> dict[MeansCount, int]:
@@ -51,8 +53,8 @@ class Runner:
 
     ``folder`` is the session's; ``slot`` is this worker's number among those that run now, which
     decides on its device; ``threads`` is the share of cores of a worker, unless the environment
-    sets OMP_NUM_THREADS; ``cases`` is how many cases the session has, which share the error of its
-    verdicts. Raises ValueError for a device or a baseline that cannot be had.
+    sets OMP_NUM_THREADS; ``cases`` are the session's, which share the error of its verdicts.
+    Raises ValueError for a device or a baseline that cannot be had.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Runner:
         worker: str = "main",
         slot: int = 0,
         threads: int | None = None,
-        cases: int = 1,
+        cases: Sequence[Case] = (),
         train: Train = train,
     ) -> None:
         self.options = options
@@ -72,8 +74,7 @@ class Runner:
         self.store = RunStore(folder, worker, str(self.device))
         self.cases = cases
         self._train = train
-        self._baseline = baseline_of(options)
-        self._spread = Spread(self._baseline) if self._baseline else None
+        self._reference = reference_of(options)
         if threads is not None and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(threads)
         tune_malloc()
@@ -108,27 +109,41 @@ class Runner:
         return result
 
     def run_case(self, case: Case) -> Runs:
-        """Return the case's runs: those of all its seeds, or as many as decide it.
+        """Return the case's runs: those of its seeds, and further ones while its verdict is open.
 
         Raises what run raises.
         """
-        if not self.options.grid.sequential:
-            return Runs.of(self.run(spec, case.id) for spec in case.specs)
         runs: list[RunResult] = []
-        for count in INTERIM_RUNS:
-            runs += [self.run(spec, case.id) for spec in case.specs[len(runs) : count]]
-            ended_well = all(run.status == "ok" for run in runs)
-            if not (ended_well and self._undecided(case, runs)):
+        compared = None
+        sequential = self.options.grid.sequential
+        for look in planned_looks(case.seeds, case.least, sequential, self._confirm):
+            runs += [self.run(spec, case.id) for spec in case.first_specs(look)[len(runs) :]]
+            compared = self._compared(runs)
+            accuracies = [run.test_accuracy for run in runs if run.status == "ok"]
+            variance = self._reference.variance(case.spec) if self._reference else UNKNOWN
+            ended_well = len(accuracies) == len(runs)
+            if not (
+                ended_well and goes_on(compared, accuracies, case.target, variance, sequential)
+            ):
                 break
-        return Runs.of(runs)
+        return Runs(tuple(runs), compared.outcome if compared else None)
 
-    def _undecided(self, case: Case, runs: Sequence[RunResult]) -> bool:
-        if self._baseline is None or self._spread is None:
-            return False
-        effect = self.options.minimum_effect
-        return undecided(
-            runs, case.target, self._baseline, self._spread, self.cases, minimum_effect=effect
-        )
+    @property
+    def _confirm(self) -> int:
+        return self.options.confirm if self._reference else 0
+
+    def _compared(self, runs: Sequence[RunResult]) -> CaseComparison | None:
+        """Hold a case against the baselines, at its share of the session's level."""
+        if self._reference is None:
+            return None
+        return self._reference.look(BaselineCase.of(runs[0].spec.with_seed(0), runs), self._family)
+
+    @cached_property
+    def _family(self) -> int:
+        """How many cases share the level: those of the whole that the baselines have."""
+        reference = self._reference
+        known = [case for case in self.cases if reference and reference.baseline(case.spec)]
+        return max(self.options.selection_size, len(known))
 
     def judge(self, claim: Claim) -> ClaimResult:
         """Return what the runs say of the claim, training those that nobody has.

@@ -17,6 +17,7 @@ from normbench.plugin.stash import (
     CASE_PROPERTY,
     CLAIM_PROPERTY,
     COLLECTED,
+    SEEDS_PROPERTY,
     SESSION,
     WORKERS,
 )
@@ -229,6 +230,7 @@ def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
         with _skipping_without_data():
             runs = runner.run_case(case)
+        request.node.user_properties.append((SEEDS_PROPERTY, len(runs)))
         request.node.user_properties.extend(runs.figures().items())
         return runs
 

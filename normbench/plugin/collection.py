@@ -121,7 +121,7 @@ class Collected:
         if self._runner is None:
             from normbench.engine.runner import Runner
 
-            cases = max(1, len(self.selection.cases))
+            cases = [stored.case for stored in self.selection.cases]
             self._runner = Runner(self.options, folder, cases=cases, **worker)
         return self._runner
 

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from normbench.analysis.thresholds import INTERIM_RUNS, MINIMUM_EFFECT
+from normbench.analysis.thresholds import (
+    CONFIRMING_SEEDS,
+    INTERIM_RUNS,
+    MAX_UNDECIDED,
+    MINIMUM_EFFECT,
+)
 from normbench.cases.case import OWN, TIERS, GridOptions
 from normbench.engine.options import Options
 from normbench.training.datasets import ENVIRONMENT_VARIABLE, default_root
@@ -45,6 +50,25 @@ def parse_points(text: str) -> float:
             f"{text!r}: expected percentage points between 0 and 100, such as 0.1"
         )
     return points / 100
+
+
+def parse_share(text: str) -> float:
+    """Return a share of cases as a fraction, of percent."""
+    try:
+        percent = float(text)
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a percentage between 0 and 100, such as 25"
+        )
+    return percent / 100
+
+
+def parse_count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 7):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or larger")
+    return int(text)
 
 
 def parse_baseline_name(text: str) -> str:
@@ -129,9 +153,40 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add(
         "baseline",
+        action="append",
+        default=[],
         metavar="NAME|FILE",
         help="fail where a case is worse than in this baseline: a name in results/reference or in "
-        "the package, a file, or a session's folder",
+        "the package, a file, or a session's folder; repeatable: of a case that several have, the "
+        "first one counts",
+    )
+    add(
+        "confirm",
+        type=parse_count,
+        metavar="N",
+        help="how many further seeds of a case that looks worse than the baseline are trained "
+        f"before it is called a regression (default {CONFIRMING_SEEDS}); 0 trains none, and such a "
+        "case stays suspected until it has enough runs",
+    )
+    add(
+        "strict",
+        action="store_true",
+        help="fail as well where a case was skipped, cannot be compared, or is not in the "
+        "baseline, and where too many are undecided",
+    )
+    add(
+        "max-undecided",
+        type=parse_share,
+        metavar="PERCENT",
+        help="of the compared cases, how many may be undecided or suspected under --bench-strict "
+        f"(default {100 * MAX_UNDECIDED:g})",
+    )
+    add(
+        "selection-size",
+        type=parse_count,
+        metavar="N",
+        help="where this session runs a part of a selection: how many cases the whole has, which "
+        "share the 1 %% of false alarms",
     )
     add(
         "save-baseline",
@@ -188,15 +243,26 @@ def require_consistent(config: pytest.Config) -> None:
     """Raise pytest.UsageError where options clash."""
     if config.getoption("--bench-norm-only") and not config.getoption("--bench-norm"):
         raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
-    if config.getoption("--bench-baseline") is not None:
+    sequential = config.getoption("--bench-seeds") is None
+    if sequential and config.getoption("--bench-confirm") is not None:
+        raise pytest.UsageError(
+            "--bench-confirm and --bench-seeds auto: auto itself adds seeds to what looks worse; "
+            "leave one of the two out"
+        )
+    if config.getoption("--bench-max-undecided") is not None and not config.getoption(
+        "--bench-strict"
+    ):
+        raise pytest.UsageError("--bench-max-undecided needs --bench-strict, which it is a part of")
+    if config.getoption("--bench-baseline"):
         return
-    if config.getoption("--bench-seeds") is None:
+    if sequential:
         raise pytest.UsageError(
             "--bench-seeds auto needs --bench-baseline: the spread of its seeds tells how many "
             "runs decide a case"
         )
-    if config.getoption("--bench-minimum-effect") is not None:
-        raise pytest.UsageError("--bench-minimum-effect needs --bench-baseline to differ from")
+    for option in ("minimum-effect", "confirm", "max-undecided", "selection-size"):
+        if config.getoption(f"--bench-{option}") is not None:
+            raise pytest.UsageError(f"--bench-{option} needs --bench-baseline to compare with")
 
 
 def options_of(config: pytest.Config) -> Options:
@@ -204,11 +270,11 @@ def options_of(config: pytest.Config) -> Options:
     norms = tuple(config.getoption("--bench-norm"))
     norms_only = bool(config.getoption("--bench-norm-only"))
     seeds: range | None = config.getoption("--bench-seeds")
-    baseline: str | None = config.getoption("--bench-baseline")
+    baselines: list[str] = config.getoption("--bench-baseline")
+    confirm: int | None = config.getoption("--bench-confirm")
+    max_undecided: float | None = config.getoption("--bench-max-undecided")
     minimum_effect: float | None = config.getoption("--bench-minimum-effect")
     here = config.invocation_params.dir
-    if baseline is not None and (here / baseline).expanduser().exists():
-        baseline = str((here / baseline).expanduser())
     data = config.getoption("--bench-data")
     results = config.getoption("--bench-results")
     return Options(
@@ -226,8 +292,18 @@ def options_of(config: pytest.Config) -> Options:
         # where pytest is run in a folder such as bench, sessions still go to one place
         results=here / results if results else config.rootpath / "results",
         reference=config.rootpath / "results" / "reference",
-        baseline=baseline,
+        baselines=tuple(_path_or_name(text, here) for text in baselines),
         save_baseline=config.getoption("--bench-save-baseline"),
         minimum_effect=minimum_effect,
+        confirm=CONFIRMING_SEEDS if confirm is None else confirm,
+        selection_size=config.getoption("--bench-selection-size") or 0,
+        strict=config.getoption("--bench-strict"),
+        max_undecided=MAX_UNDECIDED if max_undecided is None else max_undecided,
         resume=config.getoption("--bench-resume"),
     )
+
+
+def _path_or_name(text: str, here: Path) -> str:
+    """Return a baseline's path as an absolute one; a name stays as it is."""
+    path = (here / text).expanduser()
+    return str(path) if text and path.exists() else text

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from normbench.analysis.claims import stored_claims
 from normbench.engine.controller import Controller, SessionOutcome
 from normbench.plugin.options import options_of
 from normbench.plugin.progress import LiveProgress, SessionProgress
-from normbench.plugin.stash import CASE_PROPERTY, CLAIM_PROPERTY
+from normbench.plugin.stash import CASE_PROPERTY, CLAIM_PROPERTY, SEEDS_PROPERTY
 from normbench.report.tables import (
     case_tables,
+    junit_counts,
     terminal_claims,
     terminal_comparison,
     terminal_table,
@@ -86,21 +89,43 @@ class SessionPlugin:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.outcome == "passed":
             return
-        properties = dict(report.user_properties)
+        properties: dict[str, Any] = dict(report.user_properties)
         if case := properties.get(CASE_PROPERTY):
-            self.controller.record_outcome(str(case), report.outcome)
+            seeds = int(properties.get(SEEDS_PROPERTY, 0))
+            skipped = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.controller.record_outcome(
+                str(case), report.outcome, seeds, skipped.removeprefix("Skipped: ")
+            )
         if (claim := properties.get(CLAIM_PROPERTY)) and report.outcome != "skipped":
             self.controller.judged.add(str(claim))
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None, object, object]:
+        """Close the session once all others are through with it, before pytest sums it up."""
+        self._tell_junit()
+        result = yield
+        self._finish(session, exitstatus)
+        return result
+
+    def _tell_junit(self) -> None:
+        """Give the JUnit report, which is written next, the counts of the comparison."""
+        if (report := self.config.stash.get(xml_key, None)) is None:
+            return
+        comparison = self.controller.comparison_so_far()
+        for name, value in junit_counts(comparison).items() if comparison else ():
+            report.add_global_property(f"normbench: {name}", value)
+
+    def _finish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.progress is not None:
             self.progress.stop()
         # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         self.outcome = self.controller.finish(finished=ended and not session.shouldfail)
         comparison = self.outcome.comparison
-        if exitstatus == pytest.ExitCode.OK and comparison and comparison.regressions:
+        worse = self.outcome.shortcomings or (comparison and comparison.regressions)
+        if exitstatus == pytest.ExitCode.OK and worse:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -121,3 +146,5 @@ class SessionPlugin:
             terminalreporter.write_line(f"normbench: results in {stored.folder}")
         for note in self.outcome.notes:
             terminalreporter.write_line(f"normbench: {note}")
+        for reason in self.outcome.shortcomings:
+            terminalreporter.write_line(f"normbench: no pass, {reason}", red=True)

@@ -17,3 +17,4 @@ WORKERS: pytest.StashKey[Workers] = pytest.StashKey()
 
 CASE_PROPERTY = "normbench_case"
 CLAIM_PROPERTY = "normbench_claim"
+SEEDS_PROPERTY = "normbench_seeds"

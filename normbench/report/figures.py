@@ -76,8 +76,9 @@ Drawing = tuple[str, float, Callable[["Figure"], None]]
 
 def _of_runs(data: Mapping[str, Any]) -> Iterator[Drawing]:
     """Yield the name, the number of rows and the drawing function of each figure of runs."""
-    lines = list(dict.fromkeys(run["line"] for run in data["runs"]))
-    for (setting, regularizer), runs in _grouped(data["runs"], "setting", "regularizer"):
+    curves = [*data["runs"], *data["broken"]]
+    lines = list(dict.fromkeys(run["line"] for run in curves))
+    for (setting, regularizer), runs in _grouped(curves, "setting", "regularizer"):
         sizes = sorted({run["batch_size"] for run in runs})
         name = f"curves {setting} {regularizer}"
         yield name, len(sizes), partial(_curves, runs=runs, sizes=sizes, lines=lines)

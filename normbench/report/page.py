@@ -18,7 +18,7 @@ from normbench.analysis.claims import stored_claims
 from normbench.analysis.comparison import TOLD, Comparison
 from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate
-from normbench.analysis.verdicts import NOT_FAILED, verdict_counts
+from normbench.analysis.verdicts import NOT_FAILED, shortcomings, to_decide, verdict_counts
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
 from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparison_frame, figure
@@ -50,6 +50,7 @@ SHOWN = (
     "verdict",
     "published_percent",
     "difference_points",
+    "reason",
 )
 
 FILTERED = ("session", "dataset", "norm", "regularizer", "batch_size", "verdict")
@@ -158,6 +159,7 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
         "claims": told,
         "claim_counts": Counter(head["verdict"] for head, _ in told),
         "comparison": _comparison(drawn.comparison, document.comparison),
+        "shortcomings": shortcomings(session),
     }
 
 
@@ -229,6 +231,7 @@ def _comparison(
         "baseline": stored.baseline,
         "speed": stored.speed,
         "counts": {str(o): int(counts[o]) for o in Outcome if o in counts},
+        "to_decide": to_decide(Comparison.of_stored(stored)),
         "rows": table[table["outcome"].isin(TOLD)].to_dict("records"),
     }
 
@@ -282,6 +285,12 @@ def _figure_data(sessions: Sequence[Drawn]) -> dict[str, Any]:
             for mark, configurations in found
             for spec, runs in configurations.items()
         ],
+        "broken": [
+            _curves(run.spec, f"{run.spec.norm}{mark} ({run.status})", [run])
+            for drawn, mark in _marked(sessions)
+            for run in drawn.session.results.values()
+            if run.status != "ok" and run.epochs
+        ],
         "sizes": [size for mark, configurations in found for size in _sizes(configurations, mark)],
         "published": _published_sizes(),
         "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
@@ -316,21 +325,28 @@ def _setting(spec: RunSpec) -> str:
     return f"{spec.dataset}, {counted_epochs(spec.epochs)}{part}"
 
 
-def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[str, Any]:
-    """Return a configuration's curves by seed, and its confusions and weights over all seeds."""
+def _curves(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[str, Any]:
+    """Return a configuration's curves by seed; of a run that ended badly, as far as it came."""
 
     def curve(name: str, epochs: Sequence[Epoch]) -> list[float]:
         return [round(getattr(epoch, name), 5) for epoch in epochs]
 
-    classes = range(len(runs[0].confusion))
     return {
         "setting": _setting(spec),
-        "dataset": spec.dataset,
         "line": line,
-        "norm": spec.norm,
         "regularizer": spec.regularizer,
         "batch_size": spec.batch_size,
         "curves": {name: [curve(name, run.epochs) for run in runs] for name in CURVES},
+    }
+
+
+def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[str, Any]:
+    """Return a configuration's curves by seed, and its confusions and weights over all seeds."""
+    classes = range(len(runs[0].confusion))
+    return {
+        **_curves(spec, line, runs),
+        "dataset": spec.dataset,
+        "norm": spec.norm,
         "confusion": [
             [sum(run.confusion[true][predicted] for run in runs) for predicted in classes]
             for true in classes

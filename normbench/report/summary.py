@@ -1,6 +1,7 @@
 """A session in a page of markdown, to read in a CI run or to paste into a pull request."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from tabulate import tabulate
 
 from normbench.analysis.claims import stored_claims
 from normbench.analysis.comparison import Comparison
-from normbench.analysis.verdicts import NOT_FAILED, verdict_counts
+from normbench.analysis.verdicts import NOT_FAILED, shortcomings, verdict_counts
 from normbench.report.tables import (
     WHOLE,
     case_tables,
@@ -18,6 +19,7 @@ from normbench.report.tables import (
     markdown_table,
     provenance,
 )
+from normbench.results import CaseVerdict, Outcome
 from normbench.storage.files import write_atomic
 from normbench.storage.session import StoredSession
 
@@ -36,14 +38,18 @@ def session_summary(session: StoredSession) -> str:
         unexpected = sum(result.unexpected for result in claims)
         counts += [f"{unexpected} of them not as expected"] if unexpected else []
     parts = [f"## normbench: {', '.join(counts)}"]
+    parts += [f"**No pass:** {reason}" for reason in shortcomings(session)]
     for grid, table in tables.items():
         failed = table[~table["verdict"].isin(NOT_FAILED)]
         if len(failed):
             parts += [f"### {grid}: not passed", markdown_table(failed)]
+    skipped = [case for case in session.judged_cases if case.verdict is CaseVerdict.SKIPPED]
+    for reason, number in Counter(case.reason or "no reason given" for case in skipped).items():
+        parts.append(f"{number} skipped: {reason}")
     if comparison is not None:
         parts.append(f"### Beside the baseline {comparison.baseline}")
-        if comparison.regressions:
-            parts.append(comparison_table(comparison.regressions))
+        if worse := comparison.of(Outcome.REGRESSION, Outcome.SUSPECTED):
+            parts.append(comparison_table(worse))
         parts.append(comparison_summary(comparison))
     if claims:
         parts += ["### Claims", claims_table(claims, WHOLE)]

@@ -14,6 +14,7 @@ from normbench.analysis.comparison import (
     CaseComparison,
     Comparison,
 )
+from normbench.analysis.verdicts import to_decide
 from normbench.cases.case import CLAIMS, COMPARISON
 from normbench.results import JUDGED, ClaimVerdict, Outcome, Runs
 from normbench.storage.documents import StoredCase
@@ -42,6 +43,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "verdict": ("verdict", "s"),
     "published_percent": ("published best (%)", ".2f"),
     "difference_points": ("our best less published", "+.2f"),
+    "reason": ("reason", "s"),
 }
 
 # What stands in the terminal, under shorter headings: 126 characters, 142 with published figures.
@@ -88,6 +90,7 @@ def case_row(stored: StoredCase, runs: Runs) -> dict[str, Any]:
         "epochs": spec.epochs,
         "target_percent": 100 * stored.target,
         "verdict": stored.verdict and str(stored.verdict),
+        "reason": stored.reason or None,
     }
     finished = Runs.of(result for result in runs if result.status == "ok")
     row["seeds"] = len(finished)
@@ -214,14 +217,21 @@ def _comparison_row(case: CaseComparison) -> dict[str, Any]:
 
 def comparison_summary(comparison: Comparison) -> str:
     """Say in a line how many cases came out how, and how fast the session was."""
-    counts = [
-        _count(len(found), outcome) for outcome in Outcome if (found := comparison.of(outcome))
-    ]
-    speed = "on another machine, so that speeds do not compare"
+    counts = ", ".join(_count(number, outcome) for outcome, number in comparison.counts.items())
+    parts = [counts or "nothing to compare"]
     if comparison.speed is not None:
-        speed = f"at {comparison.speed:.2f} of the baseline's speed"
-        speed += ": SLOWER" if comparison.slow else ""
-    return f"{', '.join(counts) or 'nothing to compare'}; {speed}"
+        slower = ": SLOWER" if comparison.slow else ""
+        parts.append(f"at {comparison.speed:.2f} of the baseline's speed{slower}")
+    elif comparison.elsewhere:
+        parts.append("on another machine, so that speeds do not compare")
+    return f"{'; '.join(parts)}{to_decide(comparison, '; ')}"
+
+
+def junit_counts(comparison: Comparison) -> dict[str, str]:
+    """Return what a JUnit report keeps of a comparison: how many cases came out how."""
+    counts = {str(outcome): str(number) for outcome, number in comparison.counts.items()}
+    more = to_decide(comparison)
+    return counts | ({"to decide": more} if more else {})
 
 
 def _count(number: int, outcome: Outcome) -> str:

@@ -57,6 +57,13 @@ class BaselineCase:
     fingerprint: str
     runs: tuple[BaselineRun, ...]
 
+    @classmethod
+    def of(cls, configuration: RunSpec, results: Iterable[RunResult]) -> "BaselineCase":
+        """Put the runs together; of different fingerprints, which edits bring, all are named."""
+        runs = sorted(results, key=lambda run: run.spec.seed)
+        prints = sorted({run.fingerprint for run in runs if run.fingerprint})
+        return cls(configuration, "+".join(prints), tuple(map(BaselineRun.of, runs)))
+
     @property
     def accuracies(self) -> list[float]:
         """The test accuracies of the runs that ended well."""
@@ -109,12 +116,16 @@ class Baseline:
             workers=workers,
             sequential=sequential,
             environment=environment,
-            cases={c: _case(c, results) for c, results in by_configuration(runs).items()},
+            cases={c: BaselineCase.of(c, rs) for c, rs in by_configuration(runs).items()},
         )
 
     @classmethod
-    def of_session(cls, session: StoredSession) -> "Baseline":
-        """Return a stored session's runs; raises SessionError where a row is none."""
+    def of_session(cls, session: StoredSession, confirming: bool = True) -> "Baseline":
+        """Return a stored session's runs; raises SessionError where a row is none.
+
+        To be compared with, they must be those that were planned: seeds that were added as the
+        first ones came out low (``confirming``) would make the mean of what is kept too high.
+        """
         document = session.document
         return cls.of_runs(
             name=session.name,
@@ -122,7 +133,7 @@ class Baseline:
             workers=document.workers,
             sequential=session.sequential,
             environment=document.environment,
-            runs=session.results.values(),
+            runs=session.results.values() if confirming else session.planned_runs,
         )
 
     @classmethod
@@ -263,13 +274,6 @@ def _joined_case(first: BaselineCase, second: BaselineCase) -> BaselineCase:
     return dataclasses.replace(first, runs=tuple(runs[seed] for seed in sorted(runs)))
 
 
-def _case(configuration: RunSpec, results: Iterable[RunResult]) -> BaselineCase:
-    """Put the runs together; of different fingerprints, which only edits bring, all are named."""
-    runs = sorted(results, key=lambda run: run.spec.seed)
-    prints = sorted({run.fingerprint for run in runs if run.fingerprint})
-    return BaselineCase(configuration, "+".join(prints), tuple(map(BaselineRun.of, runs)))
-
-
 def _case_text(case: BaselineCase) -> str:
     spec = {key: value for key, value in case.spec.to_dict().items() if key != "seed"}
     runs = ",\n".join(f"    {json.dumps(dataclasses.asdict(run))}" for run in case.runs)
@@ -281,11 +285,12 @@ def _case_text(case: BaselineCase) -> str:
 PACKAGED = Path(__file__).parents[1] / "reference"
 
 
-def find_baseline(text: str, folder: Path) -> Baseline:
+def find_baseline(text: str, folder: Path, confirming: bool = False) -> Baseline:
     """Read the baseline that a name, a file or a session's folder stands for.
 
-    A name is looked for in ``folder``, then among the baselines of the package. Raises
-    BaselineError for what leads nowhere, and for what is there but cannot be read.
+    A name is looked for in ``folder``, then among the baselines of the package; ``confirming`` is
+    that of Baseline.of_session. Raises BaselineError for what leads nowhere, and for what is there
+    but cannot be read.
     """
     path = Path(text)
     if text and path.is_dir():
@@ -295,7 +300,7 @@ def find_baseline(text: str, folder: Path) -> Baseline:
                 raise SessionError(f"cannot read the session {path}: it has no runs")
         except SessionError as error:
             raise BaselineError(str(error)) from error
-        return Baseline.of_session(session)
+        return Baseline.of_session(session, confirming)
     for file in (path, folder / f"{text}.json", PACKAGED / f"{text}.json"):
         if file.is_file():
             return Baseline.read(file)

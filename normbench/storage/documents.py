@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from normbench.cases.case import Case, Claim, Contrast, MeansCount, Published
 from normbench.results import CaseVerdict, ClaimVerdict, Outcome
@@ -36,8 +36,10 @@ D = TypeVar("D", bound=Document)
 class StoredCase(Document):
     """A case, and, once it is over, its verdict with the figures of the runs that ended well.
 
-    ``test_accuracy`` is their mean, a fraction; ``margin_of_error`` is half a 95 % interval, null
-    where the variance over the seeds is not known.
+    ``seeds`` is the number of runs asked for, of which the last ``confirming`` were not planned,
+    but confirm what looked worse than the baseline. ``test_accuracy`` is the mean, a fraction;
+    ``margin_of_error`` is half a 95 % interval, null where the variance over the seeds is not
+    known. ``reason`` says why runs ended badly, or why the case was skipped.
     """
 
     grid: str
@@ -45,11 +47,13 @@ class StoredCase(Document):
     spec: RunSpec
     target: float
     seeds: int = 1
+    confirming: int = 0
     published: Published | None = None
     verdict: CaseVerdict | None = None
     runs: int = 0
     test_accuracy: float | None = None
     margin_of_error: float | None = None
+    reason: str = ""
 
     @classmethod
     def of(cls, case: Case, **found: Any) -> "StoredCase":
@@ -180,15 +184,26 @@ class StoredComparedCase(Document):
     before: tuple[float, ...] = ()
     now: tuple[float, ...] = ()
     variance: StoredVariance | None = None
+    minimum_effect: float = 0.0
     adjusted_p: float | None = None
     reason: str = ""
 
+    @field_validator("outcome", mode="before")
+    @classmethod
+    def _of_an_older_version(cls, outcome: Any) -> Any:
+        # it was said of whatever was neither worse nor better, however few its runs
+        return Outcome.UNDECIDED if outcome == "no difference" else outcome
+
 
 class StoredComparison(Document):
-    """A session beside a baseline; ``speed`` is the ratio of images per second, now to then."""
+    """A session beside a baseline; ``speed`` is the ratio of images per second, now to then.
+
+    ``elsewhere`` says that a baseline was made on another machine.
+    """
 
     baseline: str
     speed: float | None = None
+    elsewhere: bool = False
     cases: tuple[StoredComparedCase, ...] = ()
 
 

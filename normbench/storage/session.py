@@ -56,6 +56,14 @@ class StoredSession:
         except (OSError, ValueError) as error:
             raise SessionError(f"cannot read the session {self.folder}: {error}") from error
 
+    @property
+    def planned_runs(self) -> list[RunResult]:
+        """The stored runs but those that a suspicion has added to its case."""
+        cases = [(stored, stored.case.specs) for stored in self.document.cases]
+        planned = {spec for stored, s in cases for spec in s[: len(s) - stored.confirming]}
+        added = {spec for stored, s in cases for spec in s[len(s) - stored.confirming :]}
+        return [run for run in self.results.values() if run.spec not in added - planned]
+
     @cached_property
     def cases(self) -> dict[str, Case]:
         """The cases that the session was to run, by id, in the order of their grids."""

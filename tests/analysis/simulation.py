@@ -5,6 +5,7 @@
 prints the tables of docs/verdicts.md.
 """
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
-from normbench.analysis.comparison import compare, undecided
-from normbench.analysis.spread import Spread
-from normbench.analysis.thresholds import INTERIM_RUNS
+from normbench.analysis.comparison import Reference
+from normbench.analysis.looks import goes_on, planned_looks
+from normbench.analysis.thresholds import CONFIRMING_SEEDS, INTERIM_RUNS
 from normbench.cases.case import GridOptions
 from normbench.cases.grids import load_cases
-from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase, BaselineRun
 from normbench.training.recipes import fingerprint
@@ -38,20 +38,6 @@ def case_of(spec: RunSpec, accuracies: Sequence[float | None]) -> BaselineCase:
     return BaselineCase(spec, fingerprint(spec.network, spec.recipe), runs)
 
 
-def runs_of(spec: RunSpec, accuracies: Sequence[float]) -> list[RunResult]:
-    """Return runs of one epoch with these accuracies, of seeds from 0 up."""
-    digest = fingerprint(spec.network, spec.recipe)
-    return [
-        RunResult(
-            spec.with_seed(seed),
-            "ok",
-            epochs=(Epoch(1, 0.1, 0.1, accuracy, 0.1, accuracy, 2.0, 0.5),),
-            fingerprint=digest,
-        )
-        for seed, accuracy in enumerate(accuracies)
-    ]
-
-
 def baseline_of(
     accuracies: Mapping[RunSpec, Sequence[float | None]], sequential: bool = False
 ) -> Baseline:
@@ -59,17 +45,37 @@ def baseline_of(
     return Baseline("simulated", "2026-01-01", 2, sequential, {"processor": "none"}, cases)
 
 
+def case_run(
+    case: BaselineCase, reference: Reference, plan: Sequence[int], target: float, cases: int
+) -> BaselineCase:
+    """Return as many of the case's runs as a session with these looks at it would train."""
+    sequential = tuple(plan) == INTERIM_RUNS
+    for look in plan:
+        now = dataclasses.replace(case, runs=case.runs[:look])
+        found, variance = reference.look(now, cases), reference.variance(case.spec)
+        if not goes_on(found, now.accuracies, target, variance, sequential):
+            return now
+    return now
+
+
+def plan_of(runs: int | None, confirm: int = CONFIRMING_SEEDS) -> tuple[int, ...]:
+    """Return the looks at a case of so many runs; None adds them as --bench-seeds auto does."""
+    return planned_looks(runs or INTERIM_RUNS[-1], 1, sequential=runs is None, confirm=confirm)
+
+
 @dataclass(frozen=True)
 class Setting:
     """A session of the 90 cases of the MNIST grid, and the baseline that it is held against.
 
-    ``runs`` None adds runs as --bench-seeds auto does. ``deviation`` is the standard deviation
-    over the seeds, a fraction; ``scatter`` is that of its logarithm over the cases. The first
-    case's mean is lower by ``drop``. ``skewed`` draws from a gamma distribution with its longer
-    tail towards worse: of a skewness twice that of Poisson counts of 45 wrong images.
+    ``runs`` None adds runs as --bench-seeds auto does; ``confirm`` more confirm a suspicion.
+    ``deviation`` is the standard deviation over the seeds, a fraction; ``scatter`` is that of its
+    logarithm over the cases. The first case's mean is lower by ``drop``. ``skewed`` draws from a
+    gamma distribution with its longer tail towards worse: of a skewness twice that of Poisson
+    counts of 45 wrong images.
     """
 
     runs: int | None = 5
+    confirm: int = CONFIRMING_SEEDS
     baseline_runs: int = 10
     deviation: float = 0.0006
     scatter: float = 0.0
@@ -90,6 +96,7 @@ def simulate(setting: Setting, sessions: int, seed: int = 0) -> Tally:
     """Judge so many sessions, each with a baseline of its own."""
     rng = np.random.default_rng(seed)
     false_alarms, found, runs = 0, 0, 0
+    plan = plan_of(setting.runs, setting.confirm)
 
     def draw(mean: float, deviation: float, count: int) -> list[float]:
         noise = gamma(rng, count) if setting.skewed else rng.standard_normal(count)
@@ -100,20 +107,15 @@ def simulate(setting: Setting, sessions: int, seed: int = 0) -> Tally:
         deviations = setting.deviation * np.exp(setting.scatter * rng.standard_normal(len(SPECS)))
         known = dict(zip(SPECS, deviations, strict=True))
         before = baseline_of({s: draw(MEAN, d, setting.baseline_runs) for s, d in known.items()})
-        spread = Spread(before)
+        reference = Reference([before])
         now: dict[RunSpec, Sequence[float]] = {}
         for spec, deviation in known.items():
             mean = MEAN - (setting.drop if spec is SPECS[0] else 0)
-            if setting.runs is not None:
-                now[spec] = draw(mean, deviation, setting.runs)
-            else:
-                now[spec] = until_decided(
-                    spec, draw(mean, deviation, INTERIM_RUNS[-1]), before, spread
-                )
-            runs += len(now[spec])
-        worse = {
-            case.spec for case in compare(before, baseline_of(now, not setting.runs)).regressions
-        }
+            drawn = case_of(spec, draw(mean, deviation, plan[-1]))
+            case = case_run(drawn, reference, plan, TARGET, len(SPECS))
+            now[spec] = case.accuracies
+            runs += len(case.runs)
+        worse = {case.spec for case in reference.compare(baseline_of(now)).regressions}
         found += SPECS[0] in worse
         false_alarms += bool(worse - ({SPECS[0]} if setting.drop else set()))
     return Tally(false_alarms / sessions, found / sessions, runs / sessions / len(SPECS))
@@ -125,22 +127,13 @@ def gamma(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
     return noise
 
 
-def until_decided(
-    spec: RunSpec, values: list[float], before: Baseline, spread: Spread
-) -> list[float]:
-    """Return the values of the first look at which the case is decided, as run_case has it."""
-    for look in INTERIM_RUNS:
-        if not undecided(runs_of(spec, values[:look]), TARGET, before, spread, len(SPECS)):
-            return values[:look]
-    return values
-
-
 def main() -> None:
     sessions = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     settings = {
         "5 runs": Setting(),
         "5 runs, unequal deviations": Setting(scatter=0.3),
         "5 runs, skewed": Setting(skewed=True),
+        "5 runs, none to confirm": Setting(confirm=0),
         "2 runs": Setting(runs=2),
         "1 run": Setting(runs=1),
         "5 runs, baseline of 5": Setting(baseline_runs=5),

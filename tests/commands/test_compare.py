@@ -29,8 +29,8 @@ def write_baseline(folder: Path, name: str, accuracies: Mapping[str, Sequence[fl
     return str(file)
 
 
-SAME = (0.970, 0.971, 0.972)
-LESS = (0.870, 0.871, 0.872)
+SAME = (0.970, 0.971, 0.972, 0.971, 0.971)
+LESS = (0.870, 0.871, 0.872, 0.871, 0.871)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_object_has_counts_and_an_entry_for_each_case(
     document = json.loads(capsys.readouterr().out)
     assert (document["baseline"], document["now"]) == ("before", "now")
     assert document["counts"] == {
-        "no difference": 1,
+        "no regression": 1,
         "regression": 1,
         "not in the baseline": 1,
         "only in the baseline": 1,
@@ -59,7 +59,7 @@ def test_the_object_has_counts_and_an_entry_for_each_case(
     assert document["speed"] == 1.0
     cases = {case["spec"]["norm"]: case for case in document["cases"]}
     assert {norm: case["outcome"] for norm, case in cases.items()} == {
-        "batch": "no difference",
+        "batch": "no regression",
         "layer": "regression",
         "instance": "not in the baseline",
         "none": "only in the baseline",
@@ -69,10 +69,12 @@ def test_the_object_has_counts_and_an_entry_for_each_case(
     assert layer["case"] == "digits layer-none-b32, 1 epoch"
     assert (layer["before"], layer["now"]) == (list(SAME), list(LESS))
     assert layer["difference"] == pytest.approx(-0.1)
-    # three samples of three in steps of 0.001 have the variance 1e-6, with 6 degrees of freedom;
-    # the difference is one of two means of three
-    assert layer["variance"] == pytest.approx({"value": 1e-6, "degrees_of_freedom": 6})
-    assert layer["margin_of_error"] == pytest.approx(2.446912 * (1e-6 * 2 / 3) ** 0.5)
+    # three samples of the variance 2e-6 / 4, with 12 degrees of freedom in all; the difference is
+    # one of two means of five
+    assert layer["variance"] == pytest.approx({"value": 5e-7, "degrees_of_freedom": 12})
+    assert layer["margin_of_error"] == pytest.approx(2.178813 * (5e-7 * 2 / 5) ** 0.5)
+    assert layer["minimum_effect"] == 0.01
+    assert document["to_decide"] is None
     assert layer["adjusted_p"] < 1e-6
     assert cases["batch"]["difference"] == 0.0
     for norm in ("instance", "none"):
@@ -84,13 +86,63 @@ def test_a_comparison_without_a_regression_ends_well(
     before: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", before, before, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["counts"] == {"no difference": 3}
+    assert json.loads(capsys.readouterr().out)["counts"] == {"no regression": 3}
     assert main(["compare", before, before]) == 0
-    assert "3 no difference" in capsys.readouterr().out
+    assert "3 no regression" in capsys.readouterr().out
 
 
 def test_the_minimum_effect_is_the_users(
     before: str, now: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", before, now, "--json", "--minimum-effect", "11"]) == 0
-    assert json.loads(capsys.readouterr().out)["counts"]["no difference"] == 2
+    assert json.loads(capsys.readouterr().out)["counts"]["no regression"] == 2
+
+
+def test_few_runs_are_suspected_which_is_a_failure_to_the_strict_alone(
+    tmp_path: Path, before: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = write_baseline(tmp_path, "few", {"batch": SAME, "layer": LESS[:2], "none": SAME})
+    assert main(["compare", before, few]) == 0
+    assert "1 suspected, 2 no regression" in capsys.readouterr().out
+    assert main(["compare", before, few, "--strict"]) == 3
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "normbench: 1 case suspected: digits layer-none-b32, 1 epoch"
+    assert told[1] == ("normbench: 1 of 3 compared cases undecided or suspected, more than 25 %")
+
+
+def test_what_is_not_in_the_baseline_is_a_gap_to_the_strict(
+    before: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_baseline(tmp_path, "other", {"batch": SAME, "instance": SAME})
+    assert main(["compare", before, other]) == 0
+    assert main(["compare", before, other, "--strict"]) == 3
+    assert capsys.readouterr().err == (
+        "normbench: 1 case not in the baseline: digits instance-none-b32, 1 epoch\n"
+    )
+
+
+def test_a_comparison_of_nothing_is_an_error(
+    before: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_baseline(tmp_path, "other", {"instance": SAME})
+    assert main(["compare", before, other]) == 2
+    assert capsys.readouterr().err == (
+        "normbench: nothing was compared with the baseline before (3 only in the baseline, 1 "
+        "not in the baseline): expected a case that both have\n"
+    )
+
+
+def test_undecided_cases_say_what_it_would_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy = (0.95, 0.97, 0.96, 0.94, 0.98)
+    wide = write_baseline(tmp_path, "wide", {"batch": noisy * 4})
+    one = write_baseline(tmp_path, "one", {"batch": (0.96,)})
+    assert main(["compare", wide, one, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"] == {"undecided": 1}
+    # the variance is 2e-4 * 20 / 19, and 1.729 deviations * sqrt(1 / n + 1 / 20) are less than the
+    # effect of 0.01 from n = 10 on
+    assert document["to_decide"] == {"seeds": 9, "cases": 1}
+    assert main(["compare", wide, one]) == 0
+    assert "9 more seeds decide 1 of the 1 undecided" in capsys.readouterr().out

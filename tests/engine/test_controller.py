@@ -73,10 +73,10 @@ def test_a_session_without_a_single_mistake_ends_well(tmp_path: Path) -> None:
     assert (stored.folder / "report.html").is_file()
     assert "100.00" in (stored.folder / "summary.md").read_text(encoding="utf-8")
     # and beside itself, where both spreads are zero
-    again = session(tmp_path, PASSED, name="20260101-000000-2", baseline="perfect")
+    again = session(tmp_path, PASSED, name="20260101-000000-2", baselines=("perfect",))
     assert again.notes == ()
     assert again.comparison is not None
-    assert [str(case.outcome) for case in again.comparison.cases] == ["no difference"] * 2
+    assert [str(case.outcome) for case in again.comparison.cases] == ["no regression"] * 2
 
 
 def test_a_case_without_an_outcome_has_no_verdict(tmp_path: Path) -> None:

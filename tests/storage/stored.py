@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from normbench.analysis.claims import judge
-from normbench.analysis.comparison import Comparison
+from normbench.analysis.comparison import Comparison, Reference
 from normbench.analysis.spread import Spread
 from normbench.analysis.verdicts import with_verdicts
 from normbench.cases.case import Case, Claim
@@ -47,8 +47,8 @@ def finished(spec: RunSpec, *accuracies: float) -> RunResult:
     )
 
 
-def spread_of(runs: Iterable[RunResult]) -> Spread:
-    return Spread(Baseline.of_runs("runs", "2026-01-01", 2, False, {}, runs))
+def baseline_of(runs: Iterable[RunResult]) -> Baseline:
+    return Baseline.of_runs("runs", "2026-01-01", 2, False, {}, runs)
 
 
 def judged(
@@ -66,8 +66,8 @@ def judged(
         cases,
         {case.id: "passed" for case in cases} if outcomes is None else outcomes,
         {run.spec.key: run for run in runs},
-        spread_of(runs),
-        None if before is None else spread_of(before),
+        Spread(baseline_of(runs)),
+        None if before is None else Reference([baseline_of(before)]),
     )
 
 

@@ -90,7 +90,9 @@ const setting = ["setting", "data set"], regularizer = ["regularizer", "regulari
 // Okabe and Ito's colours, with a dash pattern for each as well; a line keeps its own on the page
 const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#b2a100"];
 const dashes = ["", "7 3", "2 3", "9 3 2 3", "4 2", "1 2", "12 3", "6 2 2 2"];
-const lines = unique(data.runs.map(run => run.line));
+// what ended badly is drawn as far as it came
+const withCurves = [...data.runs, ...data.broken];
+const lines = unique(withCurves.map(run => run.line));
 const style = (line, among = lines) => { const n = Math.max(among.indexOf(line), 0); return { colour: colours[n % 8], dash: dashes[n % 8] }; };
 
 // a chart of lines: points [x, y, low, high, title]; bands join low and high, whiskers stand alone
@@ -287,7 +289,7 @@ const drawHistory = ([{ case: name, points, band }]) => {
   fillCharts("history", [chart({ name: "history", title: "test accuracy (%)", series, ticks, dots: true, level: band })]);
 };
 
-choices("curves", data.runs, [setting, regularizer, batchSize], drawCurves);
+choices("curves", withCurves, [setting, regularizer, batchSize], drawCurves);
 choices("sizes", data.sizes, [setting, regularizer], drawSizes);
 choices("confusions", data.runs, [setting, regularizer, batchSize], drawMatrices);
 choices("gallery", data.galleries, [setting, regularizer, batchSize], drawGallery);
