@@ -23,6 +23,7 @@ from normbench.results import Outcome
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
 from normbench.storage.documents import StoredComparedCase, StoredComparison, StoredVariance
+from normbench.storage.environment import PROCESSOR
 from normbench.training.datasets import DATASETS
 
 # The outcomes that are shown case by case; the others are counted.
@@ -331,10 +332,11 @@ class Reference:
             before = self.baseline(spec)
             if before is None:
                 continue
-            elsewhere = elsewhere or machine_of(before) != machine_of(now)
+            same = same_machine(before, now)
+            elsewhere = elsewhere or same is False
             old, new = (side.cases[spec].images_per_second for side in (before, now))
-            if machine_of(before) == machine_of(now) and before.workers == now.workers:
-                ratios += [new / old] if old and new else []
+            if same and before.workers == now.workers and old and new:
+                ratios.append(new / old)
         return ratios, elsewhere
 
 
@@ -356,9 +358,16 @@ def _never_suspected(old: BaselineCase, now: BaselineCase, variance: Variance) -
     return difference.margin_of_error(SUSPICION) > statistics.fmean(old.accuracies)
 
 
-def machine_of(side: Baseline) -> list[object]:
-    """Return what tells the machine that made the runs from another one."""
-    return [side.environment.get(key) for key in ("processor", "cores", "gpus")]
+def same_machine(before: Baseline, now: Baseline) -> bool | None:
+    """Tell whether two sides were made by machines of one kind; None where they do not say.
+
+    Older baselines have the processor's name alone, which is that of several kinds.
+    """
+    keys = (*PROCESSOR, "cores", "gpus")
+    pairs = [(before.environment.get(key), now.environment.get(key)) for key in keys]
+    if any(old != new and None not in (old, new) for old, new in pairs):
+        return False
+    return True if all(old == new for old, new in pairs) else None
 
 
 def margin_in_standard_errors(

@@ -34,10 +34,15 @@ class UnusableInput(ValueError):
 
 @dataclass(frozen=True)
 class SessionOutcome:
-    """What a session came to, as it is stored, and what the user should know beside it."""
+    """What a session came to, as it is stored, and what the user should know beside it.
+
+    ``left`` is how many of its ``cases`` an interrupted one has not run.
+    """
 
     session: StoredSession | None = None
     notes: tuple[str, ...] = ()
+    cases: int = 0
+    left: int | None = None
 
     @property
     def comparison(self) -> Comparison | None:
@@ -47,7 +52,7 @@ class SessionOutcome:
     @property
     def shortcomings(self) -> list[str]:
         """Why the session is no pass, whatever its tests say: what it was to show and did not."""
-        return shortcomings(self.session) if self.session else []
+        return shortcomings(self.session) if self.session and self.left is None else []
 
 
 class Controller:
@@ -168,7 +173,7 @@ class Controller:
                 self.session.write(status)
                 self.store.close(finished=finished)
             self.session.close()
-            return SessionOutcome()
+            return SessionOutcome(cases=len(self._cases), left=self._left(finished))
         results = self.store.results()
         self._judge(results, self._as_baseline(results))
         self.session.write(status)
@@ -178,7 +183,10 @@ class Controller:
         notes = [self._save_baseline(stored)] if self.options.save_baseline else []
         notes += self._keep_pictures(stored)
         notes += write_all(stored)
-        return SessionOutcome(stored, tuple(notes))
+        return SessionOutcome(stored, tuple(notes), len(self._cases), self._left(finished))
+
+    def _left(self, finished: bool) -> int | None:
+        return None if finished else sum(case not in self.outcomes for case in self._cases)
 
     def comparison_so_far(self) -> Comparison | None:
         """Hold the runs that there are against the baselines, if any were asked for."""

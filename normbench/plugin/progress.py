@@ -265,7 +265,7 @@ class LiveProgress:
         """Take the board away and give pytest its terminal back."""
         self._stopped.set()
         self._thread.join()
-        self._tell_epochs()
+        self.tell_epochs()
         self._terminal.clear()
         self._writer._file = self._file
         if self._own_file is not self._file:
@@ -287,7 +287,7 @@ class LiveProgress:
                     self._tell()
 
     def _tell(self) -> None:
-        self._tell_epochs()
+        self._write_epochs()
         if not self._on_terminal and self._elapsed < self._next_line:
             return
         snapshot = self._progress.snapshot(self._outcomes)
@@ -301,8 +301,13 @@ class LiveProgress:
     def _elapsed(self) -> float:
         return time.monotonic() - self._progress.started
 
-    def _tell_epochs(self) -> None:
-        if not self._verbose:
+    def tell_epochs(self) -> None:
+        """Write a line for each epoch that has ended and is not told yet, if they are wanted."""
+        with self._telling:
+            self._write_epochs()
+
+    def _write_epochs(self) -> None:
+        if not self._verbose or self._paused:
             return
         for spec, epochs in self._progress.epochs():
             for epoch in epochs[self._told[spec.key] :]:

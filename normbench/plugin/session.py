@@ -86,7 +86,11 @@ class SessionPlugin:
         if self.progress is not None:
             self.progress.resume()
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a test's outcome; before pytest tells it, the last epochs of its runs are told."""
+        if self.progress is not None and report.when == "call":
+            self.progress.tell_epochs()
         if report.when != "call" and report.outcome == "passed":
             return
         properties: dict[str, Any] = dict(report.user_properties)
@@ -148,3 +152,9 @@ class SessionPlugin:
             terminalreporter.write_line(f"normbench: {note}")
         for reason in self.outcome.shortcomings:
             terminalreporter.write_line(f"normbench: no pass, {reason}", red=True)
+        if self.outcome.cases and self.outcome.left is not None:
+            terminalreporter.write_line(
+                f"normbench: interrupted, {self.outcome.left} of {self.outcome.cases} cases are "
+                "left; the same command with --bench-resume goes on with them",
+                yellow=True,
+            )

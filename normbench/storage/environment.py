@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,15 +25,31 @@ def new_session_name() -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"
 
 
-def processor_name() -> str:
-    """Return the CPU's model as the system tells it."""
+# What tells processors of one name apart: "AMD EPYC" is several kinds, of which one has AVX-512.
+PROCESSOR = ("processor", "cpu_family", "cpu_model", "cpu_stepping", "instruction_sets")
+
+# The instruction sets that decide which kernels torch takes, as Linux and macOS call them.
+INSTRUCTION_SETS = re.compile(r"avx\w*|fma|f16c|amx_\w+|neon|asimd\w*|sve\w*|i8mm|bf16")
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str | None]:
+    """Return the CPU's name, and what tells it from others of that name, where Linux says so."""
+    told: dict[str, str] = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            told.setdefault(key.strip(), value.strip())
+    except (OSError, UnicodeDecodeError):
         pass
-    return platform.processor() or platform.machine()
+    flags = (told.get("flags") or told.get("Features") or "").split()
+    found = (
+        told.get("model name") or platform.processor() or platform.machine(),
+        told.get("cpu family") or told.get("CPU implementer"),
+        told.get("model") or told.get("CPU part"),
+        told.get("stepping") or told.get("CPU revision"),
+        " ".join(sorted(filter(INSTRUCTION_SETS.fullmatch, flags))) or None,
+    )
+    return dict(zip(PROCESSOR, found, strict=True))
 
 
 def _version(package: str) -> str | None:
@@ -62,7 +79,7 @@ def environment(root: Path) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": processor_name(),
+        **processor(),
         "cores": available_cores(),
         "gpus": gpus,
         "torch": torch.__version__,

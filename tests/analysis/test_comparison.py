@@ -193,6 +193,15 @@ def test_speed_is_compared_between_equal_machines_only() -> None:
     assert not compare(before, slower).elsewhere
     elsewhere = compare(before, dataclasses.replace(slower, environment={"processor": "another"}))
     assert (elsewhere.speed, elsewhere.elsewhere) == (None, True)
+    # one name covers several kinds; an older baseline has the name alone, and tells nothing
+    told = {"processor": "none", "cpu_model": "17"}
+    known = dataclasses.replace(before, environment=told)
+    of_its_kind = dataclasses.replace(slower, environment=told)
+    of_another = dataclasses.replace(slower, environment={**told, "cpu_model": "1"})
+    assert compare(known, of_its_kind).speed == pytest.approx(0.5)
+    assert compare(known, of_another).elsewhere
+    untold = compare(before, of_its_kind)
+    assert (untold.speed, untold.elsewhere) == (None, False)
     # another number of workers is no other machine, and has speeds of its own
     workers = compare(before, dataclasses.replace(slower, workers=4))
     assert (workers.speed, workers.elsewhere) == (None, False)

@@ -84,6 +84,7 @@ def test_a_case_without_an_outcome_has_no_verdict(tmp_path: Path) -> None:
     assert outcome.session is not None
     assert [case.verdict for case in outcome.session.document.cases] == [None, "passed"]
     assert outcome.session.document.status == "interrupted"
+    assert (outcome.cases, outcome.left, outcome.shortcomings) == (2, 1, [])
     assert outcome.notes == (
         "the session is no baseline, as it was interrupted: part was not written",
     )
@@ -98,7 +99,7 @@ def test_of_several_tests_of_one_case_a_failed_one_counts(tmp_path: Path) -> Non
 
 def test_a_session_that_is_stopped_before_its_first_case_can_be_resumed(tmp_path: Path) -> None:
     outcome = session(tmp_path, {}, finished=False)
-    assert outcome == SessionOutcome()
+    assert outcome == SessionOutcome(cases=2, left=2)
     folder = latest_session(tmp_path / "results")
     assert read_session(folder).document.status == "interrupted"
     assert [file.name for file in folder.iterdir()] == ["session.json"]

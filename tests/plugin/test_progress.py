@@ -208,6 +208,12 @@ def test_a_log_gets_plain_lines_and_verbose_adds_epochs(alone: Project) -> None:
     epochs = [text for text in result.outlines if text.startswith("digits batch-")]
     assert len(epochs) == 2 * 2 * 12
     assert "digits batch-none-b64, seed 1 epoch 12/12, loss" in "\n".join(epochs)
+    # a case that has passed has no more to tell
+    first = next(n for n, text in enumerate(result.outlines) if "PASSED" in text)
+    passed = [text.partition(",")[0] for text in result.outlines[:first] if text in epochs]
+    assert len(passed) == 2 * 12
+    assert len(set(passed)) == 1
+    assert not [text for text in result.outlines[first:] if text.startswith(f"{passed[0]},")]
     assert "\x1b" not in result.stdout.str()
     quiet = alone.run("-q")
     assert not [text for text in quiet.outlines if "of 2 cases" in text]
