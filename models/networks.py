@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .norms import NormDoesNotFit, NormFactory, NormSite, norm_factory
+from .norms import NormFactory, NormSite, check_layer, norm_factory
 
 
 class Stage(NamedTuple):
@@ -174,14 +174,19 @@ NETWORKS: dict[str, type[ConvolutionalNetwork]] = {
 }
 
 
+def network_class(network: str) -> type[ConvolutionalNetwork]:
+    """Return the network called ``network``; raises ValueError where there is none."""
+    if network not in NETWORKS:
+        raise ValueError(f"unknown network {network!r}: expected one of {', '.join(NETWORKS)}")
+    return NETWORKS[network]
+
+
 def build_network(network: str, norm: str, dropout: float = 0.0) -> ConvolutionalNetwork:
     """Build the network called ``network`` with the norm called ``norm`` in every block.
 
     Raises ValueError for an unknown network, UnknownNorm and NormDoesNotFit as models.norms does.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"unknown network {network!r}: expected one of {', '.join(NETWORKS)}")
-    return NETWORKS[network](norm_factory(norm), dropout)
+    return network_class(network)(norm_factory(norm), dropout)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -192,22 +197,16 @@ def count_parameters(network: nn.Module) -> int:
 def check_network(network: str, norm: str) -> None:
     """Raise what is wrong with the combination before anything trains.
 
-    Runs two blank images through the network, so that a norm of the user's own that builds but
-    cannot take its input is found as well. Leaves the global random numbers as they were.
-    Raises as build_network does, and NormDoesNotFit where the forward pass fails.
+    Gives each of the norm's layers features of its own, so that a norm of the user's own that
+    builds but cannot be trained there is found as well. Leaves the global random numbers as they
+    were. Raises as build_network does, and NormDoesNotFit as models.norms.check_layer does.
     """
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        model = build_network(network, norm)
-        blank = torch.zeros(2, model.image_channels, model.image_size, model.image_size)
-        try:
-            logits = model(blank)
-        except Exception as error:
-            raise NormDoesNotFit(
-                f"{norm} cannot take the features of network {network!r}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-    if logits.shape != (2, model.classes):
-        raise NormDoesNotFit(
-            f"{norm} in network {network!r} leads to logits of shape {tuple(logits.shape)}: "
-            f"expected {(2, model.classes)}; a norm keeps the shape of its input"
-        )
+    build_class, build_norm = network_class(network), norm_factory(norm)
+
+    def checked(site: NormSite) -> nn.Module:
+        layer = build_norm(site)
+        check_layer(norm, layer, site)
+        return layer
+
+    with torch.random.fork_rng(devices=[]):
+        build_class(checked)

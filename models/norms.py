@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _imported(name: str) -> NormFactory:
     except (Exception, SystemExit) as error:
         # whatever the user's module raises when it is imported
         usual = isinstance(error, (ImportError, AttributeError, ValueError))
-        told = " ".join(f"{'' if usual else f'{type(error).__name__}: '}{error}".split("\n"))
+        told = _one_line(str(error)) if usual else _told(error)
         raise UnknownNorm(
             f"unknown norm {name!r}: {told}; expected package.module:factory with a module that "
             f"Python can import from here, or one of {', '.join(FAMILIES)}"
@@ -219,22 +221,104 @@ def _imported(name: str) -> NormFactory:
             f"norm {name!r} is a {type(factory).__name__}: expected something to call with the "
             "number of channels that returns a torch.nn.Module"
         )
-    takes_size = {"height", "width"} <= set(inspect.signature(factory).parameters)
+    takes_size = {"height", "width"} <= _argument_names(factory)
 
     def build(site: NormSite) -> nn.Module:
         size = {"height": site.height, "width": site.width} if takes_size else {}
         try:
             layer = factory(site.channels, **size)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise NormDoesNotFit(
                 f"{name} could not be built for layer {site.layer!r} of {site.channels} channels: "
-                f"{type(error).__name__}: {error}"
+                f"{_told(error)}; expected a factory that takes the number of channels, and "
+                "height= and width= or neither"
             ) from error
         if not isinstance(layer, nn.Module):
             raise NormDoesNotFit(
                 f"{name} returned a {type(layer).__name__} for layer {site.layer!r}: "
-                "expected a torch.nn.Module"
+                "expected a torch.nn.Module; name a class of them, or a function that builds one"
             )
         return _OnContiguous(layer)
 
     return build
+
+
+def _argument_names(factory: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(factory).parameters)
+    except (TypeError, ValueError):
+        # classes that are written in C may have no signature, such as int
+        return set()
+
+
+def _told(error: BaseException) -> str:
+    return _one_line(": ".join(filter(str.strip, (type(error).__name__, str(error)))))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def check_layer(norm: str, layer: nn.Module, site: NormSite) -> None:
+    """Raise NormDoesNotFit where a new ``layer`` cannot be trained in its place.
+
+    It must keep the shape and type of float32 features, and be built with all that it trains, in
+    float32. Changes the layer: features of two images go through it.
+    """
+    own = layer.norm if isinstance(layer, _OnContiguous) else layer
+    place = f"{norm} in layer {site.layer!r}"
+    _check_parameters(place, own)
+    before = _trained_tensors(own)
+    shape = (2, site.channels, site.height, site.width)
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    try:
+        # no inference mode: a tensor that a norm keeps from this could not be used in training
+        with torch.no_grad():
+            output = layer.train()(features.contiguous(memory_format=torch.channels_last))
+    except (Exception, SystemExit) as error:
+        raise NormDoesNotFit(
+            f"{norm} cannot take the features of layer {site.layer!r}, {_described(features)}: "
+            f"{_told(error)}"
+        ) from error
+    if _described(output) != _described(features):
+        raise NormDoesNotFit(
+            f"{place} returned {_described(output)}: expected {_described(features)}; return "
+            "features of its input's shape and dtype"
+        )
+    made = [name for name, at in _trained_tensors(own).items() if before.get(name) != at]
+    if made:
+        raise NormDoesNotFit(_made_late(place, made[0]))
+
+
+def _check_parameters(place: str, layer: nn.Module) -> None:
+    for name, parameter in layer.named_parameters():
+        if is_lazy(parameter):
+            raise NormDoesNotFit(_made_late(place, name))
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise NormDoesNotFit(
+                f"{place} has a parameter {name!r} of {_dtype(parameter)}: expected float32, "
+                "as the network is; make it that, or freeze it with requires_grad=False"
+            )
+
+
+def _made_late(place: str, parameter: str) -> str:
+    return (
+        f"{place} makes its parameter {parameter!r} in its first forward pass: expected it as soon "
+        "as the layer is built, when the optimizer is given its parameters; make it in __init__, "
+        "from the channels, height= and width= that the factory is called with"
+    )
+
+
+def _trained_tensors(layer: nn.Module) -> dict[str, tuple[int, int]]:
+    """Identify the parameters that are trained, and the memory that they lie in."""
+    return {n: (id(p), p.data_ptr()) for n, p in layer.named_parameters() if p.requires_grad}
+
+
+def _described(output: object) -> str:
+    if not isinstance(output, Tensor):
+        return f"a {type(output).__name__}"
+    return f"{_dtype(output)} of shape {tuple(output.shape)}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -103,7 +103,8 @@ def test_a_group_count_that_does_not_divide_is_refused_naming_the_block() -> Non
 
 
 def test_a_norm_that_cannot_take_the_features_is_refused() -> None:
-    with pytest.raises(NormDoesNotFit, match=r"torch.nn:BatchNorm1d cannot take the features"):
+    told = r"torch.nn:BatchNorm1d cannot take the features of layer 'block1.norm', float32 of "
+    with pytest.raises(NormDoesNotFit, match=told):
         check_network("digits", "torch.nn:BatchNorm1d")
 
 

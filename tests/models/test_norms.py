@@ -13,6 +13,7 @@ from normbench.models.norms import (
     NormDoesNotFit,
     NormSite,
     UnknownNorm,
+    check_layer,
     norm_factory,
     norm_family,
 )
@@ -147,6 +148,10 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         "    raise RuntimeError('no such thing')\n"
         "def text(channels):\n"
         "    return 'batch'\n"
+        "def keyword_only(*, channels):\n"
+        "    return nn.BatchNorm2d(channels)\n"
+        "def leaving(channels):\n"
+        "    raise SystemExit\n"
         "number = 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -171,9 +176,22 @@ def test_a_norm_of_ones_own_is_given_contiguous_features(own_module: str) -> Non
         (
             "failing",
             NormDoesNotFit,
-            r"for layer 'block1.norm' of 16 channels: RuntimeError: no such",
+            r"for layer 'block1.norm' of 16 channels: RuntimeError: no such thing; expected a "
+            r"factory that takes the number of channels, and height= and width= or neither$",
         ),
-        ("text", NormDoesNotFit, r"returned a str for layer 'block1.norm'"),
+        ("leaving", NormDoesNotFit, r"16 channels: SystemExit; expected a factory that takes"),
+        (
+            "keyword_only",
+            NormDoesNotFit,
+            r"TypeError: keyword_only\(\) takes 0 positional arguments but 1 was given; expected a "
+            r"factory that takes the number of channels, and height= and width= or neither$",
+        ),
+        (
+            "text",
+            NormDoesNotFit,
+            r"returned a str for layer 'block1.norm': expected a torch.nn.Module; name a class of "
+            r"them, or a function that builds one$",
+        ),
     ],
 )
 def test_a_factory_that_does_not_work_says_why(
@@ -181,6 +199,11 @@ def test_a_factory_that_does_not_work_says_why(
 ) -> None:
     with pytest.raises(error, match=message):
         build(f"{own_module}:{attribute}")
+
+
+def test_a_class_without_a_signature_is_refused_as_any_other() -> None:
+    with pytest.raises(NormDoesNotFit, match=r"^builtins:int returned a int for layer 'block1.n"):
+        build("builtins:int")
 
 
 def test_a_module_that_is_not_there_is_named() -> None:
@@ -203,3 +226,107 @@ def test_a_module_that_cannot_be_imported_is_told_in_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnknownNorm, match=rf"^unknown norm 'broken_norms:x': {told}[^\n]*$"):
         norm_factory("broken_norms:x")
+
+
+class Own(nn.Module):
+    """A user's norm that scales its features by a parameter of its own."""
+
+    def __init__(self, scale: object, trained: bool = True) -> None:
+        super().__init__()
+        if scale is not None:
+            self.scale = nn.Parameter(torch.as_tensor(scale), requires_grad=trained)
+
+    def forward(self, x: torch.Tensor) -> object:
+        return x * self.scale
+
+
+class Lazy(Own):
+    def forward(self, x: torch.Tensor) -> object:
+        if not hasattr(self, "scale"):
+            self.scale = nn.Parameter(torch.ones(x.shape[1], 1, 1))
+        return super().forward(x)
+
+
+class Replacing(Own):
+    def forward(self, x: torch.Tensor) -> object:
+        self.scale.data = 1 / x.std((0, 2, 3)).view(-1, 1, 1)
+        return super().forward(x)
+
+
+class Halving(Own):
+    def forward(self, x: torch.Tensor) -> object:
+        return x.bfloat16()
+
+
+class Pooling(Own):
+    def forward(self, x: torch.Tensor) -> object:
+        return x.mean((2, 3))
+
+
+class Pairing(Own):
+    def forward(self, x: torch.Tensor) -> object:
+        return x, x.mean()
+
+
+class Raising(Own):
+    def forward(self, x: torch.Tensor) -> object:
+        raise RuntimeError(f"{x.shape[2]} rows\n  of {x.shape[3]}")
+
+
+WHOLE = r"float32 of shape \(2, 16, 3, 5\)"
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            Lazy(None),
+            r"^own in layer 'block1.norm' makes its parameter 'scale' in its first forward pass: "
+            r"expected it as soon as the layer is built, [^;]*; make it in __init__",
+        ),
+        (Replacing(1.0), r"makes its parameter 'scale' in its first forward pass"),
+        (nn.LazyBatchNorm2d(), r"makes its parameter 'weight' in its first forward pass"),
+        (
+            Own(torch.tensor(1.0).double()),
+            r"^own in layer 'block1.norm' has a parameter 'scale' of float64: expected float32, as "
+            r"the network is; make it that, or freeze it with requires_grad=False$",
+        ),
+        (nn.GroupNorm(4, 16).half(), r"has a parameter 'weight' of float16: expected float32"),
+        (
+            Halving(1.0),
+            rf"^own in layer 'block1.norm' returned bfloat16 of shape \(2, 16, 3, 5\): expected "
+            rf"{WHOLE}; return features of its input's shape and dtype$",
+        ),
+        (Pooling(1.0), rf"returned float32 of shape \(2, 16\): expected {WHOLE};"),
+        (Pairing(1.0), rf"returned a tuple: expected {WHOLE};"),
+        (
+            Raising(1.0),
+            rf"^own cannot take the features of layer 'block1.norm', {WHOLE}: RuntimeError: 3 "
+            r"rows of 5$",
+        ),
+    ],
+)
+def test_a_layer_that_could_not_be_trained_as_it_is_is_refused(
+    layer: nn.Module, message: str
+) -> None:
+    with pytest.raises(NormDoesNotFit, match=message):
+        check_layer("own", layer, SITE)
+
+
+@pytest.mark.parametrize("frozen", [torch.tensor(3), torch.tensor(True), torch.tensor(1.0).half()])
+def test_what_is_frozen_may_be_of_any_type(frozen: torch.Tensor) -> None:
+    check_layer("own", Own(frozen, trained=False), SITE)
+
+
+def test_what_a_norm_keeps_of_the_check_can_be_trained_with() -> None:
+    kept: list[torch.Tensor] = []
+
+    class Keeping(Own):
+        def forward(self, x: torch.Tensor) -> object:
+            kept[:] = kept or [torch.full_like(x, 2)]
+            return x * self.scale * kept[0]
+
+    check_layer("own", Keeping(1.0), SITE)
+    layer = Keeping(1.0)
+    layer(torch.ones(2, 16, 3, 5)).sum().backward()
+    assert layer.scale.grad == 2 * 2 * 16 * 3 * 5
