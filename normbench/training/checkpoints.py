@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+# The format of what is stored: a checkpoint of another one is not used.
+FORMAT = 2
 
 # Seconds of training that are worth saving: what takes less is done again as fast.
 INTERVAL = 5.0
@@ -21,7 +26,7 @@ class Checkpoint:
 
     def __init__(self, file: Path, identity: str) -> None:
         self.file = file
-        self.identity = identity
+        self.identity = f"{FORMAT} {identity}"
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -47,3 +52,28 @@ class Checkpoint:
 
     def remove(self) -> None:
         self.file.unlink(missing_ok=True)
+
+
+def network_state(network: nn.Module) -> dict[str, Any]:
+    """Return what restore_network needs: parameters, all buffers and modules' extra state."""
+    # state_dict leaves out the buffers that are not persistent
+    return {"state_dict": network.state_dict(), "buffers": dict(network.named_buffers())}
+
+
+@torch.no_grad()
+def restore_network(network: nn.Module, state: dict[str, Any]) -> None:
+    """Bring a new network of the same architecture to a state; also buffers made in a forward."""
+    for name, value in state["buffers"].items():
+        module_name, _, buffer_name = name.rpartition(".")
+        module = network.get_submodule(module_name)
+        present = getattr(module, buffer_name, None)
+        if present is not None and not is_lazy(present) and _alike(present, value):
+            present.copy_(value)
+        else:
+            persistent = name in state["state_dict"]
+            module.register_buffer(buffer_name, value, persistent=persistent)
+    network.load_state_dict(state["state_dict"])
+
+
+def _alike(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return (first.shape, first.dtype) == (second.shape, second.dtype)

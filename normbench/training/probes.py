@@ -10,7 +10,8 @@ from normbench.results import WEIGHT_EDGES, LayerActivations
 Statistics = tuple[float, float, float, float]
 
 
-@torch.inference_mode()
+# no inference mode, as in trainer.evaluate
+@torch.no_grad()
 def activation_statistics(network: nn.Module, images: Tensor) -> dict[str, Statistics]:
     """Return, of each norm layer, mean and standard deviation of its inputs and of its outputs.
 
@@ -53,8 +54,9 @@ def by_layer(epochs: Sequence[Mapping[str, Statistics]]) -> tuple[LayerActivatio
 
 
 def weight_histogram(network: nn.Module) -> tuple[int, ...]:
-    """Count all parameters by size: below the first edge, between two each, from the last on."""
-    sizes = torch.cat([p.detach().flatten().abs() for p in network.parameters()])
+    """Count what is trained by size: below the first edge, between two each, from the last on."""
+    trained = (p.detach() for p in network.parameters() if p.requires_grad)
+    sizes = torch.cat([p.flatten().abs() for p in trained])
     edges = torch.tensor(WEIGHT_EDGES, device=sizes.device, dtype=sizes.dtype)
     bins = torch.bucketize(sizes, edges, right=True)
     return tuple(torch.bincount(bins, minlength=len(edges) + 1).tolist())

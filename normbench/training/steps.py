@@ -18,15 +18,21 @@ WARM_UP_STEPS = 3
 
 
 class FlatParameters:
-    """A network's parameters and gradients as views of two vectors.
+    """The parameters that a network trains, and their gradients, as views of two vectors.
 
     The optimizer and the L1 gradient then take one operation for all layers; on small networks
     the calls would otherwise cost as much as the arithmetic. Convolution kernels lie in memory
-    as channels_last has them, which the CPU's convolutions need to be fast.
+    as channels_last has them, which the CPU's convolutions need to be fast. A frozen parameter
+    stays as it is. Raises ValueError for parameters of several types.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        parameters = list(network.parameters())
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        if len(dtypes := {p.dtype for p in parameters}) > 1:
+            raise ValueError(
+                f"the parameters are {' and '.join(sorted(map(str, dtypes)))}: expected one type; "
+                "freeze the others with requires_grad=False"
+            )
         count = sum(p.numel() for p in parameters)
         values = parameters[0].new_empty(count)
         self.gradient = torch.zeros_like(values)
@@ -85,7 +91,9 @@ class TrainingStep:
             for value in state.values()
             if isinstance(value, Tensor)
         ]
-        return [self.flat.values.detach(), *self.network.buffers(), *momentum]
+        # in a frozen parameter a norm may keep what others keep in a buffer
+        frozen = (p for p in self.network.parameters() if not p.requires_grad)
+        return [self.flat.values.detach(), *self.network.buffers(), *frozen, *momentum]
 
 
 @contextmanager

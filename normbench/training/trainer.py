@@ -19,7 +19,7 @@ from normbench.models.regularizers import Regularizer
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec
 from normbench.training.augmentation import augment, center_crop, normalize_
-from normbench.training.checkpoints import Checkpoint
+from normbench.training.checkpoints import Checkpoint, network_state, restore_network
 from normbench.training.data import ImageData
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.training.recipes import RECIPES, Recipe, fingerprint
@@ -104,7 +104,8 @@ def train_epoch(
     return Evaluation(torch.cat(answers), torch.cat(truths))
 
 
-@torch.inference_mode()
+# no inference mode: a tensor that a norm keeps from this could not be used in the next epoch
+@torch.no_grad()
 def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluation:
     """Return the network's answers in evaluation mode; ``images`` are prepared already.
 
@@ -260,7 +261,7 @@ class Training:
         """Return what restore needs, in tensors and builtin types."""
         on_gpu = self.generator.device.type == "cuda"
         return {
-            "network": self.network.state_dict(),
+            "network": network_state(self.network),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
@@ -273,7 +274,7 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where state was taken, in a training of the same spec."""
-        self.network.load_state_dict(state["network"])
+        restore_network(self.network, state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from normbench.results import Epoch
 from normbench.spec import RunSpec
@@ -14,6 +15,7 @@ from normbench.training import checkpoints
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.trainer import train
 
+from .own_norms import own_norm
 from .test_trainer import without_times
 
 CPU = torch.device("cpu")
@@ -91,3 +93,75 @@ def test_epochs_of_a_moment_are_not_saved(
     with pytest.raises(KeyboardInterrupt):
         train(SPEC, digits, CPU, interrupt_after(2), file)
     assert not file.exists()
+
+
+class Ramp(nn.Module):
+    """Shifts features by the number of its training steps, which it keeps in a buffer."""
+
+    steps: torch.Tensor | None
+
+    def __init__(self, persistent: bool, late: bool) -> None:
+        super().__init__()
+        self.persistent, self.late = persistent, late
+        self.register_buffer("steps", None if late else torch.zeros(()), persistent=persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.steps is None:
+            self.steps = x.new_zeros(())
+        if self.training:
+            self.steps += 1
+        return x + 0.01 * self.steps
+
+
+class Growing(nn.Module):
+    """Shifts features by the number of its training steps, by the length of a buffer."""
+
+    steps: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.steps = x.new_zeros(len(self.steps) + 1)
+        return x + 0.01 * len(self.steps)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda _: Ramp(persistent=False, late=False),
+        lambda _: Ramp(persistent=False, late=True),
+        lambda _: Ramp(persistent=True, late=True),
+        lambda _: Growing(),
+        lambda _: nn.LazyBatchNorm2d(affine=False),
+    ],
+    ids=["not persistent", "made late", "persistent, made late", "growing", "lazy"],
+)
+def test_every_buffer_is_as_it_was(
+    digits: ImageData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    build: Callable[[int], nn.Module],
+) -> None:
+    spec = dataclasses.replace(SPEC, norm=own_norm(monkeypatch, build), epochs=2)
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, digits, CPU, interrupt_after(1), file)
+    told: list[int] = []
+    resumed = train(spec, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
+    assert told == [2]
+    assert without_times(resumed) == without_times(train(spec, digits, CPU))
+
+
+def test_a_checkpoint_of_an_older_format_is_not_gone_on_from(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU, interrupt_after(2), file)
+    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
+    told: list[int] = []
+    train(SPEC, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
+    assert told == [1, 2, 3, 4]

@@ -58,6 +58,11 @@ def test_weights_are_counted_by_their_size() -> None:
     assert WEIGHT_EDGES[above] == pytest.approx(math.sqrt(10))
 
 
+def test_weights_that_are_not_trained_are_not_counted() -> None:
+    network = nn.ParameterList([torch.ones(3), nn.Parameter(torch.tensor(True), False)])
+    assert sum(weight_histogram(network)) == 3
+
+
 def test_a_run_keeps_them_and_finds_them_again(tmp_path: Path) -> None:
     data = load_dataset("digits", tmp_path, CPU)
     spec = RunSpec("digits", "digits", "batch", l1=0.01, epochs=2, recipe="digits")

@@ -56,6 +56,31 @@ def test_flat_parameters_are_views_of_one_vector() -> None:
     assert flat.gradient.abs().sum() == pytest.approx(gradients.abs().sum().item())
 
 
+def test_frozen_parameters_are_not_among_them() -> None:
+    network = build_network("digits", "batch")
+    norm = network.get_submodule("blocks.block1.norm")
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.requires_grad_(False)
+    norm.count = nn.Parameter(torch.tensor(7), requires_grad=False)
+    norm.half()
+    flat = FlatParameters(network)
+    assert len(flat.values) == 14_458 - 2 * 16
+    flat.values.data.zero_()
+    assert norm.weight.tolist() == [1] * 16
+    assert norm.weight.dtype == torch.float16
+    assert norm.count == 7
+    assert norm.weight.grad is None
+
+
+def test_parameters_of_several_types_are_refused() -> None:
+    network = build_network("digits", "batch")
+    network.get_submodule("blocks.block1.norm").double()
+    with pytest.raises(
+        ValueError, match=r"are torch.float32 and torch.float64: expected one type; freeze the oth"
+    ):
+        FlatParameters(network)
+
+
 @pytest.mark.parametrize("norm", ["batch", "group:4"])
 def test_what_is_undone_leaves_no_trace(norm: str) -> None:
     step = step_of(norm)
@@ -81,6 +106,17 @@ def test_a_step_that_cannot_be_captured_stays_plain(monkeypatch: pytest.MonkeyPa
     with pytest.warns(UserWarning, match=r"cannot be captured .* not permitted when stream"):
         captured = losses(CapturedStep(step_of("batch")), 5)
     assert captured == losses(step_of("batch"), 5)
+
+
+def test_what_a_norm_keeps_in_a_frozen_parameter_is_undone_as_well() -> None:
+    step = step_of("batch")
+    norm = step.network.get_submodule("blocks.block1.norm")
+    norm.count = nn.Parameter(torch.tensor(0), requires_grad=False)
+    norm.register_forward_hook(lambda layer, *_: layer.count.add_(1) and None)
+    with rolled_back(step):
+        losses(step, 3)
+        assert norm.count == 3
+    assert norm.count == 0
 
 
 @needs_gpu

@@ -25,6 +25,8 @@ from normbench.training.trainer import (
     training_batches,
 )
 
+from .own_norms import own_norm
+
 CPU = torch.device("cpu")
 Batch = tuple[torch.Tensor, torch.Tensor]
 SPEC = RunSpec("digits", "digits", "batch", batch_size=64, epochs=2, recipe="digits")
@@ -212,3 +214,54 @@ def test_a_part_of_the_training_images_is_trained_on(digits: ImageData) -> None:
     assert hundredths == pytest.approx([round(value) for value in hundredths])
     whole = train(dataclasses.replace(spec, train_images=None), digits, CPU)
     assert whole.test_accuracy > first.test_accuracy
+
+
+class Frozen(nn.BatchNorm2d):
+    """Batch normalization whose scale is not trained, nor a count of another type."""
+
+    made: list["Frozen"]
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.weight.requires_grad_(False)
+        self.count = nn.Parameter(torch.tensor(3), requires_grad=False)
+        self.made.append(self)
+
+
+def test_frozen_parameters_are_neither_changed_nor_counted(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Frozen.made = []
+    spec = dataclasses.replace(SPEC, norm=own_norm(monkeypatch, Frozen), l1=0.001, l2=0.1)
+    result = train(spec, digits, CPU)
+    assert result.parameters == 14_458 - (16 + 32 + 32)
+    assert sum(result.weights) == result.parameters
+    for layer in Frozen.made[-3:]:
+        assert layer.num_batches_tracked == 42
+        assert layer.weight.eq(1).all()
+        assert layer.count == 3
+        assert layer.bias.ne(0).all()
+
+
+class Caching(nn.Module):
+    """Scales features by a tensor that it keeps, made for the largest batch that it has seen."""
+
+    kept = torch.ones(0, 1, 1, 1)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > len(self.kept):
+            type(self).kept = x.new_full((len(x), 1, 1, 1), 0.5)
+        return (x + self.bias) * self.kept[: len(x)]
+
+
+def test_a_tensor_that_a_norm_keeps_from_an_evaluation_is_trained_with(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Caching.kept = torch.ones(0, 1, 1, 1)
+    result = train(dataclasses.replace(SPEC, norm=own_norm(monkeypatch, Caching)), digits, CPU)
+    assert len(Caching.kept) == 250  # the images that are evaluated at once
+    assert result.status == "ok"
