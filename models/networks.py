@@ -110,6 +110,11 @@ class ConvolutionalNetwork(nn.Module):
         self.classifier = nn.Linear(channels, self.classes)
 
     @classmethod
+    def takes(cls, channels: int, size: int) -> bool:
+        """Tell whether the network takes square images, of which it sees the middle."""
+        return channels == cls.image_channels and size >= cls.image_size
+
+    @classmethod
     def definition(cls) -> dict[str, Any]:
         """Describe the architecture in builtin types."""
         return {

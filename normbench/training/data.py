@@ -267,12 +267,18 @@ SOURCES: dict[str, Source] = {
 }
 
 
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
 def ensure_dataset(name: str, root: Path) -> None:
     """Make sure that the data set is whole under ``root``, downloading what is not there at all.
 
-    Raises DatasetUnavailable and DatasetDamaged.
+    Raises DatasetUnavailable and DatasetDamaged, and ValueError for an unknown name.
     """
-    source = SOURCES[name]
+    source = _source(name)
     try:
         source.check(root)
     except DatasetUnavailable as unavailable:
@@ -291,8 +297,8 @@ def ensure_dataset(name: str, root: Path) -> None:
 def load_dataset(name: str, root: Path, device: torch.device) -> ImageData:
     """Return the data set's tensors on ``device``; they are shared, so nobody may write to them.
 
-    Raises DatasetUnavailable and DatasetDamaged.
+    Raises DatasetUnavailable and DatasetDamaged, and ValueError for an unknown name.
     """
-    source = SOURCES[name]
+    source = _source(name)
     source.check(root)
     return source.load(root).to(device)

@@ -30,6 +30,7 @@ def default_root() -> Path:
 class Dataset:
     """A data set by its facts; normbench.training.data loads it.
 
+    Its images are square, of ``image_size`` pixels a side.
     ``family`` is the data set that its images are, by which pytest's ``-m`` selects; ``folder``
     is its place under the data root. ``fallback`` names the data set that is taken where this one
     is not on disk and that one is; ``classes`` are the names of the labels.
@@ -37,6 +38,8 @@ class Dataset:
 
     family: str
     training_images: int
+    image_size: int
+    image_channels: int = 1
     test_images: int = 10_000
     folder: str = ""
     fallback: str | None = None
@@ -51,10 +54,12 @@ CIFAR10_CLASSES = (
     *("dog", "frog", "horse", "ship", "truck"),
 )
 
-_MNIST = Dataset("mnist", 60_000, folder="MNIST/raw")
+_MNIST = Dataset("mnist", 60_000, image_size=28, folder="MNIST/raw")
 _CIFAR10 = Dataset(
     "cifar10",
     50_000,
+    image_size=32,
+    image_channels=3,
     folder="cifar-10-batches-py",
     fallback="cifar10-jpeg",
     classes=CIFAR10_CLASSES,
@@ -62,7 +67,7 @@ _CIFAR10 = Dataset(
 _JPEG = replace(_CIFAR10, folder="cifar10-jpeg", fallback=None)
 
 DATASETS: dict[str, Dataset] = {
-    "digits": Dataset("digits", 1_348, test_images=449),
+    "digits": Dataset("digits", 1_348, image_size=8, test_images=449),
     "mnist": _MNIST,
     "mnist-heldout": replace(_MNIST, training_images=60_000 - HELD_OUT),
     "cifar10": _CIFAR10,

@@ -73,6 +73,13 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe called ``name``; raises ValueError where there is none."""
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
 def fingerprint(network: str, recipe: str) -> str:
     """Return a short digest of a network's and a recipe's definitions.
 

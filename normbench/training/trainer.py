@@ -14,7 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from normbench.models.networks import ConvolutionalNetwork, build_network, count_parameters
+from normbench.models.networks import (
+    ConvolutionalNetwork,
+    build_network,
+    check_network,
+    count_parameters,
+)
 from normbench.models.regularizers import Regularizer
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec
@@ -22,7 +27,7 @@ from normbench.training.augmentation import augment, center_crop, normalize_
 from normbench.training.checkpoints import Checkpoint, network_state, restore_network
 from normbench.training.data import ImageData
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
-from normbench.training.recipes import RECIPES, Recipe, fingerprint
+from normbench.training.recipes import Recipe, find_recipe, fingerprint
 from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
 
 # Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
@@ -66,9 +71,48 @@ class Evaluation:
         return tuple(Mistake(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
 
 
+def check_images(network: ConvolutionalNetwork, spec: RunSpec, data: ImageData) -> None:
+    """Raise ValueError where the data set has no images, or too few, to train on as ``spec`` says.
+
+    The data set is whole: the part of it that is trained on is yet to be drawn.
+    """
+    channels, height, width = data.train_images.shape[1:]
+    if not network.takes(channels, min(height, width)):
+        size = network.image_size
+        raise ValueError(
+            f"the network {spec.network!r} cannot take the images of {spec.dataset!r}: expected "
+            f"{network.image_channels} x {size} x {size} or larger, not {channels} x {height} x "
+            f"{width}; choose a network for this data set"
+        )
+    there = len(data.train_labels)
+    count = spec.train_images or there
+    if count > there:
+        raise ValueError(
+            f"train_images = {count}: expected at most {there}, the training images of "
+            f"{spec.dataset!r}"
+        )
+    if spec.batch_size > count:
+        raise ValueError(
+            f"batch_size = {spec.batch_size}: expected at most {count}, the images that the run "
+            "trains on"
+        )
+
+
 def batch_count(images: int, batch_size: int) -> int:
-    """Return an epoch's steps: an incomplete last batch is left out unless it is the only one."""
-    return max(1, images // batch_size)
+    """Return an epoch's steps: an incomplete last batch is left out."""
+    return images // batch_size
+
+
+def one_cycle(
+    optimizer: torch.optim.Optimizer, peak: float, steps: int, warmup: float
+) -> OneCycleLR:
+    """Return the schedule of ``steps`` steps, up to ``peak`` in ``warmup`` of them and down."""
+    total = steps + 1
+    if warmup * total == 1:
+        # OneCycleLR ends its way up at step warmup * total - 1, and divides by the steps up to
+        # there: where these are none, the first step is to be at the peak, which it now is
+        warmup *= 1 - 1e-9
+    return OneCycleLR(optimizer, peak, total_steps=total, pct_start=warmup, cycle_momentum=False)
 
 
 def training_batches(
@@ -135,8 +179,11 @@ def train(
     torch has left one, to the outcome that it would have had; leaves none when it ends.
     A loss that is no longer finite ends the run as ``diverged``. What the network itself raises
     is passed on. The global random numbers are left as they were found.
+    Raises ValueError before anything trains for names that are unknown, and for a norm, a network
+    and images that do not fit each other, as check_network and check_images do.
     """
-    recipe, digest = RECIPES[spec.recipe], fingerprint(spec.network, spec.recipe)
+    check_network(spec.network, spec.norm)
+    recipe, digest = find_recipe(spec.recipe), fingerprint(spec.network, spec.recipe)
     started = datetime.now(UTC)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(spec.seed)
@@ -175,7 +222,10 @@ def train(
 
 
 class Training:
-    """A run as far as it has come: its network, what updates it, and the epochs that are over."""
+    """A run as far as it has come: its network, what updates it, and the epochs that are over.
+
+    Raises ValueError as check_images does.
+    """
 
     def __init__(
         self,
@@ -185,6 +235,7 @@ class Training:
         data: ImageData,
         device: torch.device,
     ) -> None:
+        check_images(network, spec, data)
         self.network, self.spec, self.recipe = network, spec, recipe
         self.generator = torch.Generator(device).manual_seed(spec.seed)
         if spec.train_images:
@@ -198,13 +249,7 @@ class Training:
             [flat.values], rate, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
         )
         steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
-        self.schedule = OneCycleLR(
-            self.optimizer,
-            peak,
-            total_steps=steps + 1,
-            pct_start=recipe.warmup,
-            cycle_momentum=False,
-        )
+        self.schedule = one_cycle(self.optimizer, peak, steps, recipe.warmup)
         plain = TrainingStep(
             network, flat, self.optimizer, Regularizer(spec.l1, spec.l2), recipe.label_smoothing
         )

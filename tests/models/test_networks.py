@@ -87,6 +87,17 @@ def test_gradients_are_the_same_in_either_memory_format(
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(
+    ("channels", "size", "networks"),
+    [(1, 8, ["digits"]), (1, 28, ["digits", "mnist"]), (3, 32, ["cifar10"]), (3, 31, [])],
+)
+def test_a_network_takes_images_of_its_channels_and_at_least_its_size(
+    channels: int, size: int, networks: list[str]
+) -> None:
+    taking = [name for name, network in NETWORKS.items() if network.takes(channels, size)]
+    assert taking == networks
+
+
 def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for() -> None:
     with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
     layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]

@@ -59,7 +59,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_digits_need_no_download(tmp_path: Path) -> None:
     digits = load_dataset("digits", tmp_path, CPU)
     assert digits.train_images.shape == (1348, 1, 8, 8)
-    assert DATASETS["digits"].training_images == 1348
+    facts = DATASETS["digits"]
+    assert facts.training_images == 1348
+    assert digits.train_images.shape[1:] == (facts.image_channels, *[facts.image_size] * 2)
     assert digits.test_images.shape == (449, 1, 8, 8)
     assert digits.train_images.dtype == torch.uint8
     assert digits.test_labels.bincount().min() >= 40
@@ -71,7 +73,9 @@ def test_the_digits_need_no_download(tmp_path: Path) -> None:
 def test_mnist_comes_from_torchvisions_files(mnist_root: Path) -> None:
     mnist = load_dataset("mnist", mnist_root, CPU)
     assert mnist.train_images.shape == (60_000, 1, 28, 28)
-    assert DATASETS["mnist"].training_images == 60_000
+    facts = DATASETS["mnist"]
+    assert facts.training_images == 60_000
+    assert mnist.train_images.shape[1:] == (facts.image_channels, *[facts.image_size] * 2)
     assert mnist.test_images.shape == (10_000, 1, 28, 28)
     assert mnist.train_images[300, 0, 5, 5] == 300 % 256
     assert mnist.train_labels[59_999] == 9
@@ -239,6 +243,8 @@ def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(
     assert copy.name == "cifar10-jpeg"
     assert copy.train_images.shape == (40, 3, 32, 32)
     assert copy.test_images.shape == (20, 3, 32, 32)
+    facts = DATASETS["cifar10-jpeg"]
+    assert (facts.image_channels, facts.image_size) == (3, 32)
     assert copy.test_labels.bincount().tolist() == [2] * 10
     # one grey survives the compression
     assert torch.equal(copy.train_images.float().mean((1, 2, 3)), copy.train_labels * 20.0)
@@ -303,3 +309,11 @@ def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path: Path
 def test_loading_what_is_not_there_says_so_for_every_data_set(tmp_path: Path, name: str) -> None:
     with pytest.raises(DatasetUnavailable, match=r"name (its folder|the folder that it lies in)"):
         load_dataset(name, tmp_path, CPU)
+
+
+def test_an_unknown_data_set_lists_the_known_ones(tmp_path: Path) -> None:
+    told = r"^unknown data set 'svhn': expected one of digits, mnist, mnist-heldout, cifar10"
+    with pytest.raises(ValueError, match=told):
+        load_dataset("svhn", tmp_path, CPU)
+    with pytest.raises(ValueError, match=told):
+        ensure_dataset("svhn", tmp_path)

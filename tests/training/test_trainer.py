@@ -2,23 +2,27 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from normbench.models.networks import build_network
 from normbench.models.regularizers import Regularizer
 from normbench.results import RunFailed, RunResult
 from normbench.spec import RunSpec
 from normbench.training.data import ImageData, load_dataset
-from normbench.training.recipes import RECIPES
+from normbench.training.recipes import RECIPES, Recipe
 from normbench.training.steps import FlatParameters, TrainingStep
 from normbench.training.trainer import (
     Evaluation,
+    Training,
     batch_count,
     evaluate,
+    one_cycle,
     prepare_images,
     train,
     train_epoch,
@@ -161,14 +165,92 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(
         _ = result.test_accuracy
 
 
-def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(digits: ImageData) -> None:
+def test_an_incomplete_last_batch_is_left_out(digits: ImageData) -> None:
     generator = torch.Generator().manual_seed(0)
     sizes = [
         len(labels) for _, labels in training_batches(digits, SPEC, RECIPES["digits"], 8, generator)
     ]
     assert sizes == [64] * 21  # 1348 = 21 * 64 + 4
     assert batch_count(1348, 64) == 21
-    assert batch_count(10, 64) == 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_each_number_of_steps_has_a_schedule_torchs_own_where_there_is_one(recipe: Recipe) -> None:
+    peak, without = 0.1, []
+    for steps in range(1, 41):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+        rates = learning_rates(optimizer, one_cycle(optimizer, peak, steps, recipe.warmup), steps)
+        assert all(0 < rate <= peak for rate in rates)
+        try:
+            own = OneCycleLR(
+                optimizer,
+                peak,
+                total_steps=steps + 1,
+                pct_start=recipe.warmup,
+                cycle_momentum=False,
+            )
+        except ZeroDivisionError:
+            without.append(steps)
+            # from the peak down: half a cosine from it to its 250,000th part
+            down = [0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+            assert rates == pytest.approx([peak * (x + (1 - x) / 250_000) for x in down])
+        else:
+            assert rates == learning_rates(optimizer, own, steps)
+    assert without == {0.1: [9], 0.2: [4]}.get(recipe.warmup, [])
+
+
+def learning_rates(
+    optimizer: torch.optim.Optimizer, schedule: OneCycleLR, steps: int
+) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(float(schedule.get_last_lr()[0]))
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(("recipe", "steps"), [("mnist-l1", 9), ("cifar10", 4)])
+def test_a_run_without_a_step_to_warm_up_in_trains(
+    digits: ImageData, recipe: str, steps: int
+) -> None:
+    spec = dataclasses.replace(SPEC, recipe=recipe, train_images=20 * steps, batch_size=20)
+    assert train(dataclasses.replace(spec, epochs=1), digits, CPU).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 1349}, r"^batch_size = 1349: expected at most 1348, the images that the r"),
+        ({"batch_size": 65, "train_images": 64}, r"^batch_size = 65: expected at most 64, the im"),
+        ({"train_images": 1349}, r"^train_images = 1349: expected at most 1348, the training"),
+        ({"recipe": "quick"}, r"^unknown recipe 'quick': expected one of digits, mnist, mnist-l1"),
+        ({"network": "resnet"}, r"^unknown network 'resnet': expected one of digits, mnist, cif"),
+        ({"norm": "bach"}, r"^unknown norm 'bach': expected one of none, batch, layer"),
+        ({"norm": "group:3"}, r"^group:3 does not fit layer 'block1.norm': its 16 channels"),
+        (
+            {"norm": "torch.nn:BatchNorm1d"},
+            r"^torch.nn:BatchNorm1d cannot take the features of layer 'block1.norm'",
+        ),
+        (
+            {"network": "mnist"},
+            r"^the network 'mnist' cannot take the images of 'digits': expected 1 x 24 x 24 or "
+            r"larger, not 1 x 8 x 8; choose a network for this data set$",
+        ),
+        ({"network": "cifar10"}, r"expected 3 x 32 x 32 or larger, not 1 x 8 x 8"),
+    ],
+)
+def test_what_cannot_be_trained_as_the_spec_says_is_refused(
+    digits: ImageData, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(dataclasses.replace(SPEC, **change), digits, CPU)
+
+
+def test_a_training_of_ones_own_network_is_held_to_its_images(digits: ImageData) -> None:
+    spec = dataclasses.replace(SPEC, batch_size=1349)
+    with pytest.raises(ValueError, match=r"^batch_size = 1349: expected at most 1348"):
+        Training(build_network("digits", "batch"), spec, RECIPES["digits"], digits, CPU)
 
 
 def test_an_epoch_shows_each_image_once_in_a_new_order(digits: ImageData) -> None:
