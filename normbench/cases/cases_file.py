@@ -1,6 +1,5 @@
 """The model of a cases file."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,37 +34,20 @@ from normbench.cases.values import (
     context_of,
     unexpected,
 )
-from normbench.models.networks import NETWORKS, check_network
+from normbench.models.networks import NETWORKS
 from normbench.models.norms import norm_factory
 from normbench.training.datasets import DATASETS
-
-# The check builds and runs a network: once is enough for all files of a process, in which a module
-# of the user's is imported once as well.
-check_network_once = functools.cache(check_network)
 
 
 @dataclass(frozen=True)
 class CasesContext:
-    """What a cases file is held against: its ``folder``, and what it says of its network.
-
-    ``norms_only`` leaves out the norms of the file, which then need not fit.
-    """
+    """What a cases file is held against: its ``folder``."""
 
     folder: Path
-    network: object
-    norms_only: bool = False
 
 
 def _known_norm(norm: str) -> str:
     norm_factory(norm)
-    return norm
-
-
-def _norm_of_network(norm: str, info: ValidationInfo) -> str:
-    context = context_of(info, CasesContext)
-    known = isinstance(context.network, str) and context.network in NETWORKS
-    if known and not context.norms_only:
-        check_network_once(str(context.network), norm)
     return norm
 
 
@@ -83,7 +65,6 @@ Norm = Annotated[
     str,
     Text("a norm's name in quotes"),
     AfterValidator(_known_norm),
-    AfterValidator(_norm_of_network),
     WithJsonSchema(NORM_SCHEMA),
 ]
 Figures = Annotated[

@@ -1,14 +1,21 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from normbench.cases.case import Case, GridOptions, configuration_key
-from normbench.cases.cases_file import CasesContext, CasesFile, Grid, Target, check_network_once
+from normbench.cases.cases_file import CasesContext, CasesFile, Grid, Target
 from normbench.cases.errors import CasesError, one_line, read_toml, validated
+from normbench.cases.values import Number, one_of
+from normbench.models.networks import NETWORKS, check_network
 from normbench.spec import RunSpec
-from normbench.training.datasets import dataset_on_disk
+from normbench.training.datasets import DATASETS, dataset_on_disk
+
+# The check builds a network and tries its norms: once is enough for all files of a process, in
+# which a module of the user's is imported once as well.
+check_network_once = functools.cache(check_network)
 
 
 def load_cases(file: Path, options: GridOptions) -> list[Case]:
@@ -16,13 +23,12 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
 
     A configuration that stands in several grids is a case of the first of them.
     Raises CasesError, naming the file and the place, for everything that is not as
-    cases_file.CasesFile has it, for norms that do not fit the network, and for a configuration
-    without a target.
+    cases_file.CasesFile has it, for what cannot be trained together, and for a configuration
+    without a target. A norm need fit the network only where its grid's tier is chosen.
     """
-    raw = read_toml(file)
-    context = CasesContext(file.parent, raw.get("network"), options.norms_only)
-    content = validated(CasesFile, file, raw, context)
-    _check_added_norms(file, content, options)
+    content = validated(CasesFile, file, read_toml(file), CasesContext(file.parent))
+    if misfits := dict.fromkeys(_misfits(content, options)):
+        raise CasesError("\n".join(one_line(f"{file}: {misfit}") for misfit in misfits))
     seeds = options.seeds if options.sequential else max(options.seeds, content.seeds)
     published = content.published or {}
     cases: dict[str, Case] = {}
@@ -44,16 +50,37 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
     return list(cases.values())
 
 
-def _check_added_norms(file: Path, content: CasesFile, options: GridOptions) -> None:
-    """Check what the command line adds; the file's own norms are checked where they stand."""
-    wrong = []
-    for norm in options.norms:
-        try:
-            check_network_once(content.network, norm)
-        except ValueError as error:
-            wrong.append(one_line(f"{file}: --bench-norm: {error}"))
-    if wrong:
-        raise CasesError("\n".join(wrong))
+def _misfits(content: CasesFile, options: GridOptions) -> Iterator[str]:
+    """Tell what cannot be trained together, each with its place in the file."""
+    yield from _misfit_of_network(content)
+    images = content.train_images or DATASETS[content.dataset].training_images
+    at_most = Number(1, images).words(whole=True)
+    for number, grid in enumerate(content.grid, start=1):
+        place = f"[[grid]] {number}"
+        for size in grid.batch_size:
+            if size > images:
+                yield (
+                    f"{place}: batch_size = {size}; expected {at_most}, "
+                    "the images that a run trains on"
+                )
+        if options.includes(grid.tier or content.tier):
+            for norm in options.grid_norms(grid.norm):
+                added = norm in options.norms
+                try:
+                    check_network_once(content.network, norm)
+                except ValueError as error:
+                    yield f"{'--bench-norm' if added else f'{place}: norm'}: {error}"
+
+
+def _misfit_of_network(content: CasesFile) -> Iterator[str]:
+    data = DATASETS[content.dataset]
+    channels, size = data.image_channels, data.image_size
+    fitting = tuple(name for name, network in NETWORKS.items() if network.takes(channels, size))
+    if content.network not in fitting:
+        yield (
+            f"network = {content.network!r}; expected {one_of(fitting)}, which can take the "
+            f"images of {content.dataset!r}, {channels} x {size} x {size}"
+        )
 
 
 def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[RunSpec]:

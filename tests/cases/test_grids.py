@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 from torch import nn
 
-from normbench.cases.case import Case, GridOptions, Published
+from normbench.cases.case import OWN, Case, GridOptions, Published
 from normbench.cases.errors import CasesError
 from normbench.cases.grids import load_cases
 from normbench.spec import RunSpec
@@ -119,7 +119,7 @@ def test_a_file_may_ask_for_several_seeds_and_for_a_part_of_the_images(load: Loa
 
 
 def test_the_copy_on_disk_stands_in_for_cifar10_and_is_named(load: Load, tmp_path: Path) -> None:
-    text = tiny_grid().replace('dataset = "digits"', 'dataset = "cifar10"')
+    text = tiny_grid().replace('"digits"', '"cifar10"')
     assert load(text, GridOptions(data=tmp_path))[0].spec.dataset == "cifar10"
     (tmp_path / "cifar10-jpeg").mkdir()
     assert load(text, GridOptions(data=tmp_path))[0].spec.dataset == "cifar10-jpeg"
@@ -172,6 +172,26 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ("[[grid]]", '[[grid]]\ntier = "all"', r"tier = 'all'; expected one of 'smoke'"),
         ("schema = 1", "schema = 1\nseeds = 0", r"seeds = 0; expected a whole number"),
         ("schema = 1", "schema = 1\ntrain_images = 9999", r"at least 1 and at most 1348"),
+        (
+            "[64]",
+            "[64, 1349]",
+            r"\[\[grid\]\] 1: batch_size = 1349; expected a whole number of at least 1 and at most "
+            r"1348, the images that a run trains on$",
+        ),
+        ("schema = 1", "schema = 1\ntrain_images = 63", r"batch_size = 64; .* at most 63, the ima"),
+        (
+            'network = "digits"',
+            'network = "cifar10"',
+            r"network = 'cifar10'; expected one of 'digits', which can take the images of "
+            r"'digits', 1 x 8 x 8$",
+        ),
+        ('network = "digits"', 'network = "mnist"', r"network = 'mnist'; expected one of 'digits'"),
+        (
+            'dataset = "digits"\nnetwork = "digits"',
+            'dataset = "mnist"\nnetwork = "cifar10"',
+            r"network = 'cifar10'; expected one of 'digits', 'mnist', which can take the images of "
+            r"'mnist', 1 x 28 x 28$",
+        ),
         ("schema = 1", "schema = 1\ndropout = 1", r"dropout = 1; .* of at least 0 and below 1"),
         ("test_accuracy = 5.0", "test_accuracy = 101", r"at least 0 and at most 100"),
         ("test_accuracy = 5.0", "accuracy = 5", r"\[\[target\]\] 1: unknown key accuracy"),
@@ -210,7 +230,7 @@ def test_all_that_is_wrong_is_told_at_once_as_it_stands_in_the_file(
     load: Load, tmp_path: Path
 ) -> None:
     text = (
-        tiny_grid(norms=("bach", "group:3"))
+        tiny_grid(norms=("bach",))
         .replace("epochs", "epoch")
         .replace('tier = "smoke"', 'tier = "quick"\npublished = "no.csv"')
         .replace("[64]", "64")
@@ -232,9 +252,6 @@ def test_all_that_is_wrong_is_told_at_once_as_it_stands_in_the_file(
         f"{file}: unknown key epoch; known are {keys}; did you mean epochs?",
         f"{file}: [[grid]] 1: norm: unknown norm 'bach': expected one of {norms}, "
         "or package.module:factory for one of your own",
-        f"{file}: [[grid]] 1: norm: group:3 does not fit layer 'block1.norm': its 16 channels "
-        "cannot be split into 3 equal groups; use one of group:1, group:2, group:4, group:8, "
-        "group:16",
         f"{file}: [[grid]] 1: regularizer 2: unknown key l3; known are l1, l2",
         f"{file}: [[grid]] 1: regularizer 2: l2 = -1; expected a number of at least 0",
         f"{file}: [[grid]] 1: batch_size = 64; expected a list of values; write [64]",
@@ -295,6 +312,37 @@ def test_norms_of_the_command_line_that_do_not_fit_are_all_told(load: Load) -> N
     first, second = str(caught.value).splitlines()
     assert "--bench-norm: group:3 does not fit" in first
     assert "--bench-norm: group:5 does not fit" in second
+
+
+def test_all_that_does_not_fit_is_told_at_once(load: Load, tmp_path: Path) -> None:
+    text = tiny_grid(norms=("group:3",)) + SECOND_GRID.replace("128", "4096, 2048")
+    with pytest.raises(CasesError, match=r"norm: group:3 does not fit") as caught:
+        load(text.replace('network = "digits"', 'network = "mnist"'))
+    file = tmp_path / "grid.toml"
+    expected = "expected a whole number of at least 1 and at most 1348, the images that a run"
+    assert str(caught.value).splitlines() == [
+        f"{file}: network = 'mnist'; expected one of 'digits', which can take the images of "
+        "'digits', 1 x 8 x 8",
+        f"{file}: [[grid]] 1: norm: group:3 does not fit layer 'block1.norm': its 16 channels "
+        "cannot be split into 3 equal groups; use one of group:1, group:2, group:4, group:8, "
+        "group:16",
+        f"{file}: [[grid]] 2: batch_size = 4096; {expected} trains on",
+        f"{file}: [[grid]] 2: batch_size = 2048; {expected} trains on",
+    ]
+
+
+def test_a_norm_need_fit_only_where_its_grid_is_run(load: Load) -> None:
+    smoke = GridOptions(tier="smoke", norms=("group:32",))
+    of_sixteen_channels = tiny_grid().replace('"smoke"', '"standard"')
+    assert load(of_sixteen_channels, smoke) == []
+    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'block1.n"):
+        load(of_sixteen_channels, dataclasses.replace(smoke, tier="standard"))
+    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'block1.n"):
+        load(of_sixteen_channels, dataclasses.replace(smoke, tier=OWN))
+    full = tiny_grid() + SECOND_GRID.replace('"instance"', '"group:32"')
+    assert len(load(full, GridOptions(tier="smoke"))) == 4
+    with pytest.raises(CasesError, match=r"\[\[grid\]\] 2: norm: group:32 does not fit"):
+        load(full, GridOptions(tier="full"))
 
 
 def test_a_norm_that_is_not_selected_need_not_fit(load: Load) -> None:
