@@ -11,9 +11,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-# The format of what is stored: a checkpoint of another one is not used.
-FORMAT = 2
-
 # Seconds of training that are worth saving: what takes less is done again as fast.
 INTERVAL = 5.0
 
@@ -26,7 +23,7 @@ class Checkpoint:
 
     def __init__(self, file: Path, identity: str) -> None:
         self.file = file
-        self.identity = f"{FORMAT} {identity}"
+        self.identity = identity
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:

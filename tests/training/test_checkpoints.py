@@ -153,15 +153,3 @@ def test_every_buffer_is_as_it_was(
     resumed = train(spec, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
     assert told == [2]
     assert without_times(resumed) == without_times(train(spec, digits, CPU))
-
-
-def test_a_checkpoint_of_an_older_format_is_not_gone_on_from(
-    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "run.pt"
-    with pytest.raises(KeyboardInterrupt):
-        train(SPEC, digits, CPU, interrupt_after(2), file)
-    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
-    told: list[int] = []
-    train(SPEC, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
-    assert told == [1, 2, 3, 4]
