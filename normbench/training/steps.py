@@ -104,13 +104,22 @@ def rolled_back(step: TrainingStep) -> Iterator[None]:
     """
     before = step.state()
     kept = [tensor.clone() for tensor in before]
+    buffers = dict(step.network.named_buffers())
     try:
         yield
     finally:
+        for name in replaced_buffers(step.network, buffers):
+            module, _, buffer = name.rpartition(".")
+            setattr(step.network.get_submodule(module), buffer, buffers.get(name))
         for tensor in step.state()[len(before) :]:
             tensor.zero_()
         for tensor, value in zip(before, kept, strict=True):
             tensor.copy_(value)
+
+
+def replaced_buffers(network: nn.Module, before: dict[str, Tensor]) -> list[str]:
+    """Return the names of the buffers that are other tensors than before, or were none."""
+    return [name for name, buffer in network.named_buffers() if before.get(name) is not buffer]
 
 
 class CapturedStep:
@@ -119,7 +128,8 @@ class CapturedStep:
     On a network this small the GPU is done with an operation before the next one is launched, so
     that launching takes the time. The graph is captured at the first call; all batches must have
     the first one's shape, and the learning rate must be a tensor on the device. Where a norm does
-    what cannot be captured, such as to look at a value, the steps stay plain, with a warning.
+    what cannot be captured, such as to look at a value, or to put a new tensor in a buffer's place,
+    which a graph would read as it was at the capture, the steps stay plain, with a warning.
 
     Source: PyTorch's notes on CUDA semantics, CUDA graphs: whole-network capture.
     """
@@ -145,6 +155,7 @@ class CapturedStep:
         static_images, static_labels = images.clone(), labels.clone()
         stream = torch.cuda.Stream(images.device)
         random_numbers = torch.cuda.get_rng_state(images.device)
+        buffers = dict(self.step.network.named_buffers())
         try:
             with rolled_back(self.step):
                 stream.wait_stream(torch.cuda.current_stream(images.device))
@@ -152,6 +163,8 @@ class CapturedStep:
                     for _ in range(WARM_UP_STEPS):
                         self.step(static_images, static_labels)
                 torch.cuda.current_stream(images.device).wait_stream(stream)
+                if names := replaced_buffers(self.step.network, buffers):
+                    raise RuntimeError(f"{names[0]} is replaced, and not updated in place")
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph):
                     logits = self.step(static_images, static_labels)

@@ -12,7 +12,14 @@ from normbench.models.networks import build_network
 from normbench.models.regularizers import Regularizer
 from normbench.spec import RunSpec
 from normbench.training.data import load_dataset
-from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep, rolled_back
+from normbench.training.steps import (
+    CapturedStep,
+    FlatParameters,
+    Step,
+    TrainingStep,
+    replaced_buffers,
+    rolled_back,
+)
 from normbench.training.trainer import train
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -117,6 +124,54 @@ def test_what_a_norm_keeps_in_a_frozen_parameter_is_undone_as_well() -> None:
         losses(step, 3)
         assert norm.count == 3
     assert norm.count == 0
+
+
+class Averaging(nn.Module):
+    """Subtracts a running mean, whose buffers it replaces; the second is made late."""
+
+    mean: torch.Tensor
+    last: torch.Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("last", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = x.detach().mean()
+        self.mean = 0.9 * self.mean + 0.1 * self.last
+        return x - self.mean
+
+
+def averaging_step(device: str = "cpu") -> TrainingStep:
+    step = step_of("none", device)
+    block = step.network.get_submodule("blocks.block1")
+    block.register_module("norm", Averaging().to(device))
+    return step
+
+
+def test_buffers_that_a_norm_replaces_are_undone_as_well() -> None:
+    step = averaging_step()
+    norm = step.network.get_submodule("blocks.block1.norm")
+    assert isinstance(norm, Averaging)
+    before = norm.mean
+    with rolled_back(step):
+        losses(step, 3)
+        assert replaced_buffers(step.network, {"blocks.block1.norm.mean": before}) == [
+            "blocks.block1.norm.mean",
+            "blocks.block1.norm.last",
+        ]
+    assert norm.mean is before
+    assert norm.mean == 0
+    assert norm.last is None
+    assert losses(step, 5) == losses(averaging_step(), 5)
+
+
+@needs_gpu
+def test_a_norm_that_replaces_a_buffer_is_not_captured() -> None:
+    with pytest.warns(UserWarning, match=r"cannot be captured .*norm.mean is replaced, and not"):
+        captured = losses(CapturedStep(averaging_step("cuda")), 5, "cuda")
+    assert captured == pytest.approx(losses(averaging_step("cuda"), 5, "cuda"), rel=1e-3)
 
 
 @needs_gpu
