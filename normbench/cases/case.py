@@ -37,6 +37,8 @@ class Case:
 
     ``target`` is a fraction that the mean test accuracy after the last epoch must exceed;
     ``specs`` are the runs that the mean stands on, one a seed; ``spec`` is the first of them.
+    Where runs are added while a case is undecided, ``seeds`` is the largest number of them, and
+    ``least`` the smallest.
     """
 
     grid: str
@@ -45,6 +47,7 @@ class Case:
     target: float
     published: Published | None = None
     seeds: int = 1
+    least: int = 1
 
     @property
     def id(self) -> str:
@@ -132,6 +135,10 @@ class GridOptions:
 
     def includes(self, tier: str) -> bool:
         return self.tier == OWN or TIERS.index(tier) <= TIERS.index(self.tier)
+
+
+# What configuration_key returns, by the keys of a cases file.
+AXES = ("norm", "l1", "l2", "batch_size")
 
 
 def configuration_key(spec: RunSpec) -> tuple[str, float, float, int]:

@@ -1,6 +1,5 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,10 +19,10 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
     without a target.
     """
     raw = read_toml(file)
-    context = CasesContext(file.parent, raw.get("network"), options.norms_only)
+    context = CasesContext(file.parent, raw.get("network"), options.norms, options.norms_only)
     content = validated(CasesFile, file, raw, context)
     _check_added_norms(file, content, options)
-    seeds = options.seeds if options.sequential else max(options.seeds, content.seeds)
+    seeds = max(options.seeds, content.seeds)
     published = content.published or {}
     cases: dict[str, Case] = {}
     without_target: list[str] = []
@@ -35,7 +34,7 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
                 without_target.append(spec.label)
             elif options.includes(tier):
                 row = published.get(configuration_key(spec))
-                case = Case(file.stem, tier, spec, target, row, seeds)
+                case = Case(file.stem, tier, spec, target, row, seeds, content.seeds)
                 cases.setdefault(case.id, case)
     if without_target:
         first, *others = dict.fromkeys(without_target)
@@ -59,13 +58,13 @@ def _check_added_norms(file: Path, content: CasesFile, options: GridOptions) -> 
 def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[RunSpec]:
     dataset = dataset_on_disk(content.dataset, options.data)
     norms = options.grid_norms(grid.norm)
-    for norm, regularizer, size in itertools.product(norms, grid.regularizer, grid.batch_size):
+    for norm, l1, l2, size in grid.configurations(norms):
         yield RunSpec(
             dataset=dataset,
             network=content.network,
             norm=norm,
-            l1=regularizer.l1,
-            l2=regularizer.l2,
+            l1=l1,
+            l2=l2,
             batch_size=size,
             epochs=content.epochs,
             dropout=content.dropout,
@@ -77,15 +76,5 @@ def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[Run
 
 def _target(targets: Sequence[Target], spec: RunSpec) -> float | None:
     """Return the accuracy, a fraction, of the first target that fits."""
-    fitting = next((target for target in targets if _fits(target, spec)), None)
+    fitting = next((target for target in targets if target.fits(configuration_key(spec))), None)
     return None if fitting is None else fitting.test_accuracy / 100
-
-
-def _fits(target: Target, spec: RunSpec) -> bool:
-    values = (
-        (target.norm, spec.norm),
-        (target.l1, spec.l1),
-        (target.l2, spec.l2),
-        (target.batch_size, spec.batch_size),
-    )
-    return all(allowed is None or value in allowed for allowed, value in values)

@@ -45,6 +45,7 @@ class StoredCase(Document):
     spec: RunSpec
     target: float
     seeds: int = 1
+    least: int = 1
     published: Published | None = None
     verdict: CaseVerdict | None = None
     runs: int = 0
@@ -59,13 +60,22 @@ class StoredCase(Document):
             spec=case.spec,
             target=case.target,
             seeds=case.seeds,
+            least=case.least,
             published=case.published,
             **found,
         )
 
     @property
     def case(self) -> Case:
-        return Case(self.grid, self.tier, self.spec, self.target, self.published, self.seeds)
+        return Case(
+            self.grid,
+            self.tier,
+            self.spec,
+            self.target,
+            self.published,
+            self.seeds,
+            self.least,
+        )
 
 
 class StoredContrast(Document):
