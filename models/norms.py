@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -201,25 +202,59 @@ class _OnContiguous(nn.Module):
         return normalized
 
 
-def _imported(name: str) -> NormFactory:
-    """Wrap a user's factory, called with the channels, and ``height=``, ``width=`` if it can."""
+def _named_object(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
-        factory: Any = getattr(importlib.import_module(module_name), attribute)
+        if not all(part.isidentifier() for part in module_name.split(".")):
+            raise ValueError(f"{module_name!r} is no module's full name")
+        return getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:
         # whatever the user's module raises when it is imported
         usual = isinstance(error, (ImportError, AttributeError, ValueError))
         told = " ".join(f"{'' if usual else f'{type(error).__name__}: '}{error}".split("\n"))
         raise UnknownNorm(
-            f"unknown norm {name!r}: {told}; expected package.module:factory with a module that "
-            f"Python can import from here, or one of {', '.join(FAMILIES)}"
+            f"unknown norm {name!r}: {told}{_line_of(error)}; expected package.module:factory with "
+            f"a module that Python can import from here, or one of {', '.join(FAMILIES)}"
         ) from error
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the line of the user's module that raised it, where one did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+    return f" ({users[-1].filename}, line {users[-1].lineno})" if users else ""
+
+
+def _takes_size(name: str, factory: Any) -> bool:
+    """Tell whether a user's factory takes the size of the features beside the channels.
+
+    Raises UnknownNorm for what cannot be called with the channels.
+    """
     if not callable(factory):
         raise UnknownNorm(
             f"norm {name!r} is a {type(factory).__name__}: expected something to call with the "
             "number of channels that returns a torch.nn.Module"
         )
-    takes_size = {"height", "width"} <= set(inspect.signature(factory).parameters)
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:
+        # some builtins have none, and say what is wrong once they are called
+        return False
+    takes_size = {"height", "width"} <= set(signature.parameters)
+    try:
+        signature.bind(1, **({"height": 1, "width": 1} if takes_size else {}))
+    except TypeError as error:
+        raise UnknownNorm(
+            f"norm {name!r} cannot be called with the number of channels alone: {error}; expected "
+            "a factory such as `def norm(channels): ...`, which may also take height and width"
+        ) from error
+    return takes_size
+
+
+def _imported(name: str) -> NormFactory:
+    """Wrap a user's factory, called with the channels, and ``height=``, ``width=`` if it can."""
+    factory = _named_object(name)
+    takes_size = _takes_size(name, factory)
 
     def build(site: NormSite) -> nn.Module:
         size = {"height": site.height, "width": site.width} if takes_size else {}
