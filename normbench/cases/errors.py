@@ -75,7 +75,7 @@ def validated(model: type[M], file: Path, raw: dict[str, Any], context: object) 
     Raises CasesError with everything that is wrong, in the order in which it stands in the file.
     """
     if not raw:
-        keys = ", ".join(_fields(model))
+        keys = ", ".join(key for key, field in _fields(model).items() if field.is_required())
         raise CasesError(
             f"{file}: expected the keys {keys}, came an empty file; `normbench schema` prints what "
             "is allowed"

@@ -20,6 +20,7 @@ from normbench.plugin.stash import (
     SESSION,
     WORKERS,
 )
+from normbench.training.datasets import DATASETS
 
 if TYPE_CHECKING:
     from normbench.analysis.claims import ClaimResult
@@ -48,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "claims: parametrize `claim` with each claim, or `case` with each configuration that the "
         "claims need runs of",
     )
+    for family in sorted({dataset.family for dataset in DATASETS.values()}):
+        config.addinivalue_line("markers", f"{family}: cases that train on {family}")
     require_consistent(config)
 
 

@@ -47,8 +47,7 @@ class Collected:
             catalogue.add(cases_folder(Path(metafunc.definition.path)))
             catalogue.require(*grids)
         except ValueError as error:
-            self.error = self.error or str(error)
-        self._register_families()
+            self.error = "\n".join(filter(None, (self.error, str(error))))
         if metafunc.definition.get_closest_marker("claims"):
             cases = catalogue.claimed_cases
             if "claim" in wanted:
@@ -63,12 +62,6 @@ class Collected:
             whole = [_parameter(grid_id(grid), group, group) for grid, group in by_grid.items()]
             metafunc.parametrize("cases", whole)
 
-    def _register_families(self) -> None:
-        for family in sorted({_family(case) for case in self.catalogue.cases}):
-            line = f"{family}: cases that train on {family}"
-            if line not in self.config.getini("markers"):
-                self.config.addinivalue_line("markers", line)
-
     def arrange(self, items: list[pytest.Item]) -> None:
         """Leave out tests without a case or a claim in this tier, and put the longest first.
 
@@ -77,8 +70,9 @@ class Collected:
         controller instead, and has nothing to run.
         """
         if self.error:
+            # pytest lists them before it tells the error
+            items.clear()
             if hasattr(self.config, "workerinput"):
-                items.clear()
                 return
             raise pytest.UsageError(self.error)
         ours = [item for item in items if _function(item) in self._ours]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import Project
+from ..conftest import TEST_MODULE, Project, tiny_grid
 
 
 def test_the_help_lists_the_options(project: Project) -> None:
@@ -89,6 +89,20 @@ def test_a_cases_file_with_a_mistake_ends_the_session_before_anything_trains(
     result.assert_outcomes()
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
     assert not project.results.exists()
+
+
+def test_tests_without_their_cases_are_not_listed_before_the_mistakes_of_all_folders(
+    alone: Project,
+) -> None:
+    alone.edit("bench/cases/tiny.toml", "epochs", "epoch")
+    alone.write("bench/other/cases/other.toml", tiny_grid().replace("epochs = 1", "epochs = 0"))
+    alone.write("bench/other/test_other.py", TEST_MODULE.replace("tiny", "other"))
+    result = alone.run("--collect-only", "-q")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "NOTSET" not in result.stdout.str()
+    result.stderr.fnmatch_lines_random(
+        ["*tiny.toml: unknown key epoch;*", "*other.toml: epochs = 0; expected a whole number*"]
+    )
 
 
 def test_a_mistake_in_a_cases_file_is_told_beside_what_needs_no_cases(alone: Project) -> None:
