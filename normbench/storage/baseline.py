@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from normbench.results import RunResult, Status, by_configuration
 from normbench.spec import RunSpec
-from normbench.storage.documents import Document, read_json, validated
+from normbench.storage.documents import Document, read_json, require_schema, validated
 from normbench.storage.files import write_atomic
 from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.training.datasets import images_per_epoch
@@ -130,10 +130,7 @@ class Baseline:
         """Read what write has written; raises BaselineError for anything else."""
         try:
             values = read_json(file)
-            if values.get("schema") != SCHEMA:
-                raise ValueError(
-                    f"{file}: its schema is {values.get('schema')!r}, this version reads {SCHEMA}"
-                )
+            require_schema(values, file, SCHEMA)
             document = validated(_BaselineDocument, values, file)
         except ValueError as error:
             raise BaselineError(
@@ -184,13 +181,15 @@ def _possible(run: BaselineRun) -> BaselineRun:
     for name in ("test_accuracy", "best_test_accuracy", "train_accuracy"):
         if (value := getattr(run, name)) is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} = {value!r}: expected a fraction, from 0 to 1")
+    if run.status == "ok" and run.test_accuracy is None:
+        raise ValueError("test_accuracy = None: expected a fraction of a run whose status is ok")
     return run
 
 
 class _CaseDocument(Document):
     fingerprint: str
     spec: RunSpec
-    runs: tuple[Annotated[BaselineRun, AfterValidator(_possible)], ...]
+    runs: tuple[Annotated[BaselineRun, AfterValidator(_possible)], ...] = Field(min_length=1)
 
 
 class _BaselineDocument(Document):
@@ -202,16 +201,17 @@ class _BaselineDocument(Document):
     workers: int
     sequential: bool
     environment: dict[str, Any]
-    cases: tuple[_CaseDocument, ...]
+    cases: tuple[_CaseDocument, ...] = Field(min_length=1)
 
 
 def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
     """Return the runs of all ``parts`` as one baseline, each seed of a configuration once.
 
     Where machines or numbers of workers differ, the environment names them all, so that no
-    session's speed is held against it. Raises BaselineError for runs that ended badly, that were
-    made by different builds of torch or by different recipes, and where two parts have different
-    runs of one seed.
+    session's speed is held against it. Fields that a later version has added to the parts are left
+    out, as how to join them is not known. Raises BaselineError for runs that ended badly, that
+    were made by different builds of torch or by different recipes, and where two parts have
+    different runs of one seed.
     """
     if bad := [f"{part.name}: {case.spec.title}" for part in parts for case in part.ended_badly]:
         raise BaselineError(

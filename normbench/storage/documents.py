@@ -246,15 +246,34 @@ def read_json(file: Path) -> dict[str, Any]:
     return document
 
 
+def require_schema(values: Mapping[str, Any], file: Path, *known: int) -> int:
+    """Return the document's schema; raises ValueError, in one line, for one that is not known."""
+    if "schema" not in values:
+        raise ValueError(f"{file}: schema is missing")
+    schema = values["schema"]
+    if type(schema) is int and schema in known:
+        return schema
+    later = isinstance(schema, int) and schema > max(known)
+    upgrade = "; a later version of normbench wrote it: upgrade normbench" if later else ""
+    reads = " and ".join(map(str, known))
+    raise ValueError(f"{file}: its schema is {schema!r}, and this version reads {reads}{upgrade}")
+
+
+# More of them are of one cause, and would hide it.
+TOLD_PROBLEMS = 10
+
+
 def validated(kind: type[D], values: Mapping[str, Any], file: Path) -> D:
-    """Return the document; raises ValueError that names the first places that are wrong."""
+    """Return the document; raises ValueError, in one line, that names the places that are wrong."""
     try:
-        return kind.model_validate(values)
+        # of JSON, a strict reader takes lists for tuples and objects for dataclasses
+        return kind.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        told = "; ".join(map(_problem, problems[:3]))
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"{file}: {told}{more}") from error
+        problems = list(map(_problem, error.errors(include_url=False)))
+        told = problems[:TOLD_PROBLEMS]
+        if left_out := problems[TOLD_PROBLEMS:]:
+            told.append(f"and {len(left_out)} more, the last of which is {left_out[-1]}")
+        raise ValueError(f"{file}: {'; '.join(told)}") from error
 
 
 def _problem(problem: Any) -> str:
@@ -263,11 +282,14 @@ def _problem(problem: Any) -> str:
         return f"{place} is missing"
     if problem["type"] == "value_error":
         return f"{place}: {problem['ctx']['error']}"
+    if problem["type"] == "too_short":
+        return f"{place} is empty: expected at least {problem['ctx']['min_length']} entry"
     expected = {
         "string_type": "a text",
         "float_type": "a number",
         "float_parsing": "a number",
         "finite_number": "a finite number",
+        "bool_type": "true or false",
         "int_type": "a whole number",
         "int_parsing": "a whole number",
         "int_from_float": "a whole number",

@@ -141,7 +141,28 @@ RUN = r"cases\[1\]\.runs\[2\]"
         (without("environment"), "environment is missing"),
         (lambda document: document.update(environment=None), "environment: expected an object, .*"),
         (lambda document: document.update(cases={}), "cases: expected a list, came {}"),
-        (lambda document: document.update(schema=2), "its schema is 2, this version reads 1"),
+        (
+            lambda document: document.update(schema=2),
+            "its schema is 2, and this version reads 1; a later version of normbench wrote it: "
+            "upgrade normbench",
+        ),
+        (
+            lambda document: document.update(schema="1"),
+            "its schema is '1', and this version reads 1",
+        ),
+        (without("schema"), "schema is missing"),
+        (lambda document: document.update(cases=[]), "cases is empty: expected at least 1 entry"),
+        (lambda document: document["cases"][1].update(runs=[]), r"cases\[1\]\.runs is empty: .*"),
+        (
+            run_with(test_accuracy=None),
+            rf"{RUN}: test_accuracy = None: expected a fraction of a run whose status is ok",
+        ),
+        (run_with(test_loss="0.5"), rf'{RUN}\.test_loss: expected a number, came "0\.5"'),
+        (run_with(threads=True), rf"{RUN}\.threads: expected a whole number, came true"),
+        (
+            lambda document: document.update(workers="2"),
+            'workers: expected a whole number, came "2"',
+        ),
         (spec_with(epochs=0), r"cases\[1\]\.spec: epochs = 0: expected 1 or larger"),
         (spec_with(epochs=None), r"cases\[1\]\.spec\.epochs: expected a whole number, came null"),
         (spec_with(norm=[]), r"cases\[1\]\.spec\.norm: expected a text, came \[\]"),
