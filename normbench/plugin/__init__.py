@@ -73,6 +73,11 @@ def _given(metafunc: pytest.Metafunc) -> set[str]:
     return {name for call in calls for name in call.params} | set(fixtures)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if COLLECTED in item.config.stash:
+        item.config.stash[COLLECTED].name(item)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if COLLECTED in config.stash:

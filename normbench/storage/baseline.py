@@ -281,6 +281,25 @@ def _case_text(case: BaselineCase) -> str:
 PACKAGED = Path(__file__).parents[1] / "reference"
 
 
+def new_baseline(name: str, folder: Path, overwrite: str | None) -> Path:
+    """Return the file of a baseline that is to be written to ``folder``.
+
+    ``overwrite`` is the option that would let it replace another one, None where it may. Raises
+    BaselineError for a name that is taken, in ``folder`` or by the package.
+    """
+    file = folder / f"{name}.json"
+    if folder.resolve() != PACKAGED.resolve() and (PACKAGED / file.name).is_file():
+        raise BaselineError(
+            f"{name!r} is a baseline of the package, which {file} would hide: choose another name"
+        )
+    if overwrite is not None and file.exists():
+        raise BaselineError(
+            f"there is a baseline {name!r} already, {file}: choose another name, or give "
+            f"{overwrite} to replace it"
+        )
+    return file
+
+
 def find_baseline(text: str, folder: Path) -> Baseline:
     """Read the baseline that a name, a file or a session's folder stands for.
 

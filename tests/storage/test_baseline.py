@@ -260,6 +260,25 @@ def test_further_seeds_join_a_baseline_from_the_command_line(
     assert baseline.environment["cores"] == 2
 
 
+def test_a_command_replaces_a_baseline_only_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = session(tmp_path / "first", {0: 0.99}), session(tmp_path / "other", {0: 0.5})
+    results = ["--results", str(tmp_path / "results")]
+    file = tmp_path / "results" / "reference" / "mine.json"
+    assert main(["baseline", "mine", str(first), *results]) == 0
+    assert main(["baseline", "mine", str(other), *results]) == 2
+    told = capsys.readouterr().err
+    assert f"there is a baseline 'mine' already, {file}: choose another name, or give --ov" in told
+    assert Baseline.read(file).cases[SPEC].accuracies == [0.99]
+    assert main(["baseline", "mine", str(other), "--overwrite", *results]) == 0
+    assert Baseline.read(file).cases[SPEC].accuracies == [0.5]
+    # its own file is one of the parts
+    assert main(["baseline", "mine", str(file), *results]) == 0
+    assert main(["baseline", "digits", "digits", str(other), "--overwrite", *results]) == 2
+    assert "'digits' is a baseline of the package" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("accuracies", "environment", "message"),
     [
