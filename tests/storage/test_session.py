@@ -1,5 +1,6 @@
 """The session's folder: found again by its link, whole at any time, and signed by its machine."""
 
+import dataclasses
 import json
 import os
 import re
@@ -90,6 +91,16 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
     assert list(session.results) == [run.spec.key for run in runs]
     assert session.name == session.folder.name == "20260101-000000-1"
     assert session.document.started == "2026-01-01T00:00:00+00:00"
+
+
+def test_a_case_is_stored_with_its_least_number_of_runs() -> None:
+    case = dataclasses.replace(CASE, seeds=8, least=3)
+    assert StoredCase.of(case).case == case
+    document = json.loads(StoredCase.of(case).to_json())
+    assert (document["seeds"], document["least"]) == (8, 3)
+    # sessions of an earlier version do not have it
+    del document["least"]
+    assert StoredCase.model_validate(document).case.least == 1
 
 
 def test_a_case_whose_test_did_not_come_up_has_no_verdict(tmp_path: Path) -> None:
