@@ -12,7 +12,14 @@ from pydantic import AfterValidator, Field
 
 from normbench.results import RunResult, Status, by_configuration
 from normbench.spec import RunSpec
-from normbench.storage.documents import Document, read_json, require_schema, validated
+from normbench.storage.documents import (
+    Document,
+    StoredSpec,
+    of_known_dataset,
+    read_json,
+    require_schema,
+    validated,
+)
 from normbench.storage.files import write_atomic
 from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.training.datasets import images_per_epoch
@@ -116,6 +123,11 @@ class Baseline:
     def of_session(cls, session: StoredSession) -> "Baseline":
         """Return a stored session's runs; raises SessionError where a row is none."""
         document = session.document
+        for run in session.results.values():
+            try:
+                of_known_dataset(run.spec)
+            except ValueError as error:
+                raise SessionError(f"cannot read the session {session.folder}: {error}") from error
         return cls.of_runs(
             name=session.name,
             created=document.started,
@@ -188,7 +200,7 @@ def _possible(run: BaselineRun) -> BaselineRun:
 
 class _CaseDocument(Document):
     fingerprint: str
-    spec: RunSpec
+    spec: StoredSpec
     runs: tuple[Annotated[BaselineRun, AfterValidator(_possible)], ...] = Field(min_length=1)
 
 
@@ -312,9 +324,9 @@ def find_baseline(text: str, folder: Path) -> Baseline:
             session = read_session(path)
             if not session.results:
                 raise SessionError(f"cannot read the session {path}: it has no runs")
+            return Baseline.of_session(session)
         except SessionError as error:
             raise BaselineError(str(error)) from error
-        return Baseline.of_session(session)
     for file in (path, folder / f"{text}.json", PACKAGED / f"{text}.json"):
         if file.is_file():
             return Baseline.read(file)

@@ -8,13 +8,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from normbench.cases.case import Case, Claim, Contrast, MeansCount, Published
 from normbench.results import CaseVerdict, ClaimVerdict, Outcome
 from normbench.spec import RunSpec
+from normbench.training.datasets import DATASETS
 
 SESSION_SCHEMA = 2
 
@@ -33,6 +34,19 @@ class Document(BaseModel):
 D = TypeVar("D", bound=Document)
 
 
+def of_known_dataset(spec: RunSpec) -> RunSpec:
+    """Return the spec; raises ValueError for a data set of which nothing is known."""
+    if spec.dataset not in DATASETS:
+        raise ValueError(
+            f"dataset = {spec.dataset!r:.60}: expected one of {', '.join(DATASETS)}; another "
+            "version of normbench may know it"
+        )
+    return spec
+
+
+StoredSpec = Annotated[RunSpec, AfterValidator(of_known_dataset)]
+
+
 class StoredCase(Document):
     """A case, and, once it is over, its verdict with the figures of the runs that ended well.
 
@@ -42,7 +56,7 @@ class StoredCase(Document):
 
     grid: str
     tier: str
-    spec: RunSpec
+    spec: StoredSpec
     target: float
     seeds: int = 1
     least: int = 1
@@ -185,7 +199,7 @@ class StoredVariance(Document):
 class StoredComparedCase(Document):
     """A case beside its baseline: accuracies of both, fractions, and the outcome."""
 
-    spec: RunSpec
+    spec: StoredSpec
     outcome: Outcome
     before: tuple[float, ...] = ()
     now: tuple[float, ...] = ()

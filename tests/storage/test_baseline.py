@@ -165,6 +165,11 @@ RUN = r"cases\[1\]\.runs\[2\]"
         ),
         (spec_with(epochs=0), r"cases\[1\]\.spec: epochs = 0: expected 1 or larger"),
         (spec_with(epochs=None), r"cases\[1\]\.spec\.epochs: expected a whole number, came null"),
+        (
+            spec_with(dataset="svhn"),
+            r"cases\[1\]\.spec: dataset = 'svhn': expected one of digits, mnist, .*; another "
+            "version of normbench may know it",
+        ),
         (spec_with(norm=[]), r"cases\[1\]\.spec\.norm: expected a text, came \[\]"),
     ],
 )
@@ -214,6 +219,13 @@ def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
 def test_a_session_without_runs_is_no_baseline(tmp_path: Path) -> None:
     folder = store_session(tmp_path).folder
     with pytest.raises(BaselineError, match=r"cannot read the session .*: it has no runs"):
+        find_baseline(str(folder), tmp_path)
+
+
+def test_a_session_on_a_data_set_that_is_not_known_is_no_baseline(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, dataset="svhn")
+    folder = store_session(tmp_path, runs=[result(0, 0.9, spec)]).folder
+    with pytest.raises(BaselineError, match=r"^cannot read the session .*: dataset = 'svhn': exp"):
         find_baseline(str(folder), tmp_path)
 
 
