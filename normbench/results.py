@@ -178,7 +178,7 @@ class RunResult:
                 **_known(cls, row),
                 "spec": _part(row, "spec", lambda spec: _made(RunSpec, spec)),
                 "epochs": _part(row, "epochs", _each(lambda epoch: _made(Epoch, epoch))),
-                "confusion": _part(row, "confusion", _each(_each(_whole))),
+                "confusion": _part(row, "confusion", _square),
                 "mistakes": _part(row, "mistakes", _each(lambda m: _made(Mistake, m))),
                 "wrong": _part(row, "wrong", _each(_whole)),
                 "activations": _part(row, "activations", _each(_activations)),
@@ -257,6 +257,13 @@ def _whole(value: object) -> int:
     if not _is_whole(value):
         raise ValueError(f"{value!r:.60}: expected a whole number")
     return cast("int", value)
+
+
+def _square(rows: Iterable[Any]) -> tuple[tuple[int, ...], ...]:
+    counts = _each(_each(_whole))(rows)
+    if any(len(row) != len(counts) for row in counts):
+        raise ValueError("expected as many columns as rows")
+    return counts
 
 
 def _number(value: object) -> float:

@@ -8,9 +8,9 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from normbench.cases.case import Case, Claim, Contrast, MeansCount, Published
 from normbench.results import CaseVerdict, ClaimVerdict, Outcome
@@ -123,6 +123,12 @@ class StoredClaim(Document):
     contrasts: tuple[StoredContrast, ...] = ()
     counts: tuple[StoredCount, ...] = ()
     verdict: ClaimVerdict | None = None
+
+    @model_validator(mode="after")
+    def _with_runs(self) -> Self:
+        if self.contrasts and self.seeds < 1:
+            raise ValueError(f"seeds = {self.seeds}: expected 1 or larger of a claim on contrasts")
+        return self
 
     @classmethod
     def of(

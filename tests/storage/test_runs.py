@@ -235,6 +235,7 @@ def remove(name: str) -> Callable[[dict[str, Any]], None]:
         (change("cpu_seconds", "0.5"), "cpu_seconds = '0.5': expected a finite number"),
         (change("device", None), "device = None: expected a text"),
         (change("confusion", ["ab"]), r"confusion is \['ab'\]: 'a': expected a whole number"),
+        (change("confusion", [[1, 2], [3]]), "confusion is .*: expected as many columns as rows"),
         (change("wrong", [True]), r"wrong is \[True\]: True: expected a whole number"),
         (remove("schema"), "schema is missing"),
         (change("epochs", [{"epoch": 1}]), r"epochs is \[{'epoch': 1}\]: .*'learning_rate'.*"),

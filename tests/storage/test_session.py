@@ -336,6 +336,15 @@ def test_a_claim_on_a_case_that_the_session_does_not_have_is_refused(tmp_path: P
         _ = read_session(folder).claims
 
 
+def test_a_claim_on_contrasts_without_runs_is_refused(tmp_path: Path) -> None:
+    folder = golden_copy("session-2", tmp_path)
+    claims = json.loads((folder / "session.json").read_text())["claims"]
+    claims[0]["seeds"] = 0
+    edit_document(folder, claims=claims)
+    with pytest.raises(SessionError, match=r"claims\[0\]: seeds = 0: expected 1 or larger of a c"):
+        read_session(folder)
+
+
 def test_a_broken_row_is_an_error_of_the_session_once_it_is_asked_for(tmp_path: Path) -> None:
     folder = golden_copy("session-2", tmp_path)
     with (folder / "runs.jsonl").open("a") as rows:
