@@ -167,28 +167,38 @@ class RunResult:
         """
         if not isinstance(row, dict):
             raise ValueError(f"it is no JSON object, but {row!r:.60}")
-        if row.get("schema") != SCHEMA:
-            raise ValueError(
-                f"a stored run has schema {row.get('schema')!r}: this version reads {SCHEMA}"
-            )
-        plain = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
+        _require_schema(row)
         if row.get("status") not in get_args(Status):
             expected = ", ".join(get_args(Status))
             raise ValueError(f"status is {row.get('status')!r}: expected one of {expected}")
-        return cls(
+        # older rows have none of these
+        row = {"wrong": (), "activations": (), "weights": (), **row}
+        result = cls(
             **{
-                **plain,
+                **_known(cls, row),
                 "spec": _part(row, "spec", lambda spec: _made(RunSpec, spec)),
                 "epochs": _part(row, "epochs", _each(lambda epoch: _made(Epoch, epoch))),
-                "confusion": _part(row, "confusion", _each(tuple)),
+                "confusion": _part(row, "confusion", _square),
                 "mistakes": _part(row, "mistakes", _each(lambda m: _made(Mistake, m))),
-                # older rows have none of these
-                "wrong": _part({"wrong": (), **row}, "wrong", tuple),
-                "activations": _part(
-                    {"activations": (), **row}, "activations", _each(_activations)
-                ),
-                "weights": _part({"weights": (), **row}, "weights", tuple),
+                "wrong": _part(row, "wrong", _each(_whole)),
+                "activations": _part(row, "activations", _each(_activations)),
+                "weights": _part(row, "weights", _each(_whole)),
             }
+        )
+        if result.status == "ok" and not result.epochs:
+            raise ValueError("epochs is []: expected at least one of a run whose status is ok")
+        return result
+
+
+def _require_schema(row: dict[str, Any]) -> None:
+    if "schema" not in row:
+        raise ValueError("schema is missing")
+    schema = row["schema"]
+    if schema != SCHEMA:
+        later = isinstance(schema, int) and schema > SCHEMA
+        upgrade = "; a later version of normbench wrote it: upgrade normbench" if later else ""
+        raise ValueError(
+            f"a stored run has schema {schema!r}: this version reads {SCHEMA}{upgrade}"
         )
 
 
@@ -206,17 +216,65 @@ def _each(read: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
 
 
 def _made(kind: type[T], values: dict[str, Any]) -> T:
-    """Return the values as a dataclass; a later version may have added some that are not known."""
-    try:
-        return kind(**values)
-    except TypeError:
-        names = {field.name for field in dataclasses.fields(cast("type[Any]", kind))}
-        return kind(**{name: value for name, value in values.items() if name in names})
+    return kind(**_known(kind, values))
+
+
+def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields; a later version may have added some others.
+
+    Raises ValueError for a text, a number or a fraction that is none.
+    """
+    types = {f.name: f.type for f in dataclasses.fields(kind) if f.name in values}
+    for name, kind_of_value in types.items():
+        value = values[name]
+        if kind_of_value in _PLAIN:
+            expected, is_right = _PLAIN[kind_of_value]
+            if not is_right(value):
+                raise ValueError(f"{name} = {value!r:.60}: expected {expected}")
+        if name.endswith("_accuracy") and not 0 <= value <= 1:
+            raise ValueError(f"{name} = {value!r}: expected a fraction, from 0 to 1")
+    return {name: values[name] for name in types}
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+# What a field of a type is expected to hold, and whether a value is that.
+_PLAIN: dict[object, tuple[str, Callable[[object], bool]]] = {
+    str: ("a text", lambda value: isinstance(value, str)),
+    int: ("a whole number", _is_whole),
+    int | None: ("a whole number or null", lambda value: value is None or _is_whole(value)),
+    float: ("a finite number", _is_number),
+}
+
+
+def _whole(value: object) -> int:
+    if not _is_whole(value):
+        raise ValueError(f"{value!r:.60}: expected a whole number")
+    return cast("int", value)
+
+
+def _square(rows: Iterable[Any]) -> tuple[tuple[int, ...], ...]:
+    counts = _each(_each(_whole))(rows)
+    if any(len(row) != len(counts) for row in counts):
+        raise ValueError("expected as many columns as rows")
+    return counts
+
+
+def _number(value: object) -> float:
+    if not _is_number(value):
+        raise ValueError(f"{value!r:.60}: expected a finite number")
+    return cast("float", value)
 
 
 def _activations(stored: dict[str, Any]) -> LayerActivations:
     layer, *statistics = (stored[field.name] for field in dataclasses.fields(LayerActivations))
-    return LayerActivations(layer, *map(tuple, statistics))
+    return LayerActivations(layer, *map(_each(_number), statistics))
 
 
 def by_configuration(results: Iterable[RunResult]) -> dict[RunSpec, list[RunResult]]:

@@ -141,6 +141,10 @@ class GridOptions:
         return self.tier == OWN or TIERS.index(tier) <= TIERS.index(self.tier)
 
 
+# What configuration_key returns, by the keys of a cases file.
+AXES = ("norm", "l1", "l2", "batch_size")
+
+
 def configuration_key(spec: RunSpec) -> tuple[str, float, float, int]:
     """Return what a row of a published table, or a claim, tells configurations of a grid by."""
     return spec.norm, spec.l1, spec.l2, spec.batch_size

@@ -1,6 +1,7 @@
 """The model of a cases file."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,35 +16,44 @@ from pydantic import (
     field_validator,
 )
 
-from normbench.cases.case import Published
+from normbench.cases.case import AXES, Published
 from normbench.cases.published import Configuration, published_figures
 from normbench.cases.values import (
     NORM_SCHEMA,
     SCHEMA,
     BatchSizes,
-    Norms,
     Number,
     OneOf,
     Percentage,
     Recipe,
+    Several,
     Strengths,
     Table,
     Text,
     Tier,
     Version,
+    condition,
     context_of,
+    each_once,
+    listed,
+    mistakes,
     unexpected,
 )
 from normbench.models.networks import NETWORKS
 from normbench.models.norms import norm_factory
+from normbench.spec import regularizer_name
 from normbench.training.datasets import DATASETS
 
 
 @dataclass(frozen=True)
 class CasesContext:
-    """What a cases file is held against: its ``folder``."""
+    """What a cases file is held against: its ``folder``.
+
+    ``norms`` are those that the command line adds to its grids.
+    """
 
     folder: Path
+    norms: tuple[str, ...] = ()
 
 
 def _known_norm(norm: str) -> str:
@@ -67,6 +77,14 @@ Norm = Annotated[
     AfterValidator(_known_norm),
     WithJsonSchema(NORM_SCHEMA),
 ]
+KnownNorms = Several[
+    Annotated[
+        str,
+        Text("a name in quotes", several=True),
+        AfterValidator(_known_norm),
+        WithJsonSchema(NORM_SCHEMA),
+    ]
+]
 Figures = Annotated[
     Mapping[Configuration, Published],
     PlainValidator(_figures),
@@ -74,6 +92,7 @@ Figures = Annotated[
 ]
 Strength = Annotated[float, Number(0)]
 BatchSize = Annotated[int, Number(1)]
+EachOnce = AfterValidator(each_once)
 
 
 class Regularizer(Table):
@@ -83,6 +102,9 @@ class Regularizer(Table):
     """The strength of L1, times the sum of all parameters' absolute values in the loss."""
     l2: Strength = Field(default=0.0, examples=[0.001])
     """The strength of L2, as SGD's weight decay."""
+
+    def __str__(self) -> str:
+        return regularizer_name(self.l1, self.l2)
 
 
 class Grid(Table):
@@ -95,12 +117,19 @@ class Grid(Table):
     """The tier of this grid, in place of the file's."""
     recipe: Recipe | None = Field(default=None, examples=["mnist-l1"])
     """The recipe of this grid, in place of the file's."""
-    norm: list[Norm] = Field(min_length=1, examples=[["batch", "group:4"]])
+    norm: Annotated[list[Norm], EachOnce] = Field(min_length=1, examples=[["batch", "group:4"]])
     """The norms: known names, or package.module:factory for one of your own."""
-    regularizer: list[Regularizer] = Field(min_length=1, examples=[[{}, {"l1": 0.001}]])
+    regularizer: Annotated[list[Regularizer], EachOnce] = Field(
+        min_length=1, examples=[[{}, {"l1": 0.001}]]
+    )
     """The regularizers: a table of l1 and l2 each, {} for none."""
-    batch_size: list[BatchSize] = Field(min_length=1, examples=[[32, 64]])
+    batch_size: Annotated[list[BatchSize], EachOnce] = Field(min_length=1, examples=[[32, 64]])
     """The numbers of images in a training batch."""
+
+    def configurations(self, norms: Sequence[str]) -> Iterator[Configuration]:
+        """Yield the product of ``norms``, the regularizers and the batch sizes."""
+        for norm, regularizer, size in itertools.product(norms, self.regularizer, self.batch_size):
+            yield norm, regularizer.l1, regularizer.l2, size
 
 
 class Target(Table):
@@ -111,7 +140,7 @@ class Target(Table):
 
     test_accuracy: Percentage = Field(examples=[98.0])
     """What the mean test accuracy over a case's seeds must exceed, in percent."""
-    norm: Norms | None = Field(default=None, examples=["batch"])
+    norm: KnownNorms | None = Field(default=None, examples=["batch"])
     """The norms of the cases: a name, or a list of them."""
     l1: Strengths | None = Field(default=None, examples=[0.001])
     """The L1 of the cases: a number, or a list of them."""
@@ -119,6 +148,39 @@ class Target(Table):
     """The L2 of the cases: a number, or a list of them."""
     batch_size: BatchSizes | None = Field(default=None, examples=[64])
     """The batch sizes of the cases: a number, or a list of them."""
+
+    @property
+    def values(self) -> dict[str, list[Any]]:
+        """The values of each key that it says something of."""
+        return {axis: found for axis in AXES if (found := getattr(self, axis)) is not None}
+
+    def fits(self, configuration: Configuration) -> bool:
+        has = dict(zip(AXES, configuration, strict=True))
+        return all(has[axis] in values for axis, values in self.values.items())
+
+    def without_case(self, configurations: Sequence[Configuration]) -> list[str]:
+        """Return, a sentence each, which of its values fit no case of the grids."""
+        unknown = [
+            f"{condition(axis, value)} fits no case; the grids have {listed(known)}; "
+            f"correct it, {'give it with --bench-norm, ' * (axis == 'norm')}or add it to a [[grid]]"
+            for axis, known in zip(AXES, zip(*configurations, strict=True), strict=True)
+            for value in self.values.get(axis, ())
+            if value not in known
+        ]
+        if unknown:
+            return unknown
+        fitting = [configuration for configuration in configurations if self.fits(configuration)]
+        if not fitting:
+            return [f"no case of the grids has {self}; correct one of these, or add a [[grid]]"]
+        return [
+            f"{condition(axis, value)} fits no case that has the other keys' values; leave it out"
+            for axis, found in zip(AXES, zip(*fitting, strict=True), strict=True)
+            for value in self.values.get(axis, ())
+            if value not in found
+        ]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{axis} = {listed(values)}" for axis, values in self.values.items())
 
 
 class CasesFile(Table):
@@ -152,6 +214,40 @@ class CasesFile(Table):
     """The grids of cases."""
     target: list[Target] = Field(min_length=1)
     """The targets, of which the first that fits a case is the case's."""
+
+    @field_validator("grid")
+    @classmethod
+    def _strengths_of_names_of_their_own(cls, grids: list[Grid]) -> list[Grid]:
+        """Refuse strengths that ids, which have six digits, would not tell apart."""
+        for axis in ("l1", "l2"):
+            strengths: dict[str, float] = {}
+            for regularizer in (each for grid in grids for each in grid.regularizer):
+                strength = getattr(regularizer, axis)
+                first = strengths.setdefault(f"{strength:g}", strength)
+                if first != strength:
+                    raise ValueError(
+                        f"{axis} = {first!r} and {axis} = {strength!r} would share the id "
+                        f"{axis}:{strength:g}; leave one out, or let their first six digits differ"
+                    )
+        return grids
+
+    @field_validator("target")
+    @classmethod
+    def _fitting_a_case(cls, targets: list[Target], info: ValidationInfo) -> list[Target]:
+        """Refuse values that fit no case, which a weaker target would otherwise be for."""
+        added = context_of(info, CasesContext).norms
+        configurations = [
+            configuration
+            for grid in info.data.get("grid", ())
+            for configuration in grid.configurations([*grid.norm, *added])
+        ]
+        if configurations:
+            told: dict[tuple[int, ...], list[str]] = {
+                (n,): target.without_case(configurations) for n, target in enumerate(targets)
+            }
+            if any(told.values()):
+                raise mistakes(told, targets)
+        return targets
 
     @field_validator("train_images")
     @classmethod

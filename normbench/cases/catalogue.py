@@ -6,7 +6,7 @@ from pathlib import Path
 
 from normbench.cases.case import CLAIMS, COMPARISON, OWN, Case, Claim, GridOptions
 from normbench.cases.claims import is_claims_file, load_claims
-from normbench.cases.errors import CasesError
+from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
 
 # The suite; in a checkout, a link to bench.
@@ -27,12 +27,13 @@ def grid_id(grid: str) -> str:
 class Catalogue:
     """The cases and claims of one or more folders of cases files, and of the user's ``own`` files.
 
-    Raises CasesError, as a folder is added, for whatever is wrong with one of its files.
+    A file that is given twice, or that lies in such a folder as well, is one file of the user's
+    own. Raises CasesError, as a folder is added, with whatever is wrong with its files.
     """
 
     def __init__(self, options: GridOptions, own: Sequence[Path] = ()) -> None:
         self.options = options
-        self.own = tuple(own)
+        self.own = tuple({_identity(file): file for file in own}.values())
         self.cases: list[Case] = []
         self.claims: list[Claim] = []
         self._files: list[Path] = []
@@ -44,26 +45,33 @@ class Catalogue:
             return
         own = () if self._folders else self.own
         self._folders.add(folder)
-        suite = sorted(folder.glob("*.toml"))
-        claims = {file for file in (*suite, *self.own) if is_claims_file(file)}
+        owned = set(map(_identity, self.own))
+        suite = [file for file in sorted(folder.glob("*.toml")) if _identity(file) not in owned]
+        claims = {file for file in (*suite, *self.own) if _holds_claims(file)}
         # what claims may take their configurations from, whether it is run or not
         grids = {file.stem: file for file in (*suite, *self.own) if file not in claims}
         self._read([*(() if self.options.tier == OWN else suite), *own], claims, grids)
 
     def _read(self, files: list[Path], claims: set[Path], grids: dict[str, Path]) -> None:
         """Read the grids, then the claims, which take their configurations from the grids."""
+        mistakes = Mistakes()
         for file in files:
-            self._require_a_name_of_its_own(file, file in claims)
+            with mistakes.collected():
+                self._require_a_name_of_its_own(file, file in claims)
             self._files.append(file)
         for file in files:
-            if file not in claims:
-                self.cases += load_cases(file, self._options(file))
+            with mistakes.collected():
+                if file not in claims:
+                    self.cases += load_cases(file, self._options(file))
         # a claim compares the norms that it names, which --bench-norm-only leaves out
         judged = [] if self.options.norms_only else [file for file in files if file in claims]
-        added = [
-            claim for file in judged for claim in load_claims(file, grids, self._options(file))
-        ]
-        self._require_claims_of_names_of_their_own(added)
+        added: list[Claim] = []
+        for file in judged:
+            with mistakes.collected():
+                added += load_claims(file, grids, self._options(file))
+        with mistakes.collected():
+            self._require_claims_of_names_of_their_own(added)
+        mistakes.raise_any()
         self.claims += added
         self.cases += _claimed(added)
 
@@ -109,6 +117,19 @@ class Catalogue:
     def claimed_cases(self) -> list[Case]:
         """The configurations that the claims need runs of, each once."""
         return _claimed(self.claims)
+
+
+def _identity(file: Path) -> tuple[str, Path]:
+    """Return what a file is known by: a link of another name makes a grid of its own."""
+    return file.stem, file.resolve()
+
+
+def _holds_claims(file: Path) -> bool:
+    try:
+        return is_claims_file(file)
+    except CasesError:
+        # told where the file is read
+        return False
 
 
 def _claimed(claims: Sequence[Claim]) -> list[Case]:

@@ -42,7 +42,7 @@ def load_claims(file: Path, grids: Mapping[str, Path], options: GridOptions) -> 
     as claims_file.ClaimsFile has it, and for configurations that their grids do not have.
     """
     raw = read_toml(file)
-    every_tier = dataclasses.replace(options, tier=TIERS[-1], norms=(), norms_only=False)
+    every_tier = dataclasses.replace(options, tier=TIERS[-1], norms_only=False)
     cases = {
         grid: {configuration_key(case.spec): case for case in load_cases(grids[grid], every_tier)}
         for grid in _named(raw, grids)
@@ -95,7 +95,9 @@ def _claim(
     seeds = max(table.seeds, 0 if options.sequential else options.seeds)
     grid = f"{CLAIMS}-{table.grid}"
     claimed = {
-        configuration: dataclasses.replace(case, grid=grid, tier=table.tier, seeds=seeds)
+        configuration: dataclasses.replace(
+            case, grid=grid, tier=table.tier, seeds=seeds, least=seeds
+        )
         for configuration, case in cases[table.grid].items()
     }
     contrasts = (c for contrast in table.contrast for c in _contrasts(contrast, claimed))

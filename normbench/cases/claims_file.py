@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from normbench.cases.case import AXES
 from normbench.cases.published import Configuration
 from normbench.cases.values import (
     NORM_SCHEMA,
@@ -32,6 +33,7 @@ from normbench.cases.values import (
     Tier,
     Verdicts,
     Version,
+    condition,
     context_of,
     mistakes,
     one_of,
@@ -39,8 +41,6 @@ from normbench.cases.values import (
 )
 from normbench.models.norms import NormSite, norm_factory
 from normbench.results import JUDGED
-
-AXES = ("norm", "l1", "l2", "batch_size")
 
 # The axes of which nothing is assumed where a claim leaves them out.
 _NEEDED = {"norm", "batch_size"}
@@ -198,10 +198,7 @@ class ContrastClaim(ClaimTable):
 
 
 def _no_such_case(grid: str, configuration: Configuration) -> str:
-    spelled = ", ".join(
-        f"{axis} = {value!r}" if isinstance(value, str) else f"{axis} = {value:g}"
-        for axis, value in zip(AXES, configuration, strict=True)
-    )
+    spelled = ", ".join(map(condition, AXES, configuration))
     return f"the grid {grid!r} has no case with {spelled}; add it to a [[grid]] there"
 
 

@@ -4,7 +4,8 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,26 @@ class CasesError(ValueError):
     """A cases or claims file that does not say what it has to say; a line for each mistake."""
 
 
+class Mistakes:
+    """Collects the mistakes of several files, each line once, to be raised together."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep a CasesError that the block raises for later."""
+        try:
+            yield
+        except CasesError as error:
+            self._lines |= dict.fromkeys(str(error).splitlines())
+
+    def raise_any(self) -> None:
+        """Raise CasesError with all that was collected, if there is anything."""
+        if self._lines:
+            raise CasesError("\n".join(self._lines))
+
+
 def read_toml(file: Path) -> dict[str, Any]:
     """Return what the file holds; raises CasesError where it cannot be read, or is not TOML."""
     try:
@@ -53,6 +74,12 @@ def validated(model: type[M], file: Path, raw: dict[str, Any], context: object) 
 
     Raises CasesError with everything that is wrong, in the order in which it stands in the file.
     """
+    if not raw:
+        keys = ", ".join(key for key, field in _fields(model).items() if field.is_required())
+        raise CasesError(
+            f"{file}: expected the keys {keys}, came an empty file; `normbench schema` prints what "
+            "is allowed"
+        )
     schema = raw.get("schema")
     # what a later version has added is not wrong, so that nothing else is said of the file
     if isinstance(schema, int) and schema > SCHEMA:

@@ -1,7 +1,6 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
 import functools
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,10 +25,11 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
     cases_file.CasesFile has it, for what cannot be trained together, and for a configuration
     without a target. A norm need fit the network only where its grid's tier is chosen.
     """
-    content = validated(CasesFile, file, read_toml(file), CasesContext(file.parent))
+    context = CasesContext(file.parent, options.norms)
+    content = validated(CasesFile, file, read_toml(file), context)
     if misfits := dict.fromkeys(_misfits(content, options)):
         raise CasesError("\n".join(one_line(f"{file}: {misfit}") for misfit in misfits))
-    seeds = options.seeds if options.sequential else max(options.seeds, content.seeds)
+    seeds = max(options.seeds, content.seeds)
     published = content.published or {}
     cases: dict[str, Case] = {}
     without_target: list[str] = []
@@ -41,7 +41,7 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
                 without_target.append(spec.label)
             elif options.includes(tier):
                 row = published.get(configuration_key(spec))
-                case = Case(file.stem, tier, spec, target, row, seeds)
+                case = Case(file.stem, tier, spec, target, row, seeds, content.seeds)
                 cases.setdefault(case.id, case)
     if without_target:
         first, *others = dict.fromkeys(without_target)
@@ -86,13 +86,13 @@ def _misfit_of_network(content: CasesFile) -> Iterator[str]:
 def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[RunSpec]:
     dataset = dataset_on_disk(content.dataset, options.data)
     norms = options.grid_norms(grid.norm)
-    for norm, regularizer, size in itertools.product(norms, grid.regularizer, grid.batch_size):
+    for norm, l1, l2, size in grid.configurations(norms):
         yield RunSpec(
             dataset=dataset,
             network=content.network,
             norm=norm,
-            l1=regularizer.l1,
-            l2=regularizer.l2,
+            l1=l1,
+            l2=l2,
             batch_size=size,
             epochs=content.epochs,
             dropout=content.dropout,
@@ -104,15 +104,5 @@ def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[Run
 
 def _target(targets: Sequence[Target], spec: RunSpec) -> float | None:
     """Return the accuracy, a fraction, of the first target that fits."""
-    fitting = next((target for target in targets if _fits(target, spec)), None)
+    fitting = next((target for target in targets if target.fits(configuration_key(spec))), None)
     return None if fitting is None else fitting.test_accuracy / 100
-
-
-def _fits(target: Target, spec: RunSpec) -> bool:
-    values = (
-        (target.norm, spec.norm),
-        (target.l1, spec.l1),
-        (target.l2, spec.l2),
-        (target.batch_size, spec.batch_size),
-    )
-    return all(allowed is None or value in allowed for allowed, value in values)

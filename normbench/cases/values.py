@@ -1,9 +1,11 @@
 """The kinds of values that a cases or claims file may have, each with the words for it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
@@ -50,6 +52,32 @@ def mistakes(sentences: dict[tuple[int, ...], list[str]], value: object) -> Vali
         for sentence in told
     ]
     return ValidationError.from_exception_data("mistakes", details)
+
+
+def each_once(values: list[T]) -> list[T]:
+    """Return the values of a list; raises ValueError for one that stands there twice."""
+    for at, value in enumerate(values):
+        if value in values[:at]:
+            raise ValueError(f"{_spelled(value)} stands in the list twice; leave one out")
+    return values
+
+
+def listed(values: Iterable[object]) -> str:
+    """Spell values as a message lists them, each once."""
+    return ", ".join(dict.fromkeys(map(_spelled, values)))
+
+
+def condition(axis: str, value: object) -> str:
+    """Spell a key with its value, in all digits that tell it from others."""
+    return f"{axis} = {_spelled(value)}"
+
+
+def _spelled(value: object) -> str:
+    # 0 for 0.0, as a file has it
+    short = isinstance(value, float) and value.is_integer()
+    if short or isinstance(value, BaseModel):
+        return f"{value:g}" if short else str(value)
+    return repr(value)
 
 
 def _expecting(words: str, schema: CoreSchema) -> CoreSchema:
@@ -150,7 +178,7 @@ class _OneOrMore:
         return {"anyOf": [listed["items"], {**listed, "minItems": 1}]}
 
 
-Several = Annotated[list[T], _OneOrMore()]
+Several = Annotated[list[T], _OneOrMore(), AfterValidator(each_once)]
 
 # An editor completes the names without a parameter, and takes any other with a colon.
 NORM_SCHEMA: JsonSchemaValue = {

@@ -37,7 +37,8 @@ def pytest_arguments(arguments: Sequence[str], root: Path) -> list[str]:
     own = "--bench-cases" in given and "--bench-tier" not in given
     others = [file for file in sorted(suite.glob("test_*.py")) if file.name not in OF_OWN_FILES]
     return [
-        *("-c", str(SETTINGS), "--rootdir", str(root), "--noconftest", "-p", "normbench.plugin"),
+        *("-c", str(SETTINGS), "--rootdir", str(root), "--noconftest"),
+        *("-p", "normbench.plugin", "-p", "normbench.commands.run_plugin"),
         *(("--bench-tier", OWN) if own else ()),
         # not by naming the files that are left: pytest would leave their names out of its ids
         *(f"--ignore={file}" for file in others if own),

@@ -21,6 +21,7 @@ from normbench.plugin.stash import (
     SESSION,
     WORKERS,
 )
+from normbench.training.datasets import DATASETS
 
 if TYPE_CHECKING:
     from normbench.analysis.claims import ClaimResult
@@ -49,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "claims: parametrize `claim` with each claim, or `case` with each configuration that the "
         "claims need runs of",
     )
+    for family in sorted({dataset.family for dataset in DATASETS.values()}):
+        config.addinivalue_line("markers", f"{family}: cases that train on {family}")
     require_consistent(config)
 
 
@@ -69,6 +72,11 @@ def _given(metafunc: pytest.Metafunc) -> set[str]:
     calls = getattr(metafunc, "_calls", ())
     fixtures = getattr(metafunc, "_arg2fixturedefs", {})
     return {name for call in calls for name in call.params} | set(fixtures)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if COLLECTED in item.config.stash:
+        item.config.stash[COLLECTED].name(item)
 
 
 @pytest.hookimpl(trylast=True)

@@ -47,8 +47,8 @@ class Collected:
             catalogue.add(cases_folder(Path(metafunc.definition.path)))
             catalogue.require(*grids)
         except ValueError as error:
-            self.error = self.error or str(error)
-        self._register_families()
+            lines = [*self.error.splitlines(), *str(error).splitlines()]
+            self.error = "\n".join(dict.fromkeys(lines))
         if metafunc.definition.get_closest_marker("claims"):
             cases = catalogue.claimed_cases
             if "claim" in wanted:
@@ -63,11 +63,10 @@ class Collected:
             whole = [_parameter(grid_id(grid), group, group) for grid, group in by_grid.items()]
             metafunc.parametrize("cases", whole)
 
-    def _register_families(self) -> None:
-        for family in sorted({_family(case) for case in self.catalogue.cases}):
-            line = f"{family}: cases that train on {family}"
-            if line not in self.config.getini("markers"):
-                self.config.addinivalue_line("markers", line)
+    def name(self, item: pytest.Item) -> None:
+        """Let -k find a case by its name as it is written: in an id, pytest escapes ``größe``."""
+        found = self.case_of(item), _claim(item)
+        item.extra_keyword_matches.update(_name(each) for each in found if each is not None)
 
     def arrange(self, items: list[pytest.Item]) -> None:
         """Leave out tests without a case or a claim in this tier, and put the longest first.
@@ -77,8 +76,9 @@ class Collected:
         controller instead, and has nothing to run.
         """
         if self.error:
+            # pytest lists them before it tells the error
+            items.clear()
             if hasattr(self.config, "workerinput"):
-                items.clear()
                 return
             raise pytest.UsageError(self.error)
         ours = [item for item in items if _function(item) in self._ours]
@@ -129,6 +129,10 @@ class Collected:
 def _parameter(name: str, cases: list[Case], value: Case | list[Case] | Claim) -> Any:
     families = sorted({_family(case) for case in cases})
     return pytest.param(value, id=name, marks=[getattr(pytest.mark, f) for f in families])
+
+
+def _name(value: Case | Claim) -> str:
+    return value.id if isinstance(value, Case) else value.name
 
 
 def _family(case: Case) -> str:

@@ -17,6 +17,11 @@ from normbench.cases.case import OWN, TIERS, GridOptions
 from normbench.engine.options import Options
 from normbench.training.datasets import ENVIRONMENT_VARIABLE, default_root
 
+# Of one case: more are sure to be a slip of the hand.
+MOST_RUNS = 10_000
+# torch takes seeds of 64 bits, tables those of 63.
+SEEDS_END = 2**63
+
 
 def parse_tier(text: str) -> str:
     if text not in (*TIERS, OWN):
@@ -29,13 +34,13 @@ def parse_seeds(text: str) -> range | None:
     """Return the seeds of a case's runs: ``5`` is 0 to 4, ``5:8`` 5 to 7; None for ``auto``."""
     if text == "auto":
         return None
-    if match := re.fullmatch(r"(?:([0-9]+):)?([0-9]+)", text):
-        seeds = range(int(match[1] or 0), int(match[2]))
-        if seeds:
-            return seeds
+    if match := re.fullmatch(r"(?:([0-9]{1,20}):)?([0-9]{1,20})", text):
+        first, end = int(match[1] or 0), int(match[2])
+        if 1 <= end - first <= MOST_RUNS and end <= SEEDS_END:
+            return range(first, end)
     raise argparse.ArgumentTypeError(
-        f"{text!r}: expected a whole number of runs, at least 1, seeds such as 5:10 for 5 to 9, "
-        "or auto"
+        f"{text!r:.60}: expected a whole number of runs, at least 1 and at most {MOST_RUNS}, seeds "
+        "such as 5:10 for 5 to 9, all below 2**63, or auto"
     )
 
 
@@ -79,6 +84,15 @@ def parse_baseline_name(text: str) -> str:
     return text
 
 
+def parse_baseline(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a baseline's name or file, or a session's folder; leave the "
+            "option out to compare with nothing"
+        )
+    return text
+
+
 def parse_norm(text: str) -> str:
     from normbench.models.norms import norm_factory
 
@@ -115,6 +129,17 @@ def parse_folder(text: str) -> str:
     return str(path)
 
 
+def parse_data(text: str) -> str:
+    """Return a folder that may be made for what is downloaded, but not the folders around it."""
+    folder = parse_folder(text)
+    if not Path(folder).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is in no folder that exists: expected the folder of the data sets, or one "
+            "to download them to; make the folder that it is to be in first"
+        )
+    return folder
+
+
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("normbench", "normbench: does it still train?")
 
@@ -131,7 +156,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add(
         "data",
-        type=parse_folder,
+        type=parse_data,
         metavar="DIR",
         help=f"data root; default ${ENVIRONMENT_VARIABLE}, else the platform's cache folder",
     )
@@ -153,6 +178,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add(
         "baseline",
+        type=parse_baseline,
         action="append",
         default=[],
         metavar="NAME|FILE",
@@ -193,6 +219,11 @@ def add_options(parser: pytest.Parser) -> None:
         type=parse_baseline_name,
         metavar="NAME",
         help="store this session's runs as results/reference/NAME.json",
+    )
+    add(
+        "overwrite",
+        action="store_true",
+        help="let --bench-save-baseline replace a baseline that is there",
     )
     add(
         "minimum-effect",
@@ -243,6 +274,7 @@ def require_consistent(config: pytest.Config) -> None:
     """Raise pytest.UsageError where options clash."""
     if config.getoption("--bench-norm-only") and not config.getoption("--bench-norm"):
         raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
+    _require_new_baseline(config)
     sequential = config.getoption("--bench-seeds") is None
     if sequential and config.getoption("--bench-confirm") is not None:
         raise pytest.UsageError(
@@ -263,6 +295,27 @@ def require_consistent(config: pytest.Config) -> None:
     for option in ("minimum-effect", "confirm", "max-undecided", "selection-size"):
         if config.getoption(f"--bench-{option}") is not None:
             raise pytest.UsageError(f"--bench-{option} needs --bench-baseline to compare with")
+
+
+def _require_new_baseline(config: pytest.Config) -> None:
+    # workers come up as long as the session runs, and another one may have written it by then
+    if hasattr(config, "workerinput"):
+        return
+    name, replaced = map(config.getoption, ("--bench-save-baseline", "--bench-overwrite"))
+    if name is None:
+        if replaced:
+            raise pytest.UsageError("--bench-overwrite needs --bench-save-baseline to replace")
+        return
+    from normbench.storage.baseline import BaselineError, new_baseline
+
+    try:
+        new_baseline(name, _reference(config), None if replaced else "--bench-overwrite")
+    except BaselineError as error:
+        raise pytest.UsageError(f"--bench-save-baseline: {error}") from error
+
+
+def _reference(config: pytest.Config) -> Path:
+    return config.rootpath / "results" / "reference"
 
 
 def options_of(config: pytest.Config) -> Options:
@@ -291,7 +344,7 @@ def options_of(config: pytest.Config) -> Options:
         cases=tuple(here / file for file in config.getoption("--bench-cases")),
         # where pytest is run in a folder such as bench, sessions still go to one place
         results=here / results if results else config.rootpath / "results",
-        reference=config.rootpath / "results" / "reference",
+        reference=_reference(config),
         baselines=tuple(_path_or_name(text, here) for text in baselines),
         save_baseline=config.getoption("--bench-save-baseline"),
         minimum_effect=minimum_effect,

@@ -12,7 +12,14 @@ from pydantic import AfterValidator, Field
 
 from normbench.results import RunResult, Status, by_configuration
 from normbench.spec import RunSpec
-from normbench.storage.documents import Document, read_json, validated
+from normbench.storage.documents import (
+    Document,
+    StoredSpec,
+    of_known_dataset,
+    read_json,
+    require_schema,
+    validated,
+)
 from normbench.storage.files import write_atomic
 from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.training.datasets import images_per_epoch
@@ -127,6 +134,11 @@ class Baseline:
         first ones came out low (``confirming``) would make the mean of what is kept too high.
         """
         document = session.document
+        for run in session.results.values():
+            try:
+                of_known_dataset(run.spec)
+            except ValueError as error:
+                raise SessionError(f"cannot read the session {session.folder}: {error}") from error
         return cls.of_runs(
             name=session.name,
             created=document.started,
@@ -141,10 +153,7 @@ class Baseline:
         """Read what write has written; raises BaselineError for anything else."""
         try:
             values = read_json(file)
-            if values.get("schema") != SCHEMA:
-                raise ValueError(
-                    f"{file}: its schema is {values.get('schema')!r}, this version reads {SCHEMA}"
-                )
+            require_schema(values, file, SCHEMA)
             document = validated(_BaselineDocument, values, file)
         except ValueError as error:
             raise BaselineError(
@@ -195,13 +204,15 @@ def _possible(run: BaselineRun) -> BaselineRun:
     for name in ("test_accuracy", "best_test_accuracy", "train_accuracy"):
         if (value := getattr(run, name)) is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} = {value!r}: expected a fraction, from 0 to 1")
+    if run.status == "ok" and run.test_accuracy is None:
+        raise ValueError("test_accuracy = None: expected a fraction of a run whose status is ok")
     return run
 
 
 class _CaseDocument(Document):
     fingerprint: str
-    spec: RunSpec
-    runs: tuple[Annotated[BaselineRun, AfterValidator(_possible)], ...]
+    spec: StoredSpec
+    runs: tuple[Annotated[BaselineRun, AfterValidator(_possible)], ...] = Field(min_length=1)
 
 
 class _BaselineDocument(Document):
@@ -213,16 +224,17 @@ class _BaselineDocument(Document):
     workers: int
     sequential: bool
     environment: dict[str, Any]
-    cases: tuple[_CaseDocument, ...]
+    cases: tuple[_CaseDocument, ...] = Field(min_length=1)
 
 
 def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
     """Return the runs of all ``parts`` as one baseline, each seed of a configuration once.
 
     Where machines or numbers of workers differ, the environment names them all, so that no
-    session's speed is held against it. Raises BaselineError for runs that ended badly, that were
-    made by different builds of torch or by different recipes, and where two parts have different
-    runs of one seed.
+    session's speed is held against it. Fields that a later version has added to the parts are left
+    out, as how to join them is not known. Raises BaselineError for runs that ended badly, that
+    were made by different builds of torch or by different recipes, and where two parts have
+    different runs of one seed.
     """
     if bad := [f"{part.name}: {case.spec.title}" for part in parts for case in part.ended_badly]:
         raise BaselineError(
@@ -285,6 +297,25 @@ def _case_text(case: BaselineCase) -> str:
 PACKAGED = Path(__file__).parents[1] / "reference"
 
 
+def new_baseline(name: str, folder: Path, overwrite: str | None) -> Path:
+    """Return the file of a baseline that is to be written to ``folder``.
+
+    ``overwrite`` is the option that would let it replace another one, None where it may. Raises
+    BaselineError for a name that is taken, in ``folder`` or by the package.
+    """
+    file = folder / f"{name}.json"
+    if folder.resolve() != PACKAGED.resolve() and (PACKAGED / file.name).is_file():
+        raise BaselineError(
+            f"{name!r} is a baseline of the package, which {file} would hide: choose another name"
+        )
+    if overwrite is not None and file.exists():
+        raise BaselineError(
+            f"there is a baseline {name!r} already, {file}: choose another name, or give "
+            f"{overwrite} to replace it"
+        )
+    return file
+
+
 def find_baseline(text: str, folder: Path, confirming: bool = False) -> Baseline:
     """Read the baseline that a name, a file or a session's folder stands for.
 
@@ -298,9 +329,9 @@ def find_baseline(text: str, folder: Path, confirming: bool = False) -> Baseline
             session = read_session(path)
             if not session.results:
                 raise SessionError(f"cannot read the session {path}: it has no runs")
+            return Baseline.of_session(session, confirming)
         except SessionError as error:
             raise BaselineError(str(error)) from error
-        return Baseline.of_session(session, confirming)
     for file in (path, folder / f"{text}.json", PACKAGED / f"{text}.json"):
         if file.is_file():
             return Baseline.read(file)

@@ -8,13 +8,22 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from normbench.cases.case import Case, Claim, Contrast, MeansCount, Published
 from normbench.results import CaseVerdict, ClaimVerdict, Outcome
 from normbench.spec import RunSpec
+from normbench.training.datasets import DATASETS
 
 SESSION_SCHEMA = 2
 
@@ -33,6 +42,19 @@ class Document(BaseModel):
 D = TypeVar("D", bound=Document)
 
 
+def of_known_dataset(spec: RunSpec) -> RunSpec:
+    """Return the spec; raises ValueError for a data set of which nothing is known."""
+    if spec.dataset not in DATASETS:
+        raise ValueError(
+            f"dataset = {spec.dataset!r:.60}: expected one of {', '.join(DATASETS)}; another "
+            "version of normbench may know it"
+        )
+    return spec
+
+
+StoredSpec = Annotated[RunSpec, AfterValidator(of_known_dataset)]
+
+
 class StoredCase(Document):
     """A case, and, once it is over, its verdict with the figures of the runs that ended well.
 
@@ -44,10 +66,11 @@ class StoredCase(Document):
 
     grid: str
     tier: str
-    spec: RunSpec
+    spec: StoredSpec
     target: float
     seeds: int = 1
     confirming: int = 0
+    least: int = 1
     published: Published | None = None
     verdict: CaseVerdict | None = None
     runs: int = 0
@@ -63,13 +86,22 @@ class StoredCase(Document):
             spec=case.spec,
             target=case.target,
             seeds=case.seeds,
+            least=case.least,
             published=case.published,
             **found,
         )
 
     @property
     def case(self) -> Case:
-        return Case(self.grid, self.tier, self.spec, self.target, self.published, self.seeds)
+        return Case(
+            self.grid,
+            self.tier,
+            self.spec,
+            self.target,
+            self.published,
+            self.seeds,
+            self.least,
+        )
 
 
 class StoredContrast(Document):
@@ -103,6 +135,12 @@ class StoredClaim(Document):
     contrasts: tuple[StoredContrast, ...] = ()
     counts: tuple[StoredCount, ...] = ()
     verdict: ClaimVerdict | None = None
+
+    @model_validator(mode="after")
+    def _with_runs(self) -> Self:
+        if self.contrasts and self.seeds < 1:
+            raise ValueError(f"seeds = {self.seeds}: expected 1 or larger of a claim on contrasts")
+        return self
 
     @classmethod
     def of(
@@ -179,7 +217,7 @@ class StoredVariance(Document):
 class StoredComparedCase(Document):
     """A case beside its baseline: accuracies of both, fractions, and the outcome."""
 
-    spec: RunSpec
+    spec: StoredSpec
     outcome: Outcome
     before: tuple[float, ...] = ()
     now: tuple[float, ...] = ()
@@ -251,15 +289,34 @@ def read_json(file: Path) -> dict[str, Any]:
     return document
 
 
+def require_schema(values: Mapping[str, Any], file: Path, *known: int) -> int:
+    """Return the document's schema; raises ValueError, in one line, for one that is not known."""
+    if "schema" not in values:
+        raise ValueError(f"{file}: schema is missing")
+    schema = values["schema"]
+    if type(schema) is int and schema in known:
+        return schema
+    later = isinstance(schema, int) and schema > max(known)
+    upgrade = "; a later version of normbench wrote it: upgrade normbench" if later else ""
+    reads = " and ".join(map(str, known))
+    raise ValueError(f"{file}: its schema is {schema!r}, and this version reads {reads}{upgrade}")
+
+
+# More of them are of one cause, and would hide it.
+TOLD_PROBLEMS = 10
+
+
 def validated(kind: type[D], values: Mapping[str, Any], file: Path) -> D:
-    """Return the document; raises ValueError that names the first places that are wrong."""
+    """Return the document; raises ValueError, in one line, that names the places that are wrong."""
     try:
-        return kind.model_validate(values)
+        # of JSON, a strict reader takes lists for tuples and objects for dataclasses
+        return kind.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        told = "; ".join(map(_problem, problems[:3]))
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"{file}: {told}{more}") from error
+        problems = list(map(_problem, error.errors(include_url=False)))
+        told = problems[:TOLD_PROBLEMS]
+        if left_out := problems[TOLD_PROBLEMS:]:
+            told.append(f"and {len(left_out)} more, the last of which is {left_out[-1]}")
+        raise ValueError(f"{file}: {'; '.join(told)}") from error
 
 
 def _problem(problem: Any) -> str:
@@ -268,11 +325,14 @@ def _problem(problem: Any) -> str:
         return f"{place} is missing"
     if problem["type"] == "value_error":
         return f"{place}: {problem['ctx']['error']}"
+    if problem["type"] == "too_short":
+        return f"{place} is empty: expected at least {problem['ctx']['min_length']} entry"
     expected = {
         "string_type": "a text",
         "float_type": "a number",
         "float_parsing": "a number",
         "finite_number": "a finite number",
+        "bool_type": "true or false",
         "int_type": "a whole number",
         "int_parsing": "a whole number",
         "int_from_float": "a whole number",

@@ -37,7 +37,10 @@ def _rows(file: Path) -> list[dict[str, str]]:
     if not file.exists():
         return []
     with file.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+        rows = list(csv.DictReader(lines))
+    if not rows:
+        raise ValueError(f"{file}: it is empty, and was written with a row at least")
+    return rows
 
 
 def _cases(folder: Path, runs: list[RunResult]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ from normbench.storage.documents import (
     StoredClaim,
     StoredComparison,
     read_json,
+    require_schema,
     validated,
 )
 from normbench.storage.files import write_atomic
@@ -100,13 +101,8 @@ def read_session(folder: Path) -> StoredSession:
     file = folder / "session.json"
     try:
         values = read_json(file)
-        if values.get("schema") == 1:
+        if require_schema(values, file, 1, SESSION_SCHEMA) == 1:
             values = _upgraded(folder, values)
-        elif values.get("schema") != SESSION_SCHEMA:
-            raise ValueError(
-                f"{file}: its schema is {values.get('schema')!r}, and this version reads 1 and "
-                f"{SESSION_SCHEMA}; read it with the normbench that wrote it, or a later one"
-            )
         return StoredSession(folder, validated(SessionDocument, values, file))
     except (OSError, ValueError) as error:
         raise SessionError(
@@ -151,7 +147,7 @@ class Session:
         try:
             stored = read_session(latest_session(results))
             started = datetime.fromisoformat(stored.document.started).timestamp()
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise SessionError(
                 f"there is no session to resume in {results}: {error}; run without --bench-resume"
             ) from error
@@ -161,6 +157,13 @@ class Session:
                 f"the last session, {stored.folder}, has finished: there is nothing to resume; run "
                 "without --bench-resume"
             )
+        try:
+            _ = stored.results
+        except SessionError as error:
+            raise SessionError(
+                f"{error}; take that line out, so that its run is trained again, or run without "
+                "--bench-resume"
+            ) from error
         return cls(
             results,
             stored.folder.name,
@@ -199,6 +202,12 @@ class Session:
 
     def open(self) -> None:
         """Make the folder and write session.json; raises SessionError where that cannot be done."""
+        latest = self.results / "latest"
+        if latest.is_dir() and not latest.is_symlink():
+            raise SessionError(
+                f"{latest} is a folder of its own: expected the link to the newest session; move "
+                "it away, or name another folder with --bench-results DIR"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.folder / "session.lock", timeout=0)
@@ -251,11 +260,17 @@ class Session:
         """Lead ``results/latest`` here: by a link, or by a name in a file where links fail."""
         latest, target = self.results / "latest", Path("runs") / self.name
         temporary = self.results / f".latest.{os.getpid()}"
+        # a process of this number may have died and left it
+        temporary.unlink(missing_ok=True)
         try:
             temporary.symlink_to(target, target_is_directory=True)
         except (OSError, NotImplementedError):
             temporary.write_text(f"{target}\n")
-        temporary.replace(latest)
+        try:
+            temporary.replace(latest)
+        except OSError:
+            temporary.unlink()
+            raise
 
 
 def latest_session(results: Path) -> Path:

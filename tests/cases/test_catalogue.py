@@ -173,6 +173,53 @@ def test_a_file_with_a_mistake_is_named(folder: Path) -> None:
         Catalogue(SMOKE).add(folder)
 
 
+def test_the_mistakes_of_all_files_are_told_at_once(folder: Path, tmp_path: Path) -> None:
+    first = write(folder / "first.toml", tiny_grid().replace("epochs = 1", "epochs = 0"))
+    second = write(folder / "second.toml", "schema = ")
+    claims = write(folder / "claims.toml", CLAIM.replace("seeds = 3", "seeds = 1"))
+    of_first = CLAIM.replace("batch-is-better", "other").replace('"tiny"', '"first"')
+    mine = write(tmp_path / "mine.toml", of_first)
+    with pytest.raises(CasesError, match=r"epochs = 0") as caught:
+        Catalogue(SMOKE, [mine]).add(folder)
+    lines = str(caught.value).splitlines()
+    # what is wrong with the grid of a claim is told once
+    assert [line.partition(":")[0] for line in lines] == [
+        str(first),
+        f"{second} is not TOML",
+        str(claims),
+    ]
+
+
+def test_a_file_that_is_given_twice_is_one_file(folder: Path, tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.toml", tiny_grid(norms=["group:4"]))
+    catalogue = Catalogue(SMOKE, [mine, tmp_path / "cases" / ".." / "mine.toml"])
+    catalogue.add(folder)
+    assert [case.grid for case in catalogue.grids()] == ["mine"] * 2
+
+
+@pytest.mark.parametrize("tier", ["smoke", OWN])
+def test_a_file_of_the_folder_may_be_given_as_ones_own(folder: Path, tier: str) -> None:
+    full = write(folder / "full.toml", tiny_grid(norms=["group:4"]).replace('"smoke"', '"full"'))
+    catalogue = Catalogue(GridOptions(tier), [full])
+    catalogue.add(folder)
+    assert [case.id for case in catalogue.grids()] == [
+        *("full-group:4-none-b64", "full-group:4-l1:0.001-b64")
+    ]
+    assert catalogue.grids("full") == catalogue.grids()
+    others = set() if tier == OWN else {"tiny"}
+    assert {case.grid for case in catalogue.cases} == {"full", *others}
+
+
+def test_an_empty_file_is_told_in_one_line(folder: Path) -> None:
+    file = write(folder / "empty.toml", "# nothing yet")
+    with pytest.raises(
+        CasesError,
+        match=rf"^{re.escape(str(file))}: expected the keys schema, tier, .*, came an empty file; "
+        r"`normbench schema` prints what is allowed$",
+    ):
+        Catalogue(SMOKE).add(folder)
+
+
 def test_a_test_of_a_whole_grid_is_called_as_no_case_is() -> None:
     assert grid_id("tiny") == "tiny-grid"
 

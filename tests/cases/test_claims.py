@@ -119,6 +119,19 @@ def test_more_seeds_of_the_command_line_are_taken(load: Load) -> None:
     assert load(CLAIM, GridOptions(seeds=8, sequential=True))[0].seeds == 4
 
 
+def test_the_seeds_of_a_claim_are_the_least_of_its_cases(load: Load) -> None:
+    cases = load(CLAIM, GridOptions(seeds=8, sequential=True))[0].cases
+    assert {(case.least, case.seeds) for case in cases} == {(4, 4)}
+
+
+def test_a_claim_may_be_on_a_norm_of_the_command_line(load: Load) -> None:
+    text = CLAIM.replace('"layer"', '"group:2"')
+    with pytest.raises(CasesError, match=r"'tiny' has no case with norm = 'group:2'"):
+        load(text)
+    (claim,) = load(text, GridOptions(norms=("group:2",)))
+    assert claim.contrasts[0].subject == "batch-none-b64 less group:2-none-b64"
+
+
 def test_claims_belong_to_a_tier(load: Load) -> None:
     assert load(CLAIM, GridOptions(tier="smoke")) == []
     assert len(load(CLAIM, GridOptions(tier="standard"))) == 1
@@ -187,6 +200,12 @@ def test_a_contrasts_bounds_are_points_in_the_file_and_fractions_in_code(
         ('"holds"', '"true"', r"expected = 'true'; expected one of 'holds', 'refuted'"),
         ('"holds"', '["holds", 1]', r"expected = 1; expected one of 'holds', .* or a list of them"),
         ('"holds"', "[]", r"expected = \[\]; expected one of 'holds'"),
+        ("[0, 0.001]", "[0, 0.001, 0.0]", r"at: l1: 0 stands in the list twice; leave one out$"),
+        (
+            "[0, 0.001]",
+            "[0, 0.00100000001]",
+            r"has no case with norm = 'batch', l1 = 0.00100000001, l2 = 0, batch_size = 64",
+        ),
         ('"layer", b', '"group:2", b', r"'tiny' has no case with norm = 'group:2', l1 = 0, l2 = 0"),
         (
             ', batch_size = 64 }\nsec',

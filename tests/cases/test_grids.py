@@ -1,6 +1,7 @@
 """Cases files: what they come to, and what is said of a bad one."""
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -73,7 +74,7 @@ def test_a_tier_takes_in_the_smaller_ones(load: Load) -> None:
 
 
 def test_the_first_target_that_fits_is_the_cases(load: Load) -> None:
-    special = '\n[[target]]\nnorm = "batch"\nl1 = [0.001, 0.01]\ntest_accuracy = 90\n'
+    special = '\n[[target]]\nnorm = "batch"\nl1 = [0.001]\ntest_accuracy = 90\n'
     head, tail = tiny_grid().split("[[target]]")
     cases = load(f"{head}{special}[[target]]{tail}")
     assert [case.target for case in cases] == pytest.approx([0.05, 0.9, 0.05, 0.05])
@@ -102,6 +103,58 @@ def test_a_grid_may_have_a_tier_of_its_own(load: Load) -> None:
     text = tiny_grid() + SECOND_GRID
     assert len(load(text, GridOptions(tier="standard"))) == 4
     assert {case.tier for case in load(text)} == {"smoke", "full"}
+
+
+CROSSED = """
+[[grid]]
+norm = ["group:4"]
+regularizer = [{ l2 = 0.001 }]
+batch_size = [32]
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (
+            'norm = "group:4"\nbatch_size = 64',
+            "no case of the grids has norm = 'group:4', batch_size = 64; correct one of these, or "
+            "add a [[grid]]",
+        ),
+        (
+            'norm = "group:4"\nbatch_size = [32, 64]',
+            "batch_size = 64 fits no case that has the other keys' values; leave it out",
+        ),
+    ],
+)
+def test_a_target_for_what_no_grid_has_together_is_refused(
+    load: Load, target: str, told: str
+) -> None:
+    text = f"{tiny_grid()}\n[[target]]\n{target}\ntest_accuracy = 99\n{CROSSED}"
+    with pytest.raises(CasesError, match=rf": \[\[target\]\] 2: {re.escape(told)}$"):
+        load(text)
+
+
+def test_a_target_may_be_for_a_norm_of_the_command_line_or_one_that_is_left_out(
+    load: Load,
+) -> None:
+    head, tail = tiny_grid().split("[[target]]")
+    text = f'{head}[[target]]\nnorm = "group:8"\ntest_accuracy = 90\n[[target]]{tail}'
+    cases = load(text, GridOptions(norms=("group:8",)))
+    assert {c.spec.norm for c in cases if c.target == 0.9} == {"group:8"}
+    left_out = text.replace("group:8", "batch")
+    alone = load(left_out, GridOptions(norms=("group:8",), norms_only=True))
+    assert {(c.spec.norm, c.target) for c in alone} == {("group:8", 0.05)}
+    # a grid of a larger tier has it
+    larger = f'{text}\n[[grid]]\ntier = "full"\nnorm = ["group:8"]\nregularizer = [{{}}]\n'
+    assert len(load(f"{larger}batch_size = [64]", GridOptions(tier="smoke"))) == 4
+
+
+def test_the_seeds_of_a_file_are_the_least_of_an_undecided_case(load: Load) -> None:
+    auto = GridOptions(seeds=8, sequential=True)
+    assert {(case.least, case.seeds) for case in load(tiny_grid(), auto)} == {(1, 8)}
+    assert {(c.least, c.seeds) for c in load("seeds = 3\n" + tiny_grid(), auto)} == {(3, 8)}
+    assert {(c.least, c.seeds) for c in load("seeds = 9\n" + tiny_grid(), auto)} == {(9, 9)}
 
 
 def test_seeds_may_begin_anywhere(load: Load) -> None:
@@ -203,8 +256,36 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ),
         (
             "test_accuracy = 5.0",
-            "test_accuracy = 5\nl1 = 1",
-            r"no \[\[target\]\] fits batch-none-b64 and 3 other",
+            "test_accuracy = 5\nl1 = 0.001",
+            r"no \[\[target\]\] fits batch-none-b64 and 1 other",
+        ),
+        (
+            "test_accuracy = 5.0",
+            "test_accuracy = 5\nl1 = [0, 0.1]",
+            r"\[\[target\]\] 1: l1 = 0.1 fits no case; the grids have 0, 0.001; correct it, or add",
+        ),
+        (
+            "test_accuracy = 5.0",
+            'test_accuracy = 5\nnorm = "bacth"',
+            r"\[\[target\]\] 1: norm: unknown norm 'bacth': expected one of none, batch",
+        ),
+        (
+            "test_accuracy = 5.0",
+            'test_accuracy = 5\nnorm = ["batch", "group:8"]',
+            r"norm = 'group:8' fits no case; the grids have 'batch', 'layer'; correct it, give it",
+        ),
+        (
+            "test_accuracy = 5.0",
+            "test_accuracy = 5\nl2 = 0.001\nbatch_size = [64]",
+            r"1: l2 = 0.001 fits no case; the grids have 0; correct it, or add it to a \[\[grid",
+        ),
+        ("[64]", "[64, 32, 64]", r"1: batch_size: 64 stands in the list twice; leave one out$"),
+        ('"layer"]', '"batch"]', r"1: norm: 'batch' stands in the list twice; leave one out$"),
+        ("[{}, { l1 = 0.001 }]", "[{}, { l1 = 0 }]", r"1: regularizer: none stands in the list"),
+        (
+            "[{}, { l1",
+            "[{ l1 = 0.0010000001 }, { l1",
+            r": l1 = 0.0010000001 and l1 = 0.001 would share the id l1:0.001; leave one out",
         ),
         ("[[target]]", "[target]", r"expected target as \[\[target\]\] tables"),
         ("schema = 1", "schema = ", r"is not TOML"),

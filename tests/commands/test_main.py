@@ -177,3 +177,19 @@ def test_a_report_of_lost_rows_is_refused(
     (folder / "runs.jsonl").unlink()
     assert main(["report", str(folder)]) == 2
     assert "runs.jsonl has none of the runs that session.json tells of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["session-1", "session-2"])
+def test_a_report_of_which_one_row_is_lost_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden_copy(name, tmp_path)
+    rows = (folder / "runs.jsonl").read_text().splitlines(keepends=True)
+    # the second seed of batch normalization, which a claim has
+    kept = [row for row in rows if not ('"norm": "batch"' in row and '"seed": 1' in row)]
+    assert len(rows) - len(kept) == 1
+    (folder / "runs.jsonl").write_text("".join(kept))
+    assert main(["report", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "runs.jsonl lacks some of the runs that session.json tells of, such as those of " in line
+    assert "claims-tiny-batch-l2:0.001-b64; expected the rows" in line

@@ -86,6 +86,14 @@ def test_a_cases_file_of_ones_own_is_run_alone(tmp_path: Path) -> None:
     assert " 2 passed" in done.stdout
 
 
+def test_a_usage_error_calls_the_command_by_its_name(tmp_path: Path) -> None:
+    done = normbench_run(tmp_path, "--bench-tier", "quick", "-n", "2")
+    assert done.returncode == 4
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("ERROR: usage: normbench run [options] ")
+    assert lines[1].startswith("normbench run: error: argument --bench-tier: 'quick' is no tier")
+
+
 def pairs(arguments: list[str]) -> list[tuple[str, str]]:
     return list(pairwise(arguments))
 

@@ -146,6 +146,8 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         "    return Flattening()\n"
         "def failing(channels):\n"
         "    raise RuntimeError('no such thing')\n"
+        "def by_keyword(*, channels):\n"
+        "    return nn.BatchNorm2d(channels)\n"
         "def text(channels):\n"
         "    return 'batch'\n"
         "def leaving(channels):\n"
@@ -171,6 +173,12 @@ def test_a_norm_of_ones_own_is_given_contiguous_features(own_module: str) -> Non
     [
         ("missing", UnknownNorm, r"has no attribute 'missing'"),
         ("number", UnknownNorm, r"is a int: expected something to call"),
+        (
+            "by_keyword",
+            UnknownNorm,
+            r"^norm 'own_norms:by_keyword' cannot be called with the number of channels alone: "
+            r"too many positional arguments; expected a factory such as `def norm\(channels\): ",
+        ),
         (
             "failing",
             NormDoesNotFit,
@@ -198,11 +206,29 @@ def test_a_module_that_is_not_there_is_named() -> None:
         norm_factory("no_such_module:Norm")
 
 
+@pytest.mark.parametrize("module", ["..a", "a..b", "", "a b"])
+def test_a_module_without_a_full_name_is_refused(module: str) -> None:
+    with pytest.raises(
+        UnknownNorm,
+        match=rf"^unknown norm '{module}:b': '{module}' is no module's full name; expected package",
+    ):
+        norm_factory(f"{module}:b")
+
+
+def test_a_builtin_without_a_signature_is_told_by_what_it_returns() -> None:
+    with pytest.raises(NormDoesNotFit, match=r"^builtins:int returned a int for layer .*Module$"):
+        build("builtins:int")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("def (", r"SyntaxError: invalid syntax"),
-        ("raise RuntimeError('no such thing')", r"RuntimeError: no such thing"),
+        (
+            "\nraise RuntimeError('no such thing')",
+            r"RuntimeError: no such thing \(\S+/broken_norms\.py, line 2\); expected package",
+        ),
+        ("import nothing_here", r"No module named 'nothing_here' \(\S+broken_norms\.py, line 1\);"),
         ("raise SystemExit('enough')", r"SystemExit: enough"),
     ],
 )

@@ -47,6 +47,20 @@ def test_a_session_is_saved_and_does_not_differ_from_itself(alone: Project) -> N
     assert "| digits batch-none-b64" in markdown
 
 
+def test_a_baseline_is_replaced_only_where_that_is_asked_for(alone: Project) -> None:
+    file = alone.write("results/reference/mine.json", "{}")
+    one = ("-k", "batch-none", "--bench-save-baseline", "mine")
+    result = alone.run(*one)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*--bench-save-baseline: there is a baseline 'mine' already, *mine.json: *--bench-overw*"]
+    )
+    assert file.read_text(encoding="utf-8") == "{}"
+    assert not (alone.results / "runs").exists()
+    alone.run(*one, "--bench-overwrite").assert_outcomes(passed=1, deselected=3)
+    assert len(find_baseline("mine", file.parent).cases) == 1
+
+
 def test_a_case_that_looks_worse_is_confirmed_by_further_seeds_in_its_own_test(
     alone: Project, project: Project
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import Project
+from ..conftest import TEST_MODULE, Project, tiny_grid
 
 
 def test_the_help_lists_the_options(project: Project) -> None:
@@ -21,6 +21,17 @@ def test_the_help_lists_the_options(project: Project) -> None:
         (["--bench-seeds", "0"], "*--bench-seeds: '0': expected a whole number of runs, at least*"),
         (["--bench-seeds", "5:5"], "*--bench-seeds: '5:5': expected *5:10 for 5 to 9*"),
         (["--bench-seeds", "many"], "*--bench-seeds: 'many': expected a whole number*or auto*"),
+        (["--bench-seeds", "999999999999"], "*'999999999999': * at most 10000, seeds such as*"),
+        (["--bench-seeds", "0:99999999999999999999"], "*: expected a whole number of runs*"),
+        (["--bench-seeds", f"{2**63 - 1}:{2**63 + 1}"], "*'9223*': expected * below 2?*63, or*"),
+        (["--bench-seeds", "9" * 5000], "*: expected a whole number of runs, at least 1*"),
+        (["--bench-baseline", ""], "*--bench-baseline: '': expected a baseline's name or file*"),
+        (["--bench-overwrite"], "*--bench-overwrite needs --bench-save-baseline*"),
+        (
+            ["--bench-save-baseline", "digits"],
+            "*--bench-save-baseline: 'digits' is a baseline of the package, which *reference*",
+        ),
+        (["--bench-data", "no/such"], "*--bench-data: 'no/such' is in no folder that exists: *"),
         (["--bench-seeds", "auto"], "*--bench-seeds auto needs --bench-baseline*"),
         (["--bench-save-baseline", "a/b"], "*'a/b': expected a name of letters, digits*"),
         (["--bench-minimum-effect", "1"], "*--bench-minimum-effect needs --bench-baseline*"),
@@ -89,6 +100,20 @@ def test_a_cases_file_with_a_mistake_ends_the_session_before_anything_trains(
     result.assert_outcomes()
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
     assert not project.results.exists()
+
+
+def test_tests_without_their_cases_are_not_listed_before_the_mistakes_of_all_folders(
+    alone: Project,
+) -> None:
+    alone.edit("bench/cases/tiny.toml", "epochs", "epoch")
+    alone.write("bench/other/cases/other.toml", tiny_grid().replace("epochs = 1", "epochs = 0"))
+    alone.write("bench/other/test_other.py", TEST_MODULE.replace("tiny", "other"))
+    result = alone.run("--collect-only", "-q")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "NOTSET" not in result.stdout.str()
+    result.stderr.fnmatch_lines_random(
+        ["*tiny.toml: unknown key epoch;*", "*other.toml: epochs = 0; expected a whole number*"]
+    )
 
 
 def test_a_mistake_in_a_cases_file_is_told_beside_what_needs_no_cases(alone: Project) -> None:

@@ -25,6 +25,21 @@ def test_cases_are_selected_by_their_data_set(alone: Project) -> None:
     alone.run("-m", "not digits", "--strict-markers").assert_outcomes(deselected=4)
 
 
+def test_a_case_is_selected_by_its_name_in_any_script(alone: Project) -> None:
+    alone.grid("größe", norms=["batch"])
+    alone.edit("bench/test_tiny.py", '"tiny"', '"tiny", "größe"')
+    result = alone.run("-k", "größe and l1", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*gr\\xf6\\xdfe-batch-l1*", "1/6 tests collected (5 deselected)*"])
+    alone.run("-k", "not größe", "--collect-only").assert_outcomes(deselected=2)
+
+
+def test_the_data_set_of_a_larger_tier_may_be_named(alone: Project) -> None:
+    alone.run("-m", "mnist or cifar10", "--strict-markers").assert_outcomes(deselected=4)
+    listed = alone.run("--markers")
+    for family in ("cifar10", "digits", "mnist"):
+        listed.stdout.fnmatch_lines([f"@pytest.mark.{family}: cases that train on {family}"])
+
+
 def test_what_is_not_selected_is_no_part_of_the_session(project: Project) -> None:
     project.run("-k", "layer").assert_outcomes(passed=2, deselected=0 if project.spread else 2)
     assert list(project.stored.cases) == ["tiny-layer-none-b64", "tiny-layer-l1:0.001-b64"]

@@ -141,9 +141,35 @@ RUN = r"cases\[1\]\.runs\[2\]"
         (without("environment"), "environment is missing"),
         (lambda document: document.update(environment=None), "environment: expected an object, .*"),
         (lambda document: document.update(cases={}), "cases: expected a list, came {}"),
-        (lambda document: document.update(schema=2), "its schema is 2, this version reads 1"),
+        (
+            lambda document: document.update(schema=2),
+            "its schema is 2, and this version reads 1; a later version of normbench wrote it: "
+            "upgrade normbench",
+        ),
+        (
+            lambda document: document.update(schema="1"),
+            "its schema is '1', and this version reads 1",
+        ),
+        (without("schema"), "schema is missing"),
+        (lambda document: document.update(cases=[]), "cases is empty: expected at least 1 entry"),
+        (lambda document: document["cases"][1].update(runs=[]), r"cases\[1\]\.runs is empty: .*"),
+        (
+            run_with(test_accuracy=None),
+            rf"{RUN}: test_accuracy = None: expected a fraction of a run whose status is ok",
+        ),
+        (run_with(test_loss="0.5"), rf'{RUN}\.test_loss: expected a number, came "0\.5"'),
+        (run_with(threads=True), rf"{RUN}\.threads: expected a whole number, came true"),
+        (
+            lambda document: document.update(workers="2"),
+            'workers: expected a whole number, came "2"',
+        ),
         (spec_with(epochs=0), r"cases\[1\]\.spec: epochs = 0: expected 1 or larger"),
         (spec_with(epochs=None), r"cases\[1\]\.spec\.epochs: expected a whole number, came null"),
+        (
+            spec_with(dataset="svhn"),
+            r"cases\[1\]\.spec: dataset = 'svhn': expected one of digits, mnist, .*; another "
+            "version of normbench may know it",
+        ),
         (spec_with(norm=[]), r"cases\[1\]\.spec\.norm: expected a text, came \[\]"),
     ],
 )
@@ -196,6 +222,13 @@ def test_a_session_without_runs_is_no_baseline(tmp_path: Path) -> None:
         find_baseline(str(folder), tmp_path)
 
 
+def test_a_session_on_a_data_set_that_is_not_known_is_no_baseline(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, dataset="svhn")
+    folder = store_session(tmp_path, runs=[result(0, 0.9, spec)]).folder
+    with pytest.raises(BaselineError, match=r"^cannot read the session .*: dataset = 'svhn': exp"):
+        find_baseline(str(folder), tmp_path)
+
+
 def test_a_folder_that_is_no_session_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaselineError, match=r"expected a folder with session\.json"):
         find_baseline(str(tmp_path), tmp_path)
@@ -240,6 +273,25 @@ def test_further_seeds_join_a_baseline_from_the_command_line(
     # no machine is called so, and the speed of none is held against it
     assert baseline.environment["processor"] == "Some CPU + Another CPU"
     assert baseline.environment["cores"] == 2
+
+
+def test_a_command_replaces_a_baseline_only_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = session(tmp_path / "first", {0: 0.99}), session(tmp_path / "other", {0: 0.5})
+    results = ["--results", str(tmp_path / "results")]
+    file = tmp_path / "results" / "reference" / "mine.json"
+    assert main(["baseline", "mine", str(first), *results]) == 0
+    assert main(["baseline", "mine", str(other), *results]) == 2
+    told = capsys.readouterr().err
+    assert f"there is a baseline 'mine' already, {file}: choose another name, or give --ov" in told
+    assert Baseline.read(file).cases[SPEC].accuracies == [0.99]
+    assert main(["baseline", "mine", str(other), "--overwrite", *results]) == 0
+    assert Baseline.read(file).cases[SPEC].accuracies == [0.5]
+    # its own file is one of the parts
+    assert main(["baseline", "mine", str(file), *results]) == 0
+    assert main(["baseline", "digits", "digits", str(other), "--overwrite", *results]) == 2
+    assert "'digits' is a baseline of the package" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

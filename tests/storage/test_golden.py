@@ -229,7 +229,7 @@ def test_a_schema_from_the_future_is_refused_in_one_line(tmp_path: Path) -> None
     with pytest.raises(
         SessionError,
         match=r"^cannot read the session .*session\.json: its schema is 3, and this version reads "
-        r"1 and 2; read it with the normbench that wrote it, or a later one; .*$",
+        r"1 and 2; a later version of normbench wrote it: upgrade normbench; expected a .*$",
     ) as refused:
         read_session(folder)
     assert "\n" not in str(refused.value)

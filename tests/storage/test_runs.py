@@ -191,12 +191,16 @@ def test_a_row_of_another_schema_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.append(finished())
     store.file.write_text(store.file.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(ValueError, match=r"a stored run has schema 2: this version reads 1"):
+    with pytest.raises(ValueError, match=r"schema 2: this version reads 1; .*: upgrade normbench;"):
         RunStore(tmp_path).results()
 
 
 def change(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda row: row.update({name: value})
+
+
+def epoch_with(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda row: row["epochs"][0].update(fields)
 
 
 def remove(name: str) -> Callable[[dict[str, Any]], None]:
@@ -213,6 +217,27 @@ def remove(name: str) -> Callable[[dict[str, Any]], None]:
         (change("status", "asleep"), "status is 'asleep': expected one of ok, diverged, .*"),
         (remove("epochs"), "epochs is missing"),
         (change("epochs", 3), "epochs is 3: .*"),
+        (
+            change("epochs", []),
+            r"epochs is \[\]: expected at least one of a run whose status is ok",
+        ),
+        (
+            epoch_with(test_accuracy="high"),
+            "epochs is .*: test_accuracy = 'high': expected a finite .*",
+        ),
+        (
+            epoch_with(train_accuracy=17),
+            "epochs is .*: train_accuracy = 17: expected a fraction, .*",
+        ),
+        (epoch_with(test_loss=float("nan")), "epochs is .*: test_loss = nan: expected a finite .*"),
+        (epoch_with(epoch="1"), "epochs is .*: epoch = '1': expected a whole number"),
+        (change("parameters", 1.5), "parameters = 1.5: expected a whole number"),
+        (change("cpu_seconds", "0.5"), "cpu_seconds = '0.5': expected a finite number"),
+        (change("device", None), "device = None: expected a text"),
+        (change("confusion", ["ab"]), r"confusion is \['ab'\]: 'a': expected a whole number"),
+        (change("confusion", [[1, 2], [3]]), "confusion is .*: expected as many columns as rows"),
+        (change("wrong", [True]), r"wrong is \[True\]: True: expected a whole number"),
+        (remove("schema"), "schema is missing"),
         (change("epochs", [{"epoch": 1}]), r"epochs is \[{'epoch': 1}\]: .*'learning_rate'.*"),
         (change("wrong", None), "wrong is None: .*"),
         (change("weights", 3), "weights is 3: .*"),

@@ -1,6 +1,8 @@
 """The session's folder: found again by its link, whole at any time, and signed by its machine."""
 
+import dataclasses
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -42,6 +44,24 @@ def test_latest_is_a_file_where_links_are_refused(
     assert latest_session(tmp_path) == tmp_path / "runs" / "only"
 
 
+def test_a_folder_in_place_of_the_link_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(
+        SessionError,
+        match=r"/latest is a folder of its own: expected the link .*; move it away, or",
+    ):
+        Session(tmp_path, "s").open()
+    assert [file.name for file in tmp_path.iterdir()] == ["latest"]
+
+
+def test_what_a_dead_process_left_of_the_link_is_replaced(tmp_path: Path) -> None:
+    left = tmp_path / f".latest.{os.getpid()}"
+    left.symlink_to("runs/gone", target_is_directory=True)
+    Session(tmp_path, "s").open()
+    assert latest_session(tmp_path) == tmp_path / "runs" / "s"
+    assert not left.is_symlink()
+
+
 def test_a_session_says_whether_it_is_over(tmp_path: Path) -> None:
     session = Session(tmp_path, "s", workers=3, cases=[StoredCase.of(CASE)])
     session.open()
@@ -71,6 +91,16 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
     assert list(session.results) == [run.spec.key for run in runs]
     assert session.name == session.folder.name == "20260101-000000-1"
     assert session.document.started == "2026-01-01T00:00:00+00:00"
+
+
+def test_a_case_is_stored_with_its_least_number_of_runs() -> None:
+    case = dataclasses.replace(CASE, seeds=8, least=3)
+    assert StoredCase.of(case).case == case
+    document = json.loads(StoredCase.of(case).to_json())
+    assert (document["seeds"], document["least"]) == (8, 3)
+    # sessions of an earlier version do not have it
+    del document["least"]
+    assert StoredCase.model_validate(document).case.least == 1
 
 
 def test_a_case_whose_test_did_not_come_up_has_no_verdict(tmp_path: Path) -> None:
@@ -154,6 +184,17 @@ def test_a_session_that_cannot_be_read_is_not_resumed(
         Session.interrupted(tmp_path, {})
 
 
+def test_a_session_with_a_broken_row_is_not_resumed(tmp_path: Path) -> None:
+    folder = interrupted(tmp_path)
+    (folder / "runs.jsonl").write_text('{"schema": 1, "status": "ok"}\n')
+    with pytest.raises(
+        SessionError,
+        match=r"^cannot read the session .*runs\.jsonl, line 1: spec is missing; .*; take that "
+        r"line out, so that its run is trained again, or run without --bench-resume$",
+    ):
+        Session.interrupted(tmp_path, {})
+
+
 def test_where_there_is_no_session_none_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match=r"^there is no session to resume in .*No such file"):
         Session.interrupted(tmp_path, {})
@@ -169,6 +210,7 @@ MINIMAL = {
     "environment": {},
     "options": {},
 }
+ALL_MISSING = "; ".join(f"{name} is missing" for name in list(MINIMAL)[1:])
 
 
 @pytest.mark.parametrize(
@@ -178,9 +220,11 @@ MINIMAL = {
         (b'{"schema": 2', "it is not JSON: .*"),
         (b"\x80\x81\xff", "it is not a text in UTF-8"),
         (b"[]", r"expected a JSON object, came \[\]"),
-        (b"{}", "its schema is None, and this version reads 1 and 2; .*"),
-        (b'{"schema": 2}', "session is missing; status is missing; .*; and 4 more"),
-        (b'{"schema": 1}', "session is missing; status is missing; .*; and 4 more"),
+        (b"{}", "schema is missing"),
+        (b'{"schema": "2"}', "its schema is '2', and this version reads 1 and 2"),
+        (b'{"schema": true}', "its schema is True, and this version reads 1 and 2"),
+        (b'{"schema": 2}', ALL_MISSING),
+        (b'{"schema": 1}', ALL_MISSING),
     ],
 )
 def test_a_file_that_is_no_session_is_refused_in_one_line(
@@ -201,6 +245,9 @@ def test_a_file_that_is_no_session_is_refused_in_one_line(
         ({"environment": None}, "environment: expected an object, came null"),
         ({"status": "asleep"}, "status: expected one of 'running', .*, came \"asleep\""),
         ({"workers": "many"}, 'workers: expected a whole number, came "many"'),
+        ({"workers": "1"}, 'workers: expected a whole number, came "1"'),
+        ({"seconds": "0.5"}, 'seconds: expected a number, came "0.5"'),
+        ({"started": 1767225600}, "started: expected a text, came 1767225600"),
         ({"cases": {}}, "cases: expected a list, came {}"),
         ({"cases": [{}]}, r"cases\[0\]\.grid is missing; cases\[0\]\.tier is missing; .*"),
         ({"comparison": []}, r"comparison: expected an object, came \[\]"),
@@ -216,9 +263,20 @@ def test_a_field_that_is_wrong_is_named_by_its_place(
         read_session(tmp_path)
 
 
+def test_of_many_wrong_fields_ten_and_the_last_one_are_named(tmp_path: Path) -> None:
+    # each lacks its grid, tier, spec and target
+    (tmp_path / "session.json").write_text(json.dumps({**MINIMAL, "cases": [{}] * 8}))
+    tenth, last = r"cases\[2\]\.tier is missing", r"cases\[7\]\.target is missing"
+    with pytest.raises(
+        SessionError, match=rf"; {tenth}; and 22 more, the last of which is {last}; expected a f"
+    ):
+        read_session(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
+        ("target", "0.5", r'cases\[2\]\.target: expected a number, came "0\.5"'),
         ("target", "high", r'cases\[2\]\.target: expected a number, came "high"'),
         ("target", float("nan"), r"cases\[2\]\.target: expected a finite number, came NaN"),
         ("verdict", "good", r"cases\[2\]\.verdict: expected one of 'passed', .*, came \"good\""),
@@ -259,6 +317,16 @@ def test_a_table_of_schema_1_that_lacks_a_column_is_named(tmp_path: Path) -> Non
         read_session(folder)
 
 
+@pytest.mark.parametrize("table", ["tiny", "claims", "comparison"])
+@pytest.mark.parametrize("kept", [0, 1], ids=["nothing", "the header"])
+def test_an_emptied_table_of_schema_1_is_refused(tmp_path: Path, table: str, kept: int) -> None:
+    folder = golden_copy("session-1", tmp_path)
+    file = folder / "tables" / f"{table}.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:kept]))
+    with pytest.raises(SessionError, match=rf"/tables/{table}\.csv: it is empty, and was written"):
+        read_session(folder)
+
+
 def test_a_claim_on_a_case_that_the_session_does_not_have_is_refused(tmp_path: Path) -> None:
     folder = golden_copy("session-2", tmp_path)
     claims = json.loads((folder / "session.json").read_text())["claims"]
@@ -266,6 +334,15 @@ def test_a_claim_on_a_case_that_the_session_does_not_have_is_refused(tmp_path: P
     edit_document(folder, claims=claims)
     with pytest.raises(SessionError, match=r"^cannot read the session .*nobody's"):
         _ = read_session(folder).claims
+
+
+def test_a_claim_on_contrasts_without_runs_is_refused(tmp_path: Path) -> None:
+    folder = golden_copy("session-2", tmp_path)
+    claims = json.loads((folder / "session.json").read_text())["claims"]
+    claims[0]["seeds"] = 0
+    edit_document(folder, claims=claims)
+    with pytest.raises(SessionError, match=r"claims\[0\]: seeds = 0: expected 1 or larger of a c"):
+        read_session(folder)
 
 
 def test_a_broken_row_is_an_error_of_the_session_once_it_is_asked_for(tmp_path: Path) -> None:
