@@ -1,8 +1,9 @@
 """Claims: statements about norms as data, and the configurations that they need runs of."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from normbench.cases.claims_file import (
     ContrastTable,
     MeansClaim,
 )
-from normbench.cases.errors import read_toml, validated
-from normbench.cases.grids import load_cases
+from normbench.cases.errors import CasesError, one_line, read_toml, validated
+from normbench.cases.grids import check_network_once, load_cases
 from normbench.cases.published import Configuration
 from normbench.results import ClaimVerdict
 
@@ -43,13 +44,24 @@ def load_claims(file: Path, grids: Mapping[str, Path], options: GridOptions) -> 
     """
     raw = read_toml(file)
     every_tier = dataclasses.replace(options, tier=TIERS[-1], norms_only=False)
+    load = functools.partial(load_cases, options=every_tier, fitting=False)
     cases = {
-        grid: {configuration_key(case.spec): case for case in load_cases(grids[grid], every_tier)}
+        grid: {configuration_key(case.spec): case for case in load(grids[grid])}
         for grid in _named(raw, grids)
     }
     content = validated(ClaimsFile, file, raw, ClaimsContext(tuple(grids), cases))
     claims = [_claim(table, cases, options) for table in content.claim]
-    return _sharing_cases([claim for claim in claims if options.includes(claim.tier)])
+    included = [claim for claim in claims if options.includes(claim.tier)]
+    _require_fitting_norms(file, included)
+    return _sharing_cases(included)
+
+
+def _require_fitting_norms(file: Path, claims: Iterable[Claim]) -> None:
+    for claim, case in ((claim, case) for claim in claims for case in claim.cases):
+        try:
+            check_network_once(case.spec.network, case.spec.norm)
+        except ValueError as error:
+            raise CasesError(one_line(f"{file}: claim {claim.name!r}: {error}")) from error
 
 
 def _named(raw: Mapping[str, Any], grids: Mapping[str, Path]) -> list[str]:

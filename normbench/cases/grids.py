@@ -17,17 +17,18 @@ from normbench.training.datasets import DATASETS, dataset_on_disk
 check_network_once = functools.cache(check_network)
 
 
-def load_cases(file: Path, options: GridOptions) -> list[Case]:
+def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> list[Case]:
     """Return the cases of a file whose grids belong to the chosen tier or a smaller one.
 
     A configuration that stands in several grids is a case of the first of them.
     Raises CasesError, naming the file and the place, for everything that is not as
     cases_file.CasesFile has it, for what cannot be trained together, and for a configuration
-    without a target. A norm need fit the network only where its grid's tier is chosen.
+    without a target. A norm need fit the network only where its grid's tier is chosen, and where
+    it is asked to be ``fitting``: who reads cases without running them does not ask.
     """
     context = CasesContext(file.parent, options.norms)
     content = validated(CasesFile, file, read_toml(file), context)
-    if misfits := dict.fromkeys(_misfits(content, options)):
+    if misfits := dict.fromkeys(_misfits(content, options, fitting)):
         raise CasesError("\n".join(one_line(f"{file}: {misfit}") for misfit in misfits))
     seeds = max(options.seeds, content.seeds)
     published = content.published or {}
@@ -50,7 +51,7 @@ def load_cases(file: Path, options: GridOptions) -> list[Case]:
     return list(cases.values())
 
 
-def _misfits(content: CasesFile, options: GridOptions) -> Iterator[str]:
+def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:
     """Tell what cannot be trained together, each with its place in the file."""
     yield from _misfit_of_network(content)
     images = content.train_images or DATASETS[content.dataset].training_images
@@ -63,7 +64,7 @@ def _misfits(content: CasesFile, options: GridOptions) -> Iterator[str]:
                     f"{place}: batch_size = {size}; expected {at_most}, "
                     "the images that a run trains on"
                 )
-        if options.includes(grid.tier or content.tier):
+        if fitting and options.includes(grid.tier or content.tier):
             for norm in options.grid_norms(grid.norm):
                 added = norm in options.norms
                 try:

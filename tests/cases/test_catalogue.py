@@ -56,6 +56,16 @@ def test_a_test_files_grids_are_in_the_folder_beside_it_else_in_the_suite(
     assert len(catalogue.grids("digits")) == 7 * 5 * 2
 
 
+def test_a_norm_of_the_command_line_need_fit_the_cases_of_the_tier_alone(tmp_path: Path) -> None:
+    # the digits' blocks have 16 channels or more, CIFAR-10's others; its claims are of a larger tier
+    suite = cases_folder(tmp_path / "test_mine.py")
+    catalogue = Catalogue(GridOptions("smoke", norms=("group:16",)))
+    catalogue.add(suite)
+    assert len(catalogue.grids("digits")) == 8 * 5 * 2
+    with pytest.raises(CasesError, match=r"cifar10\.toml: --bench-norm: group:16 does not fit"):
+        Catalogue(GridOptions("standard", norms=("group:16",))).add(suite)
+
+
 def test_a_link_to_a_test_file_leads_to_the_grids_beside_the_file(
     folder: Path, tmp_path: Path
 ) -> None:
