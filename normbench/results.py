@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 Status = Literal["ok", "diverged", "crashed", "stalled", "error"]
 
+# The ends that another attempt may better: the run did not come to what its spec decides.
+UNFINISHED = ("crashed", "stalled", "error")
+
 
 class RunFailed(AssertionError):
     """A run that ended without a result was asked for one."""
