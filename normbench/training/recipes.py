@@ -1,11 +1,6 @@
 """Recipes: how a network is trained, chosen on a held-out part of the training set."""
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
-
-from normbench.models.networks import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -71,12 +66,3 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=0.025, warmup=0.2, label_smoothing=0.1, augmentation=CROP_AND_FLIP
     ),
 }
-
-
-def fingerprint(network: str, recipe: str) -> str:
-    """Return a short digest of a network's and a recipe's definitions.
-
-    Runs of one spec with different fingerprints were trained differently, and do not compare.
-    """
-    definition = [NETWORKS[network].definition(), dataclasses.asdict(RECIPES[recipe])]
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:12]
