@@ -41,9 +41,7 @@ class SessionPlugin:
             raise pytest.UsageError(str(error)) from error
 
     def open(self, selection: Selection, workers: int) -> None:
-        """Open the session, if anything was selected, and tell of it from now on."""
-        if not (selection.cases or selection.claims):
-            return
+        """Open the session, and tell of it from now on."""
         try:
             notes = self.controller.prepare(selection, workers)
         except ValueError as error:
@@ -84,7 +82,9 @@ class SessionPlugin:
             self.progress.resume()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and report.outcome == "passed":
+        # of several attempts at a test, its last one counts
+        rerun = str(report.outcome) == "rerun"
+        if rerun or (report.when != "call" and report.outcome == "passed"):
             return
         properties = dict(report.user_properties)
         if case := properties.get(CASE_PROPERTY):
