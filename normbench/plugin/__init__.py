@@ -218,7 +218,8 @@ def _told(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip(str(unavailable))
     except RunNotStored as error:
         request.session.shouldstop = str(error)
-        pytest.fail(str(error), pytrace=False)
+        # without the causes, which say no more
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from normbench.report.tables import (
 from normbench.storage.documents import Selection
 from normbench.storage.environment import new_session_name
 from normbench.storage.runs import RunStore
+from normbench.storage.session import SessionError
 
 
 class SessionPlugin:
@@ -98,7 +99,12 @@ class SessionPlugin:
             self.progress.stop()
         # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        self.outcome = self.controller.finish(finished=ended and not session.shouldfail)
+        try:
+            self.outcome = self.controller.finish(finished=ended and not session.shouldfail)
+        except SessionError as error:  # as on a full disk: it stays as it was, to be resumed
+            self.controller.session.close()
+            self.outcome = SessionOutcome(notes=(str(error),))
+            session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
         comparison = self.outcome.comparison
         if exitstatus == pytest.ExitCode.OK and comparison and comparison.regressions:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
