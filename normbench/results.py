@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 Status = Literal["ok", "diverged", "crashed", "stalled", "error"]
 
+# The ends that another attempt may better: the run did not come to what its spec decides.
+UNFINISHED = ("crashed", "stalled", "error")
+
 
 class RunFailed(AssertionError):
     """A run that ended without a result was asked for one."""
@@ -71,8 +74,9 @@ class RunResult:
     ``confusion[true][predicted]`` counts test images after the last epoch; ``mistakes`` holds
     the most confident ones, ``wrong`` the indices of all wrongly classified ones. ``weights``
     counts all parameters by size, as probes.weight_histogram does. ``fingerprint`` is that of the
-    network and the recipe, empty for a run that did not end. The figures of a run that is not
-    ``ok`` cannot be had: asking for one raises RunFailed with the run's message.
+    network and the recipe, and ``code`` that of the source which the run executed; both are empty
+    for a run that did not end. The figures of a run that is not ``ok`` cannot be had: asking for
+    one raises RunFailed with the run's message.
     """
 
     spec: RunSpec
@@ -93,6 +97,7 @@ class RunResult:
     ended: str = ""
     torch: str = ""
     fingerprint: str = ""
+    code: str = ""
 
     def __repr__(self) -> str:
         """Show what a failed assertion should say, and not the run's thousand figures."""

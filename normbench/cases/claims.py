@@ -57,11 +57,12 @@ def load_claims(file: Path, grids: Mapping[str, Path], options: GridOptions) -> 
 
 
 def _require_fitting_norms(file: Path, claims: Iterable[Claim]) -> None:
-    for claim, case in ((claim, case) for claim in claims for case in claim.cases):
-        try:
-            check_network_once(case.spec.network, case.spec.norm)
-        except ValueError as error:
-            raise CasesError(one_line(f"{file}: claim {claim.name!r}: {error}")) from error
+    for claim in claims:
+        for case in claim.cases:
+            try:
+                check_network_once(case.spec.network, case.spec.norm)
+            except ValueError as error:
+                raise CasesError(one_line(f"{file}: claim {claim.name!r}: {error}")) from error
 
 
 def _named(raw: Mapping[str, Any], grids: Mapping[str, Path]) -> list[str]:

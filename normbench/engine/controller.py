@@ -25,7 +25,7 @@ from normbench.storage.runs import RunStore
 from normbench.storage.session import Session, SessionError, StoredSession, read_session
 from normbench.training.data import ensure_dataset, load_dataset
 from normbench.training.datasets import DatasetDamaged, DatasetUnavailable
-from normbench.training.recipes import fingerprint
+from normbench.training.fingerprints import code_digest, fingerprint
 
 
 class UnusableInput(ValueError):
@@ -88,7 +88,7 @@ class Controller:
         return session
 
     def prepare(self, selection: Selection, workers: int) -> list[str]:
-        """Make the session's folder and check the data sets, before the first case trains.
+        """Check the data sets and make the session's folder, before the first case trains.
 
         Returns what the user should know. Raises ValueError for a folder that cannot be written
         to, and for damaged data.
@@ -102,10 +102,14 @@ class Controller:
         self.session.workers = workers
         self.session.environment = environment(self.root)
         self.session.cases, self.session.claims = selection.cases, selection.claims
+        notes = self._unavailable()
         self.session.open()
-        if self.session.resumed:
-            self.store.reopen(_is_current)
-        return self._unavailable()
+        if self.session.resumed and (outdated := self.store.reopen(_is_current)):
+            notes.append(
+                f"{outdated} of the stored runs will be trained again: the code, a network or a "
+                "recipe has changed since"
+            )
+        return notes
 
     def _unavailable(self) -> list[str]:
         """Make sure of the data sets; return what is said of those that cannot be had."""
@@ -269,4 +273,10 @@ def selected(cases: Sequence[Case], claims: Sequence[Claim]) -> Selection:
 
 
 def _is_current(run: RunResult) -> bool:
-    return run.fingerprint == fingerprint(run.spec.network, run.spec.recipe)
+    """Whether the run is what its spec comes to with the code, network and recipe of today."""
+    spec = run.spec
+    try:
+        expected = fingerprint(spec.network, spec.recipe), code_digest(spec.norm)
+    except KeyError:  # there is no such network or recipe any more
+        return False
+    return (run.fingerprint, run.code) == expected

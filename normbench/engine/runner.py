@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from normbench.cases.case import Case, Claim, MeansCount
 from normbench.check.means import means_computed
 from normbench.engine.devices import parse_device, tune_malloc
 from normbench.engine.options import Options
-from normbench.results import Epoch, RunResult, Runs
+from normbench.results import UNFINISHED, Epoch, RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import BaselineCase, find_baseline
 from normbench.storage.runs import RunStore
@@ -53,8 +54,10 @@ class Runner:
 
     ``folder`` is the session's; ``slot`` is this worker's number among those that run now, which
     decides on its device; ``threads`` is the share of cores of a worker, unless the environment
-    sets OMP_NUM_THREADS; ``cases`` are the session's, which share the error of its verdicts.
-    Raises ValueError for a device or a baseline that cannot be had.
+    sets OMP_NUM_THREADS; ``cases`` are the session's, which share the error of its verdicts. While
+    it ``tries_again``, as for a test that is rerun, it trains what crashed, stalled or raised once
+    more; what came to an end stays. Raises ValueError for a device or a baseline that cannot be
+    had.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Runner:
         self.device = torch.device(devices[slot % len(devices)])
         self.store = RunStore(folder, worker, str(self.device))
         self.cases = cases
+        self.tries_again = False
         self._train = train
         self._reference = reference_of(options)
         if threads is not None and "OMP_NUM_THREADS" not in os.environ:
@@ -83,17 +87,19 @@ class Runner:
         """Return the session's run of ``spec``, training and storing it if nobody has.
 
         An exception of the training is stored as a run of status ``error`` and passed on. Raises
-        DatasetUnavailable and DatasetDamaged.
+        DatasetUnavailable and DatasetDamaged, and RunNotStored.
         """
         data = load_dataset(spec.dataset, self.options.data, self.device)
-        if (known := self.store.find(spec)) is not None:
-            return known
+        before = self.store.find(spec)
+        if before is not None and not (self.tries_again and before.status in UNFINISHED):
+            return before
         with self.store.exclusive(spec):
-            if (known := self.store.find(spec)) is not None:
+            known = self.store.find(spec)
+            # also where somebody else has tried it again meanwhile
+            if known is not None and known != before:
                 return known
             with self.store.lease(spec, case):
-                result = self._trained(spec, data)
-        return result
+                return self._trained(spec, data)
 
     def _trained(self, spec: RunSpec, data: ImageData) -> RunResult:
         checkpoint = self.store.checkpoint(spec)
@@ -106,6 +112,9 @@ class Runner:
             raise
         result = dataclasses.replace(result, worker=self.store.worker)
         self.store.append(result)
+        # not earlier: until the row is stored, it is all that is left of the run
+        with suppress(OSError):
+            checkpoint.unlink(missing_ok=True)
         return result
 
     def run_case(self, case: Case) -> Runs:

@@ -89,10 +89,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Tell the controller, where there is one, what the collected tests will ask for."""
     config = session.config
-    if COLLECTED in config.stash:
-        config.stash[COLLECTED].select(session.items)
+    asked = any(map(_asks_for_runs, session.items))
+    if asked or COLLECTED in config.stash:
+        _collected(config).select(session.items, asked)
         if (given := _worker_input(config)) is not None:
             config.stash[COLLECTED].report(given)
+
+
+def _asks_for_runs(item: pytest.Item) -> bool:
+    """Whether the test takes one of our fixtures, and none of its own project that is called so."""
+    fixtures = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    asked = (fixtures[name][-1] for name in ("run", "run_case", "judge") if fixtures.get(name))
+    return any(fixture.func.__module__ == __name__ for fixture in asked)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -104,9 +112,10 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     config, option = session.config, session.config.option
     broken = session.testsfailed and not option.continue_on_collection_errors
     idle = option.collectonly or option.setuponly or broken
-    if COLLECTED not in config.stash or _worker_input(config) is not None or idle:
+    collected = config.stash.get(COLLECTED, None)
+    if collected is None or not collected.asked or _worker_input(config) is not None or idle:
         return
-    _session(config).open(config.stash[COLLECTED].selection, workers=1)
+    _session(config).open(collected.selection, workers=1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -138,7 +147,8 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Collection[str]) -> No
         _workers(config).put_longest_first()
 
 
-@pytest.hookimpl(optionalhook=True)
+# before a plugin that has the test run again, which looks for the row
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
     node: Any = getattr(report, "node")  # noqa: B009 (xdist adds it)
     if SESSION in node.config.stash:
@@ -187,25 +197,38 @@ def _workers(config: pytest.Config) -> Workers:
     return config.stash[WORKERS]
 
 
-def _runner(config: pytest.Config) -> Runner:
-    """Return what trains in this process; in a worker, for the session that it was told."""
+def _runner(request: pytest.FixtureRequest) -> Runner:
+    """Return what trains in this process; in a worker, for the session that it was told.
+
+    A test that is rerun, as pytest-rerunfailures counts it, tries again what ended badly.
+    """
+    config = request.config
     collected, given = _collected(config), _worker_input(config)
     if given is None:
-        return collected.runner(_session(config).controller.session.folder)
-    folder = collected.options.results / "runs" / given["session"]
-    return collected.runner(
-        folder, worker=given["worker"], slot=given["slot"], threads=given["threads"]
-    )
+        runner = collected.runner(_session(config).controller.session.folder)
+    else:
+        folder = collected.options.results / "runs" / given["session"]
+        runner = collected.runner(
+            folder, worker=given["worker"], slot=given["slot"], threads=given["threads"]
+        )
+    runner.tries_again = getattr(request.node, "execution_count", 1) > 1
+    return runner
 
 
 @contextmanager
-def _skipping_without_data() -> Iterator[None]:
+def _told(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Skip the test without data; where rows cannot be stored, end the session, to be resumed."""
+    from normbench.storage.runs import RunNotStored
     from normbench.training.datasets import DatasetUnavailable
 
     try:
         yield
     except DatasetUnavailable as unavailable:
         pytest.skip(str(unavailable))
+    except RunNotStored as error:
+        request.session.shouldstop = str(error)
+        # without the causes, which say no more
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture
@@ -214,13 +237,13 @@ def run(request: pytest.FixtureRequest) -> Callable[[RunSpec], RunResult]:
 
     Skips the test, with the reason and the remedy, where the data set is not to be had.
     """
-    runner = _runner(request.config)
+    runner = _runner(request)
     case = _collected(request.config).case_of(request.node)
     if case is not None:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
 
     def run_spec(spec: RunSpec) -> RunResult:
-        with _skipping_without_data():
+        with _told(request):
             return runner.run(spec, case.id if case else "")
 
     return run_spec
@@ -232,11 +255,11 @@ def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
 
     Skips the test as ``run`` does.
     """
-    runner = _runner(request.config)
+    runner = _runner(request)
 
     def run_all(case: Case) -> Runs:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
-        with _skipping_without_data():
+        with _told(request):
             runs = runner.run_case(case)
         request.node.user_properties.append((SEEDS_PROPERTY, len(runs)))
         request.node.user_properties.extend(runs.figures().items())
@@ -251,11 +274,11 @@ def judge_claim(request: pytest.FixtureRequest) -> Callable[[Claim], ClaimResult
 
     Skips the test as ``run`` does.
     """
-    runner = _runner(request.config)
+    runner = _runner(request)
 
     def judge(claim: Claim) -> ClaimResult:
         request.node.user_properties.append((CLAIM_PROPERTY, claim.name))
-        with _skipping_without_data():
+        with _told(request):
             return runner.judge(claim)
 
     return judge

@@ -33,6 +33,7 @@ class Collected:
         self.options = options_of(config)
         self.catalogue = Catalogue(self.options.grid, self.options.cases)
         self.selection = Selection()
+        self.asked = False
         self.error = ""
         self._runner: Runner | None = None
         self._ours: set[tuple[object, str]] = set()
@@ -93,18 +94,22 @@ class Collected:
 
         items[:] = sorted(cases, key=lambda item: -seconds(item)) + others
 
-    def select(self, items: Sequence[pytest.Item]) -> None:
-        """Note what the tests that are left will ask for, in the order of the grids."""
+    def select(self, items: Sequence[pytest.Item], runs: bool) -> None:
+        """Note what the tests that are left will ask for, in the order of the grids.
+
+        ``runs`` says whether one of them asks for runs, which may be of no case.
+        """
         ids = {case.id for item in items for case in _cases(item)}
         names = {claim.name for item in items if (claim := _claim(item))}
         self.selection = selected(
             [case for case in self.catalogue.cases if case.id in ids],
             [claim for claim in self.catalogue.claims if claim.name in names],
         )
+        self.asked = bool(runs or ids or names)
 
     def report(self, given: dict[str, Any]) -> None:
         """Leave the selection where the controller looks for it, if there is anything to say."""
-        if self.selection.cases or self.selection.claims or self.error:
+        if self.asked or self.error:
             selection = self.selection.model_copy(update={"error": self.error})
             Path(given["report"]).write_text(selection.to_json(), encoding="utf-8")
 

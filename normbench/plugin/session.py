@@ -24,6 +24,7 @@ from normbench.report.tables import (
 from normbench.storage.documents import Selection
 from normbench.storage.environment import new_session_name
 from normbench.storage.runs import RunStore
+from normbench.storage.session import SessionError
 
 
 class SessionPlugin:
@@ -44,9 +45,7 @@ class SessionPlugin:
             raise pytest.UsageError(str(error)) from error
 
     def open(self, selection: Selection, workers: int) -> None:
-        """Open the session, if anything was selected, and tell of it from now on."""
-        if not (selection.cases or selection.claims):
-            return
+        """Open the session, and tell of it from now on."""
         try:
             notes = self.controller.prepare(selection, workers)
         except ValueError as error:
@@ -91,7 +90,9 @@ class SessionPlugin:
         """Note a test's outcome; before pytest tells it, the last epochs of its runs are told."""
         if self.progress is not None and report.when == "call":
             self.progress.tell_epochs()
-        if report.when != "call" and report.outcome == "passed":
+        # of several attempts at a test, its last one counts
+        rerun = str(report.outcome) == "rerun"
+        if rerun or (report.when != "call" and report.outcome == "passed"):
             return
         properties: dict[str, Any] = dict(report.user_properties)
         if case := properties.get(CASE_PROPERTY):
@@ -126,7 +127,12 @@ class SessionPlugin:
             self.progress.stop()
         # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        self.outcome = self.controller.finish(finished=ended and not session.shouldfail)
+        try:
+            self.outcome = self.controller.finish(finished=ended and not session.shouldfail)
+        except SessionError as error:  # as on a full disk: it stays as it was, to be resumed
+            self.controller.session.close()
+            self.outcome = SessionOutcome(notes=(str(error),))
+            session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
         comparison = self.outcome.comparison
         worse = self.outcome.shortcomings or (comparison and comparison.regressions)
         if exitstatus == pytest.ExitCode.OK and worse:

@@ -7,9 +7,9 @@ from pathlib import Path
 def write_atomic(file: Path, text: str) -> None:
     """Write ``text`` such that a reader, or a crash, sees the old file or the new one."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
     try:
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(file)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -3,19 +3,36 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock
 
-from normbench.results import Epoch, RunResult
+from normbench.results import UNFINISHED, Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.files import write_atomic
+
+# A row begins with its spec's key, so that it is found without reading the rest; an older one not.
+KEY = re.compile(rb'\{"key": "([0-9a-f]{16})", ')
+BLOCK_BYTES = 1 << 16
+
+
+class RunNotStored(ValueError):
+    """A run whose row cannot be written, as on a disk that is full."""
+
+
+class _Row(NamedTuple):
+    """Where a row lies: the position of its first byte, and the number of its line."""
+
+    start: int
+    line: int
 
 
 @dataclass(frozen=True)
@@ -49,56 +66,110 @@ class RunStore:
         self.file = folder / "runs.jsonl"
         self._running = folder / "running"
         self._lease: dict[str, Any] = {}
-        self._known: dict[str, RunResult] = {}
+        self._warned = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows: dict[str, _Row] = {}
+        self._parsed: dict[_Row, RunResult] = {}
         self._read_to = self._lines = 0
 
     def results(self) -> dict[str, RunResult]:
-        """Return the stored runs by their spec's key, in the order in which they ended."""
-        if self.file.exists():
-            with self.file.open("rb") as file:
-                file.seek(self._read_to)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._read_to += len(line)
-                    self._lines += 1
-                    result = self._run(line)
-                    self._known[result.spec.key] = result
-        return dict(self._known)
+        """Return the stored runs by their spec's key, in the order in which they ended.
 
-    def _run(self, line: bytes) -> RunResult:
+        Of several runs of one spec, the last one counts.
+        """
+        self._scan()
+        results = self._runs(self._rows.values())
+        return {result.spec.key: result for result in results}
+
+    def find(self, spec: RunSpec) -> RunResult | None:
+        """Return the last run of ``spec``; other rows are not parsed."""
+        self._scan()
+        row = self._rows.get(spec.key)
+        return None if row is None else self._runs([row])[0]
+
+    def _scan(self) -> None:
+        """Note where the rows lie that have been written since the last look."""
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as file:
+            file.seek(self._read_to)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._lines += 1
+                row = _Row(self._read_to, self._lines)
+                self._read_to += len(line)
+                key = self._key(line, row)
+                # at the end, where the order is that of the last runs
+                self._rows.pop(key, None)
+                self._rows[key] = row
+
+    def _key(self, line: bytes, row: _Row) -> str:
+        if (begins := KEY.match(line)) is not None:
+            return begins[1].decode()
+        self._parsed[row] = run = self._run(line, row)
+        return run.spec.key
+
+    def _runs(self, rows: Collection[_Row]) -> list[RunResult]:
+        """Return the runs of ``rows``, each parsed when it is first asked for."""
+        unread = [row for row in rows if row not in self._parsed]
+        if unread:
+            with self.file.open("rb") as file:
+                for row in unread:
+                    file.seek(row.start)
+                    self._parsed[row] = self._run(file.readline(), row)
+        return [self._parsed[row] for row in rows]
+
+    def _run(self, line: bytes, row: _Row) -> RunResult:
         try:
             return RunResult.from_row(json.loads(line))
         except ValueError as error:
             raise ValueError(
-                f"{self.file}, line {self._lines}: {error}; expected a run as normbench writes it"
+                f"{self.file}, line {row.line}: {error}; expected a run as normbench writes it"
             ) from error
-
-    def find(self, spec: RunSpec) -> RunResult | None:
-        return self.results().get(spec.key)
 
     def checkpoint(self, spec: RunSpec) -> Path:
         """Return the file for what a run of ``spec`` has come to, should it be interrupted."""
         return self.folder / "checkpoints" / f"{spec.key}.pt"
 
     def append(self, result: RunResult) -> None:
-        """Write the run's row and see it onto the disk."""
-        line = json.dumps(result.to_row(), allow_nan=False).encode() + b"\n"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "runs.lock"), self.file.open("a+b") as file:
-            file.seek(0)
-            complete = file.read().rfind(b"\n") + 1
-            file.truncate(complete)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        """Write the run's row and see it onto the disk; raises RunNotStored if it cannot."""
+        line = _line(result).encode()
+        with self._told(f"the run of {result.spec}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "runs.lock"), self.file.open("a+b") as file:
+                file.truncate(_end_of_lines(file))
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Tell in one line why ``what`` cannot be stored."""
+        try:
+            yield
+        except OSError as error:
+            raise RunNotStored(
+                f"cannot store {what} in {self.folder}: {error.strerror or error}; free some "
+                "space there, or let it be written to, and go on with --bench-resume"
+            ) from error
 
     @contextmanager
     def exclusive(self, spec: RunSpec) -> Iterator[None]:
-        """Keep ``spec`` to this process; another one that asks for it waits."""
-        self._running.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._running / f"{spec.key}.lock"):
+        """Keep ``spec`` to this process; another one that asks for it waits.
+
+        Raises RunNotStored where the folder cannot be written to.
+        """
+        lock = FileLock(self._running / f"{spec.key}.lock")
+        with self._told(f"the run of {spec}"):
+            self._running.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextmanager
     def lease(self, spec: RunSpec, case: str) -> Iterator[None]:
@@ -106,18 +177,30 @@ class RunStore:
 
         ``case`` is what record_crash returns should this process die.
         """
-        file = self._running / f"{self.worker}.json"
         self._lease = {"spec": spec.to_dict(), "case": case, "device": self.device, "epochs": []}
-        write_atomic(file, json.dumps(self._lease))
+        self._write_lease()
         try:
             yield
         finally:
-            file.unlink(missing_ok=True)
+            self._lease_file(self.worker).unlink(missing_ok=True)
 
     def note_epoch(self, epoch: Epoch) -> None:
         """Let others see that the run which this process is at has finished an epoch."""
         self._lease["epochs"].append(dataclasses.asdict(epoch))
-        write_atomic(self._running / f"{self.worker}.json", json.dumps(self._lease))
+        self._write_lease()
+
+    def _lease_file(self, worker: str) -> Path:
+        return self._running / f"{worker}.json"
+
+    def _write_lease(self) -> None:
+        """Write what this worker is at; that it cannot is no reason to end a run."""
+        try:
+            write_atomic(self._lease_file(self.worker), json.dumps(self._lease))
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                told = f"cannot note in {self._running} how far a run is: {error}; it goes on"
+                warnings.warn(told, stacklevel=3)
 
     def running(self) -> list[RunningRun]:
         """Return what all workers are at, by worker."""
@@ -138,21 +221,20 @@ class RunStore:
             )
         return runs
 
-    def reopen(self, is_current: Callable[[RunResult], bool]) -> None:
+    def reopen(self, is_current: Callable[[RunResult], bool]) -> int:
         """Make a session that was interrupted ready to go on.
 
         Rows of runs that another attempt may end better are dropped, and those that ``is_current``
-        refuses, as a network or recipe has changed since; so is what a dead worker left.
+        refuses, as code, network or recipe have changed since: their number is returned. So is
+        what a dead worker left. Raises RunNotStored where the folder cannot be written to.
         """
         shutil.rmtree(self._running, ignore_errors=True)
-        kept = [
-            result
-            for result in self.results().values()
-            if result.status in ("ok", "diverged") and is_current(result)
-        ]
-        rows = "".join(f"{json.dumps(result.to_row())}\n" for result in kept)
-        write_atomic(self.file, rows)
-        self._known, self._read_to, self._lines = {}, 0, 0
+        ended = [run for run in self.results().values() if run.status not in UNFINISHED]
+        kept = [run for run in ended if is_current(run)]
+        with self._told("the runs to go on with"):
+            write_atomic(self.file, "".join(map(_line, kept)))
+        self._forget()
+        return len(ended) - len(kept)
 
     def close(self, *, finished: bool = True) -> None:
         """Remove the locks and leases of a session that has ended; the rows stay.
@@ -166,14 +248,34 @@ class RunStore:
 
     def record_crash(self, worker: str) -> str | None:
         """Store what ``worker`` was training when it died as crashed; return its case's id."""
-        lease = self._running / f"{worker}.json"
+        lease = self._lease_file(worker)
         try:
             running = json.loads(lease.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        message = f"the process of worker {worker} died while it trained this run"
-        ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         spec = RunSpec(**running["spec"])
-        self.append(RunResult(spec, "crashed", message, worker=worker, ended=ended))
+        known = self.find(spec)
+        # it may have died in the moment after it had stored the row
+        if known is None or known.status in UNFINISHED:
+            message = f"the process of worker {worker} died while it trained this run"
+            ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+            self.append(RunResult(spec, "crashed", message, worker=worker, ended=ended))
         lease.unlink(missing_ok=True)
         return str(running["case"])
+
+
+def _line(result: RunResult) -> str:
+    row = {"key": result.spec.key, **result.to_row()}
+    return f"{json.dumps(row, allow_nan=False)}\n"
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Return where the last whole line ends, reading back from the end of the file."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK_BYTES)
+        file.seek(start)
+        if (found := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -238,7 +238,7 @@ class Session:
             (self.folder / "session.lock").unlink(missing_ok=True)
 
     def write(self, status: Status) -> None:
-        """Write session.json, whole or not at all."""
+        """Write session.json, whole or not at all; raises SessionError if it cannot."""
         document = SessionDocument(
             session=self.name,
             status=status,
@@ -254,7 +254,14 @@ class Session:
             comparison=self.comparison,
             **self.unknown,
         )
-        write_atomic(self.folder / "session.json", document.to_json())
+        try:
+            write_atomic(self.folder / "session.json", document.to_json())
+        except OSError as error:
+            raise SessionError(
+                f"cannot write how the session {self.folder} stands: {error.strerror or error}; "
+                "its rows are stored: free some space there, or let it be written to, and go on "
+                "with --bench-resume"
+            ) from error
 
     def _link_latest(self) -> None:
         """Lead ``results/latest`` here: by a link, or by a name in a file where links fail."""

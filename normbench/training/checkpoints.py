@@ -1,9 +1,10 @@
 """A half-done run on disk, to go on with after an interruption."""
 
 import os
-import pickle
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +26,56 @@ class Checkpoint:
         self.file = file
         self.identity = identity
         self._saved = time.monotonic()
+        self._failed = False
 
-    def load(self) -> dict[str, Any] | None:
-        """Return the state that was saved last; None without one that can be used."""
+    def restore(self, restore: Callable[[dict[str, Any]], None]) -> bool:
+        """Hand the state that was saved last to ``restore``, if there is one that can be used.
+
+        Returns False, with a warning, where that fails: what was to be restored is of no use then.
+        """
+        state = self._load()
+        if state is None:
+            return True
+        try:
+            restore(state)
+        except Exception as error:  # a norm of the user's own restores itself as it likes
+            self._warn("go on from", error, "the run starts from its beginning")
+            return False
+        return True
+
+    def _load(self) -> dict[str, Any] | None:
         try:
             stored = torch.load(self.file, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
-            return None
-        if not isinstance(stored, dict) or stored.get("identity") != self.identity:
-            return None
-        state: dict[str, Any] = stored["state"]
-        return state
+            if stored["identity"] == self.identity:
+                state: dict[str, Any] = stored["state"]
+                return state
+        except Exception:  # a damaged file may raise anything
+            pass
+        return None
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Store a state of tensors and builtin types, whole or not at all, if it is worth it."""
+        """Store a state of tensors and builtin types, whole or not at all, if it is worth it.
+
+        Warns once where that fails, as on a disk that is full: the run goes on without.
+        """
         if time.monotonic() - self._saved < INTERVAL:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        torch.save({"identity": self.identity, "state": state()}, temporary)
-        temporary.replace(self.file)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"identity": self.identity, "state": state()}, temporary)
+            temporary.replace(self.file)
+        except Exception as error:  # torch's writer tells of a full disk in its own ways
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if not self._failed:
+                self._failed = True
+                self._warn("save", error, "the run goes on without")
         self._saved = time.monotonic()
 
-    def remove(self) -> None:
-        self.file.unlink(missing_ok=True)
+    def _warn(self, what: str, error: Exception, then: str) -> None:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        warnings.warn(f"cannot {what} the checkpoint {self.file}: {why}; {then}", stacklevel=3)
 
 
 def network_state(network: nn.Module) -> dict[str, Any]:

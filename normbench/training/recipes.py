@@ -1,11 +1,6 @@
 """Recipes: how a network is trained, chosen on a held-out part of the training set."""
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
-
-from normbench.models.networks import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -78,12 +73,3 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
     return RECIPES[name]
-
-
-def fingerprint(network: str, recipe: str) -> str:
-    """Return a short digest of a network's and a recipe's definitions.
-
-    Runs of one spec with different fingerprints were trained differently, and do not compare.
-    """
-    definition = [NETWORKS[network].definition(), dataclasses.asdict(RECIPES[recipe])]
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:12]

@@ -26,8 +26,9 @@ from normbench.spec import RunSpec
 from normbench.training.augmentation import augment, center_crop, normalize_
 from normbench.training.checkpoints import Checkpoint, network_state, restore_network
 from normbench.training.data import ImageData
+from normbench.training.fingerprints import code_digest, fingerprint
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
-from normbench.training.recipes import Recipe, find_recipe, fingerprint
+from normbench.training.recipes import Recipe, find_recipe
 from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
 
 # Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
@@ -175,29 +176,28 @@ def train(
 ) -> RunResult:
     """Train as ``spec`` says and return the outcome; ``on_epoch`` is told of each epoch's end.
 
-    Goes on from ``checkpoint_file`` where an interrupted run of the same spec, network, recipe and
-    torch has left one, to the outcome that it would have had; leaves none when it ends.
+    Goes on from ``checkpoint_file`` where an interrupted run of the same spec, network, recipe,
+    code and torch has left one, to the outcome that it would have had; with a warning from the
+    beginning where it cannot. The file stays, until the caller has stored the outcome.
     A loss that is no longer finite ends the run as ``diverged``. What the network itself raises
     is passed on. The global random numbers are left as they were found.
     Raises ValueError before anything trains for names that are unknown, and for a norm, a network
     and images that do not fit each other, as check_network and check_images do.
     """
     check_network(spec.network, spec.norm)
-    recipe, digest = find_recipe(spec.recipe), fingerprint(spec.network, spec.recipe)
+    find_recipe(spec.recipe)
+    digest, code = fingerprint(spec.network, spec.recipe), code_digest(spec.norm)
     started = datetime.now(UTC)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(spec.seed)
-        network = build_network(spec.network, spec.norm, spec.dropout).to(device)
-        training = Training(network, spec, recipe, data, device)
+        training = Training.begin(spec, data, device)
         checkpoint = None
         if checkpoint_file is not None:
-            identity = f"{spec.key} {digest} {torch.__version__} {device.type}"
+            identity = f"{spec.key} {digest} {code} {torch.__version__} {device.type}"
             checkpoint = Checkpoint(checkpoint_file, identity)
-            if (state := checkpoint.load()) is not None:
-                training.restore(state)
+            if not checkpoint.restore(training.restore):
+                training = Training.begin(spec, data, device)
         evaluation = training.run(on_epoch, checkpoint)
-        if checkpoint is not None:
-            checkpoint.remove()
+    network = training.network
     epochs = training.epochs
     diverged = len(epochs) < spec.epochs
     return RunResult(
@@ -218,6 +218,7 @@ def train(
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
         torch=torch.__version__,
         fingerprint=digest,
+        code=code,
     )
 
 
@@ -258,6 +259,13 @@ class Training:
         self.epochs: list[Epoch] = []
         self.activations: list[dict[str, Statistics]] = []
         self._cpu_start = time.process_time()
+
+    @classmethod
+    def begin(cls, spec: RunSpec, data: ImageData, device: torch.device) -> "Training":
+        """Return the run before its first epoch; seeds the global random numbers."""
+        torch.manual_seed(spec.seed)
+        network = build_network(spec.network, spec.norm, spec.dropout).to(device)
+        return cls(network, spec, find_recipe(spec.recipe), data, device)
 
     @property
     def cpu_seconds(self) -> float:

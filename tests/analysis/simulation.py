@@ -22,7 +22,7 @@ from normbench.cases.case import GridOptions
 from normbench.cases.grids import load_cases
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase, BaselineRun
-from normbench.training.recipes import fingerprint
+from normbench.training.fingerprints import fingerprint
 
 CASES = Path(__file__).parents[2] / "bench" / "cases"
 SPECS = [case.spec for case in load_cases(CASES / "mnist.toml", GridOptions(tier="standard"))]

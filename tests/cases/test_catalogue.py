@@ -57,7 +57,7 @@ def test_a_test_files_grids_are_in_the_folder_beside_it_else_in_the_suite(
 
 
 def test_a_norm_of_the_command_line_need_fit_the_cases_of_the_tier_alone(tmp_path: Path) -> None:
-    # the digits' blocks have 16 channels or more, CIFAR-10's others; its claims are of a larger tier
+    # CIFAR-10's blocks do not have 16 channels each, and claims of a larger tier take its cases
     suite = cases_folder(tmp_path / "test_mine.py")
     catalogue = Catalogue(GridOptions("smoke", norms=("group:16",)))
     catalogue.add(suite)

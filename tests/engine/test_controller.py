@@ -1,5 +1,6 @@
 """A session without pytest: opened, its outcomes noted, closed with its verdicts."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from normbench.engine.options import Options
 from normbench.engine.runner import Runner
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
+from normbench.storage.runs import RunStore
 from normbench.storage.session import latest_session, read_session
+from normbench.training.fingerprints import code_digest, fingerprint
 
 CASES = [
     Case("tiny", "smoke", RunSpec("digits", "digits", norm, recipe="digits"), 0.9, seeds=3)
@@ -122,6 +125,52 @@ def test_a_session_in_the_midst_of_another_process_is_not_resumed(tmp_path: Path
     assert other.session.name == NAME
     with pytest.raises(ValueError, match="is still running in another process"):
         other.prepare(selected(CASES, []), workers=1)
+    controller.finish(finished=False)
+
+
+def test_damaged_data_opens_no_session(tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(b"cut off")
+    case = Case("tiny", "smoke", RunSpec("mnist", "mnist", "batch"), 0.9)
+    controller = Controller(options(tmp_path), NAME, tmp_path)
+    with pytest.raises(ValueError, match=r"MNIST/raw lacks train-images-idx3-ubyte"):
+        controller.prepare(selected([case], []), workers=1)
+    assert controller.finish(finished=False) == SessionOutcome()
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fingerprint": "old"},
+        {"code": "old"},
+        {"code": ""},
+        {"spec": dataclasses.replace(CASES[1].spec, recipe="of long ago")},
+    ],
+)
+def test_runs_of_other_code_or_another_recipe_are_trained_again(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    specs = [case.spec for case in CASES]
+    first, second = (
+        dataclasses.replace(
+            perfect(spec),
+            fingerprint=fingerprint(spec.network, spec.recipe),
+            code=code_digest(spec.norm),
+        )
+        for spec in specs
+    )
+    session(tmp_path, {}, finished=False)
+    store = RunStore(latest_session(tmp_path / "results"))
+    for run in (first, dataclasses.replace(second, **changes)):
+        store.append(run)
+    controller = Controller(options(tmp_path, resume=True), "another", tmp_path)
+    assert controller.prepare(selected(CASES, []), workers=1) == [
+        "1 of the stored runs will be trained again: the code, a network or a recipe has changed "
+        "since"
+    ]
+    assert [run.spec for run in RunStore(store.folder).results().values()] == specs[:1]
     controller.finish(finished=False)
 
 

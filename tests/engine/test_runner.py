@@ -1,7 +1,10 @@
 """The runner: each spec trained once in a session, whoever asks, and no end of a run lost."""
 
+import dataclasses
+import errno
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +16,9 @@ import torch
 from normbench.cases.case import Case, GridOptions
 from normbench.engine.options import Options
 from normbench.engine.runner import Runner
-from normbench.results import Epoch, RunFailed, RunResult
+from normbench.results import Epoch, RunFailed, RunResult, Status
 from normbench.spec import RunSpec
-from normbench.storage.runs import RunStore
+from normbench.storage.runs import RunNotStored, RunStore
 from normbench.training.data import ImageData
 from normbench.training.datasets import DatasetUnavailable
 
@@ -123,6 +126,83 @@ def test_an_exception_is_stored_and_passed_on(tmp_path: Path) -> None:
     assert runner.run(SPEC) == known
     assert asked == [SPEC]
     assert RunStore(tmp_path).running() == []
+
+
+def test_what_raised_is_tried_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    asked: list[RunSpec] = []
+
+    def fail_once(spec: RunSpec, *_: Any) -> RunResult:
+        asked.append(spec)
+        if len(asked) == 1:
+            raise RuntimeError("out of memory")
+        return finished(spec)
+
+    runner = Runner(options(tmp_path), tmp_path, train=fail_once)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        runner.run(SPEC)
+    assert runner.run(SPEC).status == "error"
+    runner.tries_again = True
+    assert runner.run(SPEC) == dataclasses.replace(finished(SPEC), worker="main")
+    # and no more than that: a run that came to an end stays
+    assert runner.run(SPEC).status == "ok"
+    assert asked == [SPEC, SPEC]
+    assert [run.status for run in RunStore(tmp_path).results().values()] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("status", "trained"),
+    [("ok", 0), ("diverged", 0), ("crashed", 1), ("stalled", 1), ("error", 1)],
+)
+def test_what_came_to_an_end_is_never_trained_again(
+    tmp_path: Path, status: Status, trained: int
+) -> None:
+    training = Training()
+    stored = dataclasses.replace(finished(SPEC), status=status)
+    RunStore(tmp_path).append(stored)
+    runner = Runner(options(tmp_path), tmp_path, train=training)
+    assert runner.run(SPEC) == stored
+    runner.tries_again = True
+    runner.run(SPEC)
+    assert len(training.specs) == trained
+
+
+def test_a_run_that_another_worker_tried_again_meanwhile_is_taken(tmp_path: Path) -> None:
+    RunStore(tmp_path).append(RunResult(SPEC, "error", "RuntimeError: once"))
+    training = Training()
+    runner = Runner(options(tmp_path), tmp_path, train=training)
+    runner.tries_again = True
+    other = RunStore(tmp_path, "gw1")
+    asked = threading.Thread(target=runner.run, args=(SPEC,))
+    with other.exclusive(SPEC):
+        asked.start()
+        time.sleep(0.3)  # until it waits
+        other.append(finished(SPEC))
+    asked.join(60)
+    assert training.specs == []
+
+
+def test_a_checkpoint_goes_once_the_row_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(spec: RunSpec, *given: Any) -> RunResult:
+        checkpoint: Path = given[-1]
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.write_bytes(b"weights")
+        return finished(spec)
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    runner = Runner(options(tmp_path), tmp_path, train=train)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_space)
+        with pytest.raises(RunNotStored, match=r"digits batch-none-b64, seed 0 .*: No space left"):
+            runner.run(SPEC)
+    # what it has come to is not lost, and it is no error of the run
+    assert runner.store.checkpoint(SPEC).read_bytes() == b"weights"
+    assert RunStore(tmp_path).running() == []
+    runner.run(SPEC.with_seed(1))
+    assert not runner.store.checkpoint(SPEC.with_seed(1)).exists()
 
 
 def test_a_case_is_run_once_for_each_of_its_seeds(tmp_path: Path) -> None:

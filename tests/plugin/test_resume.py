@@ -112,6 +112,26 @@ def test_runs_of_another_recipe_are_not_reused(alone: Project) -> None:
     assert "old" not in {run.fingerprint for run in alone.rows}
 
 
+def test_runs_of_a_norm_that_was_edited_since_are_not_reused(alone: Project) -> None:
+    alone.norm("Ours", "return x")
+    alone.grid(norms=["batch", "own_norms:Ours"])
+    alone.run_apart().assert_outcomes(passed=4)
+    before = {run.spec.norm: run for run in alone.rows}
+    edit_session(alone, status="running")
+    alone.norm("Ours", "return 2 * x")
+    result = alone.run_apart("--bench-resume")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        ["normbench: 2 of the stored runs will be trained again: the code*"]
+    )
+    after = {run.spec.norm: run for run in alone.rows}
+    assert len(alone.rows) == 4
+    assert after["batch"] == before["batch"]
+    assert after["own_norms:Ours"].code != before["own_norms:Ours"].code
+    # a fingerprint says what runs compare by, and code is none of it
+    assert after["own_norms:Ours"].fingerprint == before["own_norms:Ours"].fingerprint
+
+
 def test_a_session_of_another_torch_is_refused(alone: Project) -> None:
     interrupt(alone)
     edit_session(alone, environment={"torch": "1.0"})

@@ -132,10 +132,13 @@ def test_a_test_whose_id_is_no_cases_is_run_for_its_case(spread: Project) -> Non
     assert (spread.session / "tables" / "größe.md").is_file()
 
 
-@pytest.mark.parametrize("dist", ["loadscope", "loadfile", "loadgroup", "worksteal"])
+DIST = ["loadscope", "loadfile", "loadgroup", "worksteal"]
+
+
+@pytest.mark.parametrize("dist", DIST)
 def test_xdists_other_ways_to_deal_out_tests_leave_a_session(alone: Project, dist: str) -> None:
     write_strange(alone)
-    alone.workers = ("-n", "1", "--dist", dist)
+    alone.workers = ("-n", "2", "--dist", dist)
     result = alone.run()
     result.assert_outcomes(passed=4)
     assert result.ret == pytest.ExitCode.OK
@@ -143,9 +146,25 @@ def test_xdists_other_ways_to_deal_out_tests_leave_a_session(alone: Project, dis
         "größe-batch-none-b64": "passed",
         "größe-batch-l1:0.001-b64": "passed",
     }
-    assert len(alone.rows) == 2
+    # two tests ask for each, in whichever workers: it is trained once
+    rows = (alone.session / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert (len(rows), [run.status for run in alone.rows]) == (2, ["ok", "ok"])
     assert alone.stored.document.status == "finished"
     assert alone.stored.document.environment["torch"]
+
+
+@pytest.mark.parametrize("dist", ["load", *DIST])
+def test_a_session_that_maxfail_stopped_can_be_resumed(alone: Project, dist: str) -> None:
+    alone.grid(norms=["batch", "layer", "instance"], target=99.99)
+    alone.workers = ("-n", "2", "--dist", dist)
+    result = alone.run("--maxfail=1")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    failed = result.parseoutcomes()["failed"]
+    assert 1 <= failed < 6
+    assert list(alone.verdicts.values()) == ["failed"] * failed
+    assert failed <= len(alone.rows) < 6
+    assert {run.status for run in alone.rows} == {"ok"}
+    assert alone.stored.document.status == "interrupted"
 
 
 def test_tests_of_ones_own_that_are_called_as_a_case_or_a_grid_open_no_session(

@@ -12,7 +12,7 @@ from normbench.cases.case import GridOptions
 from normbench.cases.grids import load_cases
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
-from normbench.training.recipes import fingerprint
+from normbench.training.fingerprints import fingerprint
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "results" / "reference").glob("*.json"))

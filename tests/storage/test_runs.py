@@ -1,10 +1,12 @@
 """The run store: whole lines only, nothing lost, and what is going on in every worker."""
 
+import errno
 import json
 import multiprocessing
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 
 from normbench.results import Epoch, RunFailed, RunResult, Runs
 from normbench.spec import RunSpec
-from normbench.storage.runs import RunStore
+from normbench.storage import runs as stored_runs
+from normbench.storage.runs import RunNotStored, RunStore
 
 SPEC = RunSpec("digits", "digits", "batch", epochs=2)
 EPOCH = Epoch(1, 0.1, 1.0, 0.6, 0.8, 0.5, 2.0, 0.5)
@@ -50,6 +53,123 @@ def test_a_run_that_another_process_stores_is_found(tmp_path: Path) -> None:
     RunStore(tmp_path, "gw1").append(finished())
     assert store.find(SPEC) == finished()
     assert list(store.results()) == [SPEC.key]
+
+
+def counted_parses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the seeds of the rows that are parsed from now on."""
+    parsed: list[int] = []
+    read = RunResult.from_row
+
+    def from_row(row: Any) -> RunResult:
+        parsed.append(row["spec"]["seed"])
+        return read(row)
+
+    monkeypatch.setattr(RunResult, "from_row", from_row)
+    return parsed
+
+
+def test_a_row_is_parsed_when_it_is_asked_for_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(50):
+        RunStore(tmp_path).append(finished(SPEC.with_seed(seed)))
+    parsed = counted_parses(monkeypatch)
+    store = RunStore(tmp_path)
+    for _ in range(2):
+        assert store.find(SPEC.with_seed(17)) == finished(SPEC.with_seed(17))
+        assert store.find(SPEC.with_seed(50)) is None
+    assert parsed == [17]
+    store.append(finished(SPEC.with_seed(50)))
+    assert parsed == [17]
+    assert len(store.results()) == 51
+    assert sorted(parsed) == list(range(51))
+
+
+def test_rows_of_an_older_version_which_have_no_key_are_found(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.append(finished())
+    older, file = finished(SPEC.with_seed(1)).to_row(), tmp_path / "runs.jsonl"
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(f"{json.dumps(older)}\n")
+    assert "key" not in older
+    for reader in (store, RunStore(tmp_path)):
+        assert reader.find(SPEC) == finished()
+        assert reader.find(SPEC.with_seed(1)) == finished(SPEC.with_seed(1))
+        assert list(reader.results().values()) == [finished(), finished(SPEC.with_seed(1))]
+
+
+def test_of_several_runs_of_a_spec_the_last_counts(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    other = finished(SPEC.with_seed(1))
+    for run in (RunResult(SPEC, "error", "RuntimeError: once"), other, finished()):
+        store.append(run)
+    assert store.find(SPEC) == finished()
+    # in the order in which they ended
+    assert list(store.results().values()) == [other, finished()]
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 16, 100])
+def test_an_incomplete_line_of_any_length_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(stored_runs, "BLOCK_BYTES", 8)
+    store = RunStore(tmp_path)
+    for whole in (b"", b"a whole line\n", b"two\n\n"):
+        store.file.write_bytes(whole + b"x" * length)
+        store.append(finished())
+        row = json.dumps({"key": SPEC.key, **finished().to_row()}).encode() + b"\n"
+        assert store.file.read_bytes() == whole + row
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_row_that_cannot_be_stored_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path)
+    store.append(finished())
+    told = re.escape(
+        f"cannot store the run of digits batch-none-b64, seed 1 in {tmp_path}: No space left on "
+        "device; free some space there, or let it be written to, and go on with --bench-resume"
+    )
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_space)
+        with pytest.raises(RunNotStored, match=f"^{told}$"):
+            store.append(finished(SPEC.with_seed(1)))
+    with monkeypatch.context() as full:
+        full.setattr(Path, "mkdir", no_space)
+        with pytest.raises(RunNotStored, match=f"^{told}$"), store.exclusive(SPEC.with_seed(1)):
+            pass
+    with monkeypatch.context() as full:
+        full.setattr(stored_runs, "write_atomic", no_space)
+        with pytest.raises(RunNotStored, match=r"cannot store the runs to go on with in .*: No sp"):
+            store.reopen(lambda run: True)
+    # what the run itself raises is not the store's
+    with pytest.raises(OSError, match="No space left on device"), store.exclusive(SPEC):
+        no_space()
+
+
+def test_that_progress_cannot_be_noted_is_warned_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path, "gw0")
+    monkeypatch.setattr(stored_runs, "write_atomic", no_space)
+    with store.exclusive(SPEC):
+        with (
+            pytest.warns(UserWarning, match=r"cannot note in .*running how far a run is: .*No sp"),
+            store.lease(SPEC, "my-case"),
+        ):
+            pass
+        with warnings.catch_warnings(), store.lease(SPEC, "my-case"):
+            warnings.simplefilter("error")
+            store.note_epoch(EPOCH)
+    monkeypatch.undo()
+    # and what can be noted again, is
+    with store.exclusive(SPEC), store.lease(SPEC, "my-case"):
+        store.note_epoch(EPOCH)
+        assert [run.epochs for run in store.running()] == [(EPOCH,)]
 
 
 def _append_in_turns(folder: Path, worker: int) -> None:
@@ -155,6 +275,14 @@ def test_what_a_killed_worker_was_at_is_stored_as_crashed(tmp_path: Path) -> Non
     assert store.record_crash("gw4") is None
 
 
+def test_a_worker_that_died_when_its_row_was_stored_had_ended_its_run(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, "gw3")
+    with store.exclusive(SPEC), store.lease(SPEC, "my-case"):
+        store.append(finished())
+        assert RunStore(tmp_path).record_crash("gw3") == "my-case"
+    assert store.find(SPEC) == finished()
+
+
 def test_a_session_that_goes_on_forgets_what_another_attempt_may_end_better(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     specs = [SPEC.with_seed(seed) for seed in range(5)]
@@ -167,7 +295,7 @@ def test_a_session_that_goes_on_forgets_what_another_attempt_may_end_better(tmp_
         old,
     ):
         store.append(run)
-    store.reopen(lambda run: run != old)
+    assert store.reopen(lambda run: run != old) == 1
     assert [run.spec.seed for run in store.results().values()] == [0, 1]
     assert [run.spec.seed for run in RunStore(tmp_path).results().values()] == [0, 1]
 

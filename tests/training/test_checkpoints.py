@@ -11,7 +11,7 @@ from torch import nn
 
 from normbench.results import Epoch
 from normbench.spec import RunSpec
-from normbench.training import checkpoints
+from normbench.training import checkpoints, trainer
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.trainer import train
 
@@ -53,7 +53,8 @@ def test_an_interrupted_run_ends_as_it_would_have(
     resumed = train(spec, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
     assert told == [3, 4]
     assert without_times(resumed) == without_times(train(spec, digits, CPU))
-    assert not list(file.parent.iterdir())
+    # it stays until the outcome is stored
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_time_spent_before_the_interruption_counts(digits: ImageData, tmp_path: Path) -> None:
@@ -153,3 +154,80 @@ def test_every_buffer_is_as_it_was(
     resumed = train(spec, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
     assert told == [2]
     assert without_times(resumed) == without_times(train(spec, digits, CPU))
+
+
+def test_a_run_of_other_code_is_not_gone_on_from(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU, interrupt_after(2), file)
+    monkeypatch.setattr(trainer, "code_digest", lambda norm: "edited since")
+    told: list[int] = []
+    run = train(SPEC, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
+    assert told == [1, 2, 3, 4]
+    assert run.code == "edited since"
+
+
+def lose_a_key(state: dict[str, Any]) -> None:
+    del state["schedule"]
+
+
+def lose_a_parameter(state: dict[str, Any]) -> None:
+    del state["network"]["classifier.weight"]
+
+
+def change_a_shape(state: dict[str, Any]) -> None:
+    state["network"]["classifier.bias"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize("damage", [lose_a_key, lose_a_parameter, change_a_shape])
+def test_a_run_that_cannot_be_restored_starts_from_its_beginning(
+    digits: ImageData, tmp_path: Path, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU, interrupt_after(2), file)
+    stored = torch.load(file)
+    damage(stored["state"])
+    torch.save(stored, file)
+    told: list[int] = []
+    with pytest.warns(UserWarning, match=r"cannot go on from the checkpoint .*run\.pt: .*; the r"):
+        run = train(SPEC, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
+    assert told == [1, 2, 3, 4]
+    # of a fresh network, whose weights and random numbers are those of the seed
+    assert without_times(run) == without_times(train(SPEC, digits, CPU))
+
+
+def test_a_truncated_checkpoint_is_not_gone_on_from(digits: ImageData, tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU, interrupt_after(2), file)
+    whole = file.read_bytes()
+    for size in (1, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(KeyboardInterrupt):
+            train(SPEC, digits, CPU, interrupt_after(0), file)
+
+
+def test_a_checkpoint_that_cannot_be_saved_ends_no_run(digits: ImageData, tmp_path: Path) -> None:
+    # a file stands where the folder should
+    (tmp_path / "checkpoints").write_text("")
+    file = tmp_path / "checkpoints" / "run.pt"
+    with pytest.warns(UserWarning, match=r"cannot save the checkpoint .*run\.pt: ") as warned:
+        run = train(SPEC, digits, CPU, checkpoint_file=file)
+    assert len(warned) == 1
+    assert without_times(run) == without_times(train(SPEC, digits, CPU))
+
+
+def test_what_is_left_of_a_checkpoint_that_cannot_be_saved_is_removed(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(_: object, file: Path) -> None:
+        file.write_bytes(b"as far as it went")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3")
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.warns(UserWarning, match=r"RuntimeError: PytorchStreamWriter .*; the run goes on"):
+        assert train(SPEC, digits, CPU, checkpoint_file=tmp_path / "run.pt").status == "ok"
+    assert list(tmp_path.iterdir()) == []
