@@ -8,7 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from normbench.analysis.spread import Spread
-from normbench.analysis.statistics import UNKNOWN, Estimate, Variance, holm, without_worst
+from normbench.analysis.statistics import (
+    UNKNOWN,
+    Estimate,
+    Variance,
+    holm,
+    rank_sum_p,
+    without_worst,
+)
 from normbench.analysis.thresholds import (
     CONFIDENCE,
     FEWEST_RUNS,
@@ -45,7 +52,7 @@ class CaseComparison:
 
     ``variance`` is that of one run, ``minimum_effect`` the drop that matters. ``adjusted_p`` is
     one-sided, towards worse, and holds for the session as a whole; ``reason`` says why there is
-    none.
+    none. ``other_code`` says that the runs are known to have run other code than the baseline's.
     """
 
     spec: RunSpec
@@ -56,6 +63,7 @@ class CaseComparison:
     minimum_effect: float = 0.0
     adjusted_p: float | None = None
     reason: str = ""
+    other_code: bool = False
 
     @property
     def difference(self) -> Estimate:
@@ -70,16 +78,26 @@ class CaseComparison:
         """
         return Estimate.difference(without_worst(self.now), self.before, self.variance)
 
-    @property
-    def p_worse(self) -> float:
-        """The one-sided p-value of a regression, valid after any of the looks at the case."""
+    def p_worse(self, share: float) -> float:
+        """Return the one-sided p-value of a regression, valid after any of the looks at the case.
+
+        It is the larger one of two: of Student's test, and of the ranks, by which no run that
+        collapsed counts for more than a rank. Of so few runs that no ranks could be significant at
+        the case's ``share`` of the level, all have to be below all of the baseline.
+        """
         if len(self.now) < FEWEST_RUNS:
             return 1.0
-        return min(1.0, LOOKS * self.lasting_difference.p_below())
+        p = LOOKS * self.lasting_difference.p_below()
+        if p <= 0.05:
+            lowest = LOOKS / math.comb(len(self.now) + len(self.before), len(self.now))
+            ranked = LOOKS * rank_sum_p(self.now, self.before)
+            separate = ranked <= lowest * (1 + 1e-9)
+            p = p if separate and lowest > share else max(p, ranked)
+        return min(1.0, p)
 
     @property
     def p_better(self) -> float:
-        """The one-sided p-value of an improvement, as p_worse is of a regression."""
+        """The one-sided p-value of an improvement, by Student's test alone."""
         if len(self.now) < FEWEST_RUNS:
             return 1.0
         return min(1.0, LOOKS * self.difference.p_above())
@@ -130,6 +148,7 @@ class CaseComparison:
             minimum_effect=self.minimum_effect,
             adjusted_p=self.adjusted_p,
             reason=self.reason,
+            other_code=self.other_code,
         )
 
     @classmethod
@@ -144,6 +163,7 @@ class CaseComparison:
             minimum_effect=stored.minimum_effect,
             adjusted_p=stored.adjusted_p,
             reason=stored.reason,
+            other_code=stored.other_code,
         )
 
 
@@ -221,9 +241,10 @@ class Reference:
     """What sessions are held against: the cases of one baseline, or of several.
 
     Of a case that several have, the first one's runs count. A case is a **regression** where its
-    mean is lower by more than the minimum effect, and significantly: a one-sided t-test on
-    FEWEST_RUNS or more runs of which the worst is counted as the second worst, adjusted for the
-    LOOKS at it, and after Holm over the cases that can be compared. It is **suspected** where it
+    mean is lower by more than the minimum effect, and significantly, by FEWEST_RUNS or more runs:
+    by a one-sided t-test in which the worst run is counted as the second worst, and by an exact
+    test of ranks; adjusted for the LOOKS at it, and after Holm over the cases that can be
+    compared. It is **suspected** where it
     looks worse, and cannot yet be called so; ``look`` is what decides whether it is trained again.
     The variance is the baseline's own: were the new runs' taken in, collapsed runs would hide
     behind the spread that they make. A run that came to a bad end is a regression where the
@@ -271,7 +292,7 @@ class Reference:
         """Hold one case against the baseline, at its share of the level of so many cases."""
         share = self.level / max(1, cases)
         case = self._comparable(now)
-        return case if case.reason else case.judged(share, case.p_worse, case.p_better)
+        return case if case.reason else case.judged(share, case.p_worse(share), case.p_better)
 
     def compare(self, now: Baseline, cases: int = 0) -> Comparison:
         """Hold a session against the baselines.
@@ -279,10 +300,11 @@ class Reference:
         ``cases`` is how many the whole has of which this session is a part, where it is one.
         """
         both = [spec for spec in now.cases if self.baseline(spec)]
-        family = max(cases, len(both))
+        family = max(cases, len(both), 1)
         found = {spec: self._comparable(now.cases[spec]) for spec in both}
         tested = [case for case in found.values() if not case.reason]
-        worse = _adjusted([case.p_worse for case in tested], family - len(both))
+        share = self.level / family
+        worse = _adjusted([case.p_worse(share) for case in tested], family - len(both))
         better = _adjusted([case.p_better for case in tested], family - len(both))
         for case, p_worse, p_better in zip(tested, worse, better, strict=True):
             found[case.spec] = case.judged(self.level, p_worse, p_better)
@@ -319,6 +341,7 @@ class Reference:
             variance,
             minimum_effect_of(now.spec, self.minimum_effect),
             reason=reason,
+            other_code=bool(old.codes and now.codes) and old.codes != now.codes,
         )
 
     def _speeds(self, now: Baseline, both: Iterable[RunSpec]) -> tuple[list[float], bool]:

@@ -16,7 +16,7 @@ SUSPICION = 0.02
 
 # How many further seeds of a case that looks worse are trained at most, and after how many of them
 # it is looked at before: most suspicions are gone by then, and what is plain is called so.
-CONFIRMING_SEEDS = 7
+CONFIRMING_SEEDS = 9
 EARLY_LOOKS = (2, 4)
 
 # The numbers of runs after which a case of --bench-seeds auto is looked at.

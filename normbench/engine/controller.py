@@ -173,9 +173,10 @@ class Controller:
         """
         status: Status = "finished" if finished else "interrupted"
         if not (self.outcomes or self.judged):
-            if self.session.is_open:
-                self.session.write(status)
-                self.store.close(finished=finished)
+            if not self.session.is_open:
+                return SessionOutcome()
+            self.session.write(status)
+            self.store.close(finished=finished)
             self.session.close()
             return SessionOutcome(cases=len(self._cases), left=self._left(finished))
         results = self.store.results()

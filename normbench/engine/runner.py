@@ -108,7 +108,8 @@ class Runner:
         # a norm may raise SystemExit, and end no more than its own case
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
-            self.store.append(RunResult(spec, "error", message, worker=self.store.worker))
+            noted, worker = self.store.noted, self.store.worker
+            self.store.append(RunResult(spec, "error", message, epochs=noted, worker=worker))
             raise
         result = dataclasses.replace(result, worker=self.store.worker)
         self.store.append(result)
@@ -159,7 +160,7 @@ class Runner:
 
         Raises what run raises.
         """
-        for case in claim.cases:
-            for spec in case.specs[: claim.seeds]:
-                self.run(spec, case.id)
-        return judge(claim, self.store.results(), found_means(claim))
+        runs = [
+            self.run(spec, case.id) for case in claim.cases for spec in case.specs[: claim.seeds]
+        ]
+        return judge(claim, {run.spec.key: run for run in runs}, found_means(claim))

@@ -224,6 +224,8 @@ def comparison_summary(comparison: Comparison) -> str:
         parts.append(f"at {comparison.speed:.2f} of the baseline's speed{slower}")
     elif comparison.elsewhere:
         parts.append("on another machine, so that speeds do not compare")
+    if other := sum(case.other_code for case in comparison.cases):
+        parts.append(f"{other} ran other code than the baseline")
     return f"{'; '.join(parts)}{to_decide(comparison, '; ')}"
 
 

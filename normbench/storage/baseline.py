@@ -46,6 +46,7 @@ class BaselineRun:
     cpu_seconds: float
     device: str
     threads: int
+    code: str = ""
 
     @classmethod
     def of(cls, run: RunResult) -> "BaselineRun":
@@ -75,6 +76,11 @@ class BaselineCase:
     def accuracies(self) -> list[float]:
         """The test accuracies of the runs that ended well."""
         return [run.test_accuracy for run in self.runs if run.test_accuracy is not None]
+
+    @property
+    def codes(self) -> set[str]:
+        """The digests of the code that the runs ran, as far as they are known."""
+        return {run.code for run in self.runs if run.code}
 
     @property
     def complete(self) -> bool:

@@ -225,6 +225,7 @@ class StoredComparedCase(Document):
     minimum_effect: float = 0.0
     adjusted_p: float | None = None
     reason: str = ""
+    other_code: bool = False
 
     @field_validator("outcome", mode="before")
     @classmethod

@@ -189,6 +189,11 @@ class RunStore:
         self._lease["epochs"].append(dataclasses.asdict(epoch))
         self._write_lease()
 
+    @property
+    def noted(self) -> tuple[Epoch, ...]:
+        """The epochs of the run that this process is at, or was at last."""
+        return tuple(Epoch(**epoch) for epoch in self._lease.get("epochs", ()))
+
     def _lease_file(self, worker: str) -> Path:
         return self._running / f"{worker}.json"
 
@@ -259,7 +264,10 @@ class RunStore:
         if known is None or known.status in UNFINISHED:
             message = f"the process of worker {worker} died while it trained this run"
             ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-            self.append(RunResult(spec, "crashed", message, worker=worker, ended=ended))
+            epochs = tuple(Epoch(**epoch) for epoch in running["epochs"])
+            self.append(
+                RunResult(spec, "crashed", message, epochs=epochs, worker=worker, ended=ended)
+            )
         lease.unlink(missing_ok=True)
         return str(running["case"])
 

@@ -75,11 +75,27 @@ def test_a_large_difference_of_noisy_cases_is_undecided() -> None:
     assert outcomes({BATCH: noisy}, now) == {BATCH: Outcome.UNDECIDED}
 
 
-def test_a_single_collapsed_run_is_a_suspicion_and_two_are_a_regression() -> None:
-    # it does not hide behind the spread that it makes, and sound cases collapse now and then
+def test_collapsed_runs_are_a_suspicion_as_long_as_others_are_sound() -> None:
+    # they do not hide behind the spread that they make, and sound cases collapse now and then
     assert outcomes({BATCH: USUAL}, {BATCH: [*USUAL[:4], 0.1135]}) == {BATCH: Outcome.SUSPECTED}
-    collapsed = {BATCH: [*USUAL[:3], 0.1135, 0.1135]}
-    assert outcomes({BATCH: USUAL}, collapsed) == {BATCH: Outcome.REGRESSION}
+    two = {BATCH: [*USUAL[:3], 0.1135, 0.1135]}
+    assert outcomes({BATCH: USUAL}, two) == {BATCH: Outcome.SUSPECTED}
+    every = {BATCH: [0.1135] * 5}
+    assert outcomes({BATCH: USUAL}, every) == {BATCH: Outcome.REGRESSION}
+
+
+def test_a_regression_is_one_by_ranks_as_well_where_they_can_tell() -> None:
+    # of 5 and 20 runs, one of 53,130 ranks is as low as all below; four looks at 1 % allow 132
+    before = [0.990 + n / 1e4 for n in range(20)]
+    worse = {BATCH: lower(before[:5], 0.02)}
+    (case,) = compare(baseline_of({BATCH: before}), baseline_of(worse)).cases
+    assert case.outcome is Outcome.REGRESSION
+    assert case.adjusted_p == pytest.approx(4 / 53130)
+    # three far below are significant by their mean, and two sound ones leave the ranks at chance
+    mixed = {BATCH: [0.5, 0.5, 0.5, before[18], before[19]]}
+    (case,) = compare(baseline_of({BATCH: before}), baseline_of(mixed)).cases
+    assert case.lasting_difference.p_below() < 1e-9
+    assert case.outcome is Outcome.SUSPECTED
 
 
 def test_few_runs_raise_a_suspicion_and_no_alarm() -> None:

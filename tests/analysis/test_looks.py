@@ -14,7 +14,7 @@ from .simulation import SPECS, baseline_of, case_of
 
 
 def test_a_suspicion_is_looked_at_after_two_and_four_further_seeds_and_after_the_last() -> None:
-    assert planned_looks(1, least=1, sequential=False, confirm=7) == (1, 3, 5, 8)
+    assert planned_looks(1, least=1, sequential=False, confirm=9) == (1, 3, 5, 10)
     assert planned_looks(10, least=1, sequential=False, confirm=20) == (10, 12, 14, 30)
     assert planned_looks(5, least=1, sequential=False, confirm=4) == (5, 7, 9)
     assert planned_looks(5, least=1, sequential=False, confirm=1) == (5, 6)

@@ -11,6 +11,7 @@ from normbench.analysis.statistics import (
     holm,
     moderated_variances,
     pooled_variance,
+    rank_sum_p,
     without_worst,
 )
 
@@ -156,3 +157,26 @@ def test_the_worst_of_several_values_counts_as_the_second_worst() -> None:
     assert without_worst([0.5, 0.5]) == [0.5, 0.5]
     assert without_worst([0.3]) == [0.3]
     assert without_worst([]) == []
+
+
+def test_rank_sums_are_as_probable_as_scipy_has_them() -> None:
+    rng = np.random.default_rng(6)
+    for runs, others in ((1, 1), (3, 5), (8, 20), (17, 40)):
+        now, before = rng.normal(-0.5, 1, runs).tolist(), rng.normal(0, 1, others).tolist()
+        expected = stats.mannwhitneyu(now, before, alternative="less", method="exact").pvalue
+        assert rank_sum_p(now, before) == pytest.approx(expected, rel=1e-9)
+
+
+def test_rank_sums_of_ties_are_counted_one_by_one() -> None:
+    # ranks 1.5, 1.5, 3.5, 3.5, 5: of the ten pairs, only the two smallest have a sum of 3
+    assert rank_sum_p([0.1, 0.1], [0.2, 0.2, 0.3]) == pytest.approx(1 / 10)
+    # a sum of 1.5 + 3.5, or less: 3 once and 5 four times
+    assert rank_sum_p([0.1, 0.2], [0.1, 0.2, 0.3]) == pytest.approx(5 / 10)
+    assert rank_sum_p([0.5] * 4, [0.5] * 6) == 1.0
+
+
+def test_rank_sums_of_many_values_are_nearly_exact() -> None:
+    rng = np.random.default_rng(7)
+    now, before = rng.normal(-0.3, 1, 60).tolist(), rng.normal(0, 1, 140).tolist()
+    expected = stats.mannwhitneyu(now, before, alternative="less", method="exact").pvalue
+    assert rank_sum_p(now, before) == pytest.approx(expected, rel=0.05)

@@ -174,11 +174,11 @@ def lose_a_key(state: dict[str, Any]) -> None:
 
 
 def lose_a_parameter(state: dict[str, Any]) -> None:
-    del state["network"]["classifier.weight"]
+    del state["network"]["state_dict"]["classifier.weight"]
 
 
 def change_a_shape(state: dict[str, Any]) -> None:
-    state["network"]["classifier.bias"] = torch.zeros(3)
+    state["network"]["state_dict"]["classifier.bias"] = torch.zeros(3)
 
 
 @pytest.mark.parametrize("damage", [lose_a_key, lose_a_parameter, change_a_shape])
