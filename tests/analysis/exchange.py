@@ -168,6 +168,9 @@ PLANS = [
     *(Exchange(runs) for runs in (1, 2, 3, 5, 10, None)),
     *(Exchange(runs, confirm=0) for runs in (1, 2, 3, 5, 10)),
     *(Exchange(runs, baseline_runs=20) for runs in (1, 2, 3, 5, 10, None)),
+    # of ten runs a case, as MNIST has them, more cannot be both planned and confirming
+    Exchange(1, confirm=4),
+    Exchange(3, confirm=2),
 ]
 
 
