@@ -15,10 +15,11 @@ def planned_looks(seeds: int, least: int, sequential: bool, confirm: int) -> tup
     ``seeds`` are planned, or, where they are added while a case is undecided (``sequential``),
     the most, and ``least`` the fewest; ``confirm`` more confirm a suspicion.
     """
-    if sequential:
-        return (least, *(runs for runs in INTERIM_RUNS if least < runs <= seeds))
-    early = (more for more in EARLY_LOOKS if more < confirm)
-    return tuple(dict.fromkeys((seeds, *(seeds + more for more in early), seeds + confirm)))
+    ladder = (least, *(runs for runs in INTERIM_RUNS if least < runs <= seeds))
+    # what was added while the case was undecided has been looked at early
+    early = EARLY_LOOKS[1:] if sequential else EARLY_LOOKS
+    further = (seeds + more for more in (*early, confirm) if more <= confirm)
+    return tuple(dict.fromkeys((*(ladder if sequential else (seeds,)), *further)))
 
 
 def goes_on(

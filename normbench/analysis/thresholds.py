@@ -23,7 +23,7 @@ EARLY_LOOKS = (2, 4)
 INTERIM_RUNS = (1, 2, 3, 5, 8)
 
 # The most looks at a case that can give an alarm: the one after the planned runs, and three while
-# it is confirmed; --bench-seeds auto has fewer.
+# it is confirmed; of --bench-seeds auto, those after 5 and 8 runs, and two while it is confirmed.
 LOOKS = 4
 
 # The confidence with which a drop by the minimum effect is ruled out.

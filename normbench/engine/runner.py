@@ -131,10 +131,9 @@ class Runner:
             compared = self._compared(runs)
             accuracies = [run.test_accuracy for run in runs if run.status == "ok"]
             variance = self._reference.variance(case.spec) if self._reference else UNKNOWN
-            ended_well = len(accuracies) == len(runs)
-            if not (
-                ended_well and goes_on(compared, accuracies, case.target, variance, sequential)
-            ):
+            added = sequential and look < case.seeds
+            open_still = goes_on(compared, accuracies, case.target, variance, added)
+            if len(accuracies) < len(runs) or not open_still:
                 break
         return Runs(tuple(runs), compared.outcome if compared else None)
 

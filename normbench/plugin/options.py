@@ -276,11 +276,6 @@ def require_consistent(config: pytest.Config) -> None:
         raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
     _require_new_baseline(config)
     sequential = config.getoption("--bench-seeds") is None
-    if sequential and config.getoption("--bench-confirm") is not None:
-        raise pytest.UsageError(
-            "--bench-confirm and --bench-seeds auto: auto itself adds seeds to what looks worse; "
-            "leave one of the two out"
-        )
     if config.getoption("--bench-max-undecided") is not None and not config.getoption(
         "--bench-strict"
     ):

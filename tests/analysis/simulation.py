@@ -49,11 +49,12 @@ def case_run(
     case: BaselineCase, reference: Reference, plan: Sequence[int], target: float, cases: int
 ) -> BaselineCase:
     """Return as many of the case's runs as a session with these looks at it would train."""
-    sequential = tuple(plan) == INTERIM_RUNS
+    sequential = tuple(plan[: len(INTERIM_RUNS)]) == INTERIM_RUNS
     for look in plan:
         now = dataclasses.replace(case, runs=case.runs[:look])
         found, variance = reference.look(now, cases), reference.variance(case.spec)
-        if not goes_on(found, now.accuracies, target, variance, sequential):
+        added = sequential and look < INTERIM_RUNS[-1]
+        if not goes_on(found, now.accuracies, target, variance, added):
             return now
     return now
 

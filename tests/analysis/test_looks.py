@@ -22,6 +22,7 @@ def test_a_suspicion_is_looked_at_after_two_and_four_further_seeds_and_after_the
 
 
 def test_auto_looks_after_ever_more_runs_from_the_least_on() -> None:
+    assert planned_looks(8, least=1, sequential=True, confirm=9) == (1, 2, 3, 5, 8, 12, 17)
     assert planned_looks(8, least=1, sequential=True, confirm=0) == (1, 2, 3, 5, 8)
     assert planned_looks(8, least=3, sequential=True, confirm=0) == (3, 5, 8)
     assert planned_looks(8, least=8, sequential=True, confirm=0) == (8,)
