@@ -112,7 +112,9 @@ class CaseComparison:
         found, effect = self.difference, self.minimum_effect
         if p_worse <= level and self.lasting_difference.value < -effect:
             return Outcome.REGRESSION
-        if found.value < -effect and found.p_below() <= SUSPICION:
+        # of fewer runs, nothing would be left without the worst
+        looks = self.lasting_difference if len(self.now) >= 3 else found
+        if looks.value < -effect and looks.p_below() <= SUSPICION:
             return Outcome.SUSPECTED
         if p_better <= level and found.value > effect:
             return Outcome.IMPROVEMENT

@@ -166,7 +166,7 @@ def _curves(figure: "Figure", runs: Runs, sizes: Sequence[int], lines: Sequence[
                 )
             drawn.append(values)
         # the first epochs would press the rest together
-        every = pd.concat(drawn).stack()
+        every = pd.concat(drawn).stack().dropna()
         low, high = np.quantile(every, (0.1, 1.0) if scale == 100 else (0.0, 0.9))
         room = 0.05 * (high - low) or 0.01
         axes.set_ylim(low - room, high + room)

@@ -150,7 +150,7 @@ def power(rows: Rows, runs: Sequence[int | None], sessions: int) -> str:
     """Return the table of how often drops are found: of one case, and of all cases of a norm."""
     table = []
     for spec_or_norm in ("one case", "one norm"):
-        for drop in (0.001, 0.002, 0.005, 0.01):
+        for drop in (0.001, 0.002, 0.005, 0.01, 0.02):
             shares = []
             for count in runs:
                 wanted = Exchange(count, drop=drop, baseline_runs=None)

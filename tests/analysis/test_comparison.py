@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from normbench.analysis.comparison import Reference, compare, margin_in_standard_errors
+from normbench.analysis.comparison import (
+    CaseComparison,
+    Reference,
+    compare,
+    margin_in_standard_errors,
+)
 from normbench.analysis.statistics import UNKNOWN, Estimate, Variance
 from normbench.analysis.thresholds import FEWEST_RUNS
 from normbench.results import Outcome
 from normbench.spec import RunSpec
+from normbench.storage.baseline import BaselineCase
 
 from .simulation import SPECS, Setting, baseline_of, case_of, simulate
 
@@ -77,7 +83,9 @@ def test_a_large_difference_of_noisy_cases_is_undecided() -> None:
 
 def test_collapsed_runs_are_a_suspicion_as_long_as_others_are_sound() -> None:
     # they do not hide behind the spread that they make, and sound cases collapse now and then
-    assert outcomes({BATCH: USUAL}, {BATCH: [*USUAL[:4], 0.1135]}) == {BATCH: Outcome.SUSPECTED}
+    assert outcomes({BATCH: USUAL}, {BATCH: [USUAL[0], 0.1135]}) == {BATCH: Outcome.SUSPECTED}
+    # a single one among several is neither, and no sign that nothing is worse
+    assert outcomes({BATCH: USUAL}, {BATCH: [*USUAL[:4], 0.1135]}) == {BATCH: Outcome.UNDECIDED}
     two = {BATCH: [*USUAL[:3], 0.1135, 0.1135]}
     assert outcomes({BATCH: USUAL}, two) == {BATCH: Outcome.SUSPECTED}
     every = {BATCH: [0.1135] * 5}
@@ -195,6 +203,23 @@ def test_another_recipe_is_not_comparable() -> None:
     case = compare(before, dataclasses.replace(now, cases={BATCH: changed})).cases[0]
     assert case.outcome is Outcome.NOT_COMPARABLE
     assert "another network or recipe" in case.reason
+
+
+def test_another_code_is_told_and_compared_all_the_same() -> None:
+    before, now = baseline_of({BATCH: USUAL, LAYER: USUAL}), baseline_of({BATCH: USUAL})
+
+    def ran(case: BaselineCase, code: str) -> BaselineCase:
+        runs = tuple(dataclasses.replace(run, code=code) for run in case.runs)
+        return dataclasses.replace(case, runs=runs)
+
+    of_old = dataclasses.replace(before, cases={s: ran(c, "old") for s, c in before.cases.items()})
+    of_new = dataclasses.replace(now, cases={BATCH: ran(now.cases[BATCH], "new")})
+    found = {case.spec: case for case in compare(of_old, of_new).cases}
+    assert (found[BATCH].outcome, found[BATCH].other_code) == (Outcome.NO_REGRESSION, True)
+    assert CaseComparison.of_stored(found[BATCH].to_stored()).other_code
+    # an older baseline does not say
+    assert not compare(before, of_new).cases[0].other_code
+    assert not compare(of_old, of_old).cases[0].other_code
 
 
 def test_speed_is_compared_between_equal_machines_only() -> None:

@@ -16,8 +16,9 @@ import torch
 from normbench.cases.case import Case, GridOptions
 from normbench.engine.options import Options
 from normbench.engine.runner import Runner
-from normbench.results import Epoch, RunFailed, RunResult, Status
+from normbench.results import Epoch, Outcome, RunFailed, RunResult, Status
 from normbench.spec import RunSpec
+from normbench.storage.baseline import Baseline
 from normbench.storage.runs import RunNotStored, RunStore
 from normbench.training.data import ImageData
 from normbench.training.datasets import DatasetUnavailable
@@ -104,6 +105,74 @@ def test_a_norm_that_ends_the_program_is_an_error_of_its_run(tmp_path: Path) -> 
     known = RunStore(tmp_path).find(SPEC)
     assert known is not None
     assert (known.status, known.message) == ("error", "SystemExit: enough")
+
+
+def test_the_epochs_before_an_exception_are_kept(tmp_path: Path) -> None:
+    epoch = finished(SPEC).epochs[0]
+
+    def fail(spec: RunSpec, _: Any, __: Any, on_epoch: Callable[[Epoch], None], *___: Any) -> Any:
+        on_epoch(epoch)
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Runner(options(tmp_path), tmp_path, train=fail).run(SPEC)
+    known = RunStore(tmp_path).find(SPEC)
+    assert known is not None
+    assert (known.status, known.epochs) == ("error", (epoch,))
+
+
+def test_a_case_is_trained_further_while_it_looks_worse(tmp_path: Path) -> None:
+    case = Case("tiny", "smoke", SPEC, 0.5)
+    runs = [dataclasses.replace(finished(SPEC.with_seed(n)), fingerprint="f") for n in range(10)]
+    Baseline.of_runs("b", "2026-01-01", 1, False, {}, runs).write(tmp_path / "b.json")
+
+    def trained(now: Callable[[int], float], confirm: int = 9) -> tuple[list[int], Outcome | None]:
+        def train(spec: RunSpec, *_: Any) -> RunResult:
+            epoch = dataclasses.replace(finished(spec).epochs[0], test_accuracy=now(spec.seed))
+            return RunResult(spec, "ok", epochs=(epoch,), fingerprint="f")
+
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        compared = dataclasses.replace(
+            options(tmp_path), baselines=(str(tmp_path / "b.json"),), confirm=confirm
+        )
+        found = Runner(compared, folder, cases=[case], train=train).run_case(case)
+        return [run.spec.seed for run in found], found.outcome
+
+    assert trained(lambda _: 0.9) == ([0], Outcome.NO_REGRESSION)
+    assert trained(lambda _: 0.8) == ([0, 1, 2, 3, 4], Outcome.REGRESSION)
+    assert trained(lambda seed: 0.9 if seed else 0.88) == ([0, 1, 2], Outcome.NO_REGRESSION)
+    assert trained(lambda seed: 0.9 if seed else 0.1) == ([0, 1, 2], Outcome.UNDECIDED)
+    assert trained(lambda _: 0.8, confirm=0) == ([0], Outcome.SUSPECTED)
+    assert trained(lambda _: 0.8, confirm=1) == ([0, 1], Outcome.SUSPECTED)
+
+
+def test_a_case_of_a_larger_selection_needs_more_evidence(tmp_path: Path) -> None:
+    cases = [Case("tiny", "smoke", SPEC, 0.5)]
+    runs = [dataclasses.replace(finished(SPEC.with_seed(n)), fingerprint="f") for n in range(3)]
+    Baseline.of_runs("b", "2026-01-01", 1, False, {}, runs).write(tmp_path / "b.json")
+
+    def train(spec: RunSpec, *_: Any) -> RunResult:
+        # rounding to one of 449 images is all the spread: 0.00064, of which this is 23
+        epoch = dataclasses.replace(finished(spec).epochs[0], test_accuracy=0.885)
+        return RunResult(spec, "ok", epochs=(epoch,), fingerprint="f")
+
+    def outcome(size: int) -> Outcome | None:
+        compared = dataclasses.replace(
+            options(tmp_path), baselines=(str(tmp_path / "b.json"),), selection_size=size
+        )
+        runner = Runner(compared, tmp_path / str(size), cases=cases, train=train)
+        return runner.run_case(cases[0]).outcome
+
+    assert outcome(0) is Outcome.REGRESSION
+    assert outcome(100_000) is Outcome.SUSPECTED
+
+
+def test_auto_trains_the_least_that_a_file_asks_for(tmp_path: Path) -> None:
+    training = Training()
+    grid = GridOptions(data=tmp_path / "data", sequential=True, seeds=8)
+    case = Case("tiny", "smoke", SPEC, 0.5, seeds=8, least=3)
+    runner = Runner(dataclasses.replace(options(tmp_path), grid=grid), tmp_path, train=training)
+    assert len(runner.run_case(case)) == 3
 
 
 def test_an_exception_is_stored_and_passed_on(tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ def test_a_session_that_stopped_at_a_failure_is_finished(
 ) -> None:
     alone.grid(target=99.9)
     stopping = ["-x", "--bench-save-baseline", "part"]
-    alone.pytester.runpytest_inprocess("bench", *workers, *stopping).assert_outcomes(failed=1)
+    result = alone.pytester.runpytest_inprocess("bench", *workers, *stopping)
+    result.assert_outcomes(failed=1)
+    left = "[23] of 4 cases are left; the same command with --bench-resume goes on with them"
+    result.stdout.re_match_lines([f"normbench: interrupted, {left}"])
     assert not (alone.results / "reference" / "part.json").exists()
     assert alone.stored.document.status == "interrupted"
     alone.grid()

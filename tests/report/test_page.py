@@ -202,6 +202,28 @@ def test_the_verdict_stands_at_the_top(page: webdriver.Chrome) -> None:
     assert "digits batch-none-b64, 3 epochs 99.10 95.00 -4.10" in baseline
 
 
+def test_a_run_that_ended_badly_is_drawn_as_far_as_it_came(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    case = Case("digits", "standard", SPEC, 0.9, seeds=2)
+    sound = run(SPEC, 0.97)
+    bad = dataclasses.replace(
+        RunResult(SPEC.with_seed(1), "diverged", "the loss was no longer finite in epoch 3"),
+        epochs=sound.epochs[:2],
+    )
+    cases = judged([case], [sound, bad], {case.id: "failed"})
+    session = store_session(tmp_path, cases, [sound, bad])
+    keep_pictures(session)
+    browser.get(write_report(session).as_uri())
+    names = {button.text for button in browser.find_elements(By.CSS_SELECTOR, "#curves button")}
+    assert names == {"batch", "batch (diverged)"}
+    (broken,) = embedded(browser)["broken"]
+    assert len(broken["curves"]["test_loss"][0]) == 2
+    assert "the loss was no longer finite in epoch 3" in column(browser, "reason")
+    assert log(browser, "browser") == []
+    write_figures(session)
+
+
 def test_a_heading_sorts_up_and_then_down(page: webdriver.Chrome) -> None:
     accuracy = "test accuracy, last epoch (%)"
     before = column(page, accuracy)

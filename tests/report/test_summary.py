@@ -63,6 +63,31 @@ def test_what_failed_stands_first(tmp_path: Path) -> None:
     assert "Some CPU (2 cores)" in text
 
 
+def test_why_cases_ended_badly_or_were_skipped_is_told(tmp_path: Path) -> None:
+    cases = [
+        Case("mnist", "standard", RunSpec("mnist", "mnist", norm), 0.9)
+        for norm in ("batch", "layer", "none")
+    ]
+    runs = [
+        RunResult(cases[0].spec, "diverged", "the loss was no longer finite in epoch 2"),
+        RunResult(cases[1].spec, "error", "ValueError: of\ntwo lines"),
+    ]
+    outcomes = {cases[0].id: "failed", cases[1].id: "failed", cases[2].id: "skipped"}
+    why = {cases[2].id: "MNIST is not there"}
+    stored = judged(cases, runs, outcomes, skipped=why)
+    assert [case.reason for case in stored] == [
+        "the loss was no longer finite in epoch 2",
+        "ValueError: of two lines",
+        "MNIST is not there",
+    ]
+    session = store_session(tmp_path, stored, runs)
+    text = session_summary(session)
+    assert "| the loss was no longer finite in epoch 2 |" in text
+    assert "1 skipped: MNIST is not there\n" in text
+    table = case_tables(session)["mnist"]
+    assert table["reason"].tolist() == [case.reason for case in stored]
+
+
 def test_regressions_stand_before_the_pivot(tmp_path: Path) -> None:
     spec = RunSpec("mnist", "mnist", "batch")
     before = baseline_of({spec: [0.995, 0.996, 0.994]})

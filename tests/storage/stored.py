@@ -56,11 +56,12 @@ def judged(
     runs: Sequence[RunResult],
     outcomes: Mapping[str, str] | None = None,
     before: Iterable[RunResult] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> list[StoredCase]:
     """Return the cases with the verdicts that a session gives them.
 
     All have passed, unless ``outcomes`` of their tests are given; ``before`` are the runs of a
-    baseline.
+    baseline, and ``skipped`` says why cases were.
     """
     return with_verdicts(
         cases,
@@ -68,6 +69,7 @@ def judged(
         {run.spec.key: run for run in runs},
         Spread(baseline_of(runs)),
         None if before is None else Reference([baseline_of(before)]),
+        skipped=skipped,
     )
 
 
