@@ -87,13 +87,14 @@ class CaseComparison:
         """
         if len(self.now) < FEWEST_RUNS:
             return 1.0
-        p = LOOKS * self.lasting_difference.p_below()
-        if p <= 0.05:
-            lowest = LOOKS / math.comb(len(self.now) + len(self.before), len(self.now))
-            ranked = LOOKS * rank_sum_p(self.now, self.before)
-            separate = ranked <= lowest * (1 + 1e-9)
-            p = p if separate and lowest > share else max(p, ranked)
-        return min(1.0, p)
+        by_mean = LOOKS * self.lasting_difference.p_below()
+        if by_mean > 0.05:  # no regression, whatever the ranks say
+            return min(1.0, by_mean)
+        by_ranks = LOOKS * rank_sum_p(self.now, self.before)
+        least = LOOKS / math.comb(len(self.now) + len(self.before), len(self.now))
+        if least > share and math.isclose(by_ranks, least):
+            return by_mean
+        return min(1.0, max(by_mean, by_ranks))
 
     @property
     def p_better(self) -> float:
@@ -113,8 +114,8 @@ class CaseComparison:
         if p_worse <= level and self.lasting_difference.value < -effect:
             return Outcome.REGRESSION
         # of fewer runs, nothing would be left without the worst
-        looks = self.lasting_difference if len(self.now) >= 3 else found
-        if looks.value < -effect and looks.p_below() <= SUSPICION:
+        apparent = self.lasting_difference if len(self.now) >= 3 else found
+        if apparent.value < -effect and apparent.p_below() <= SUSPICION:
             return Outcome.SUSPECTED
         if p_better <= level and found.value > effect:
             return Outcome.IMPROVEMENT

@@ -267,6 +267,7 @@ def test_what_a_killed_worker_was_at_is_stored_as_crashed(tmp_path: Path) -> Non
     assert crashed is not None
     assert (crashed.status, crashed.worker) == ("crashed", "gw3")
     assert "worker gw3 died" in crashed.message
+    assert crashed.epochs == (EPOCH,)
     assert store.running() == []
     # its lock died with it
     with store.exclusive(SPEC):
