@@ -46,27 +46,21 @@ def parse_seeds(text: str) -> range | None:
 
 def parse_points(text: str) -> float:
     """Return a difference of accuracies as a fraction, of percentage points."""
-    try:
-        points = float(text)
-    except ValueError:
-        points = -1.0
-    if not 0 <= points <= 100:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected percentage points between 0 and 100, such as 0.1"
-        )
-    return points / 100
+    return _fraction(text, "percentage points between 0 and 100, such as 0.1")
 
 
 def parse_share(text: str) -> float:
     """Return a share of cases as a fraction, of percent."""
+    return _fraction(text, "a percentage between 0 and 100, such as 25")
+
+
+def _fraction(text: str, expected: str) -> float:
     try:
         percent = float(text)
     except ValueError:
         percent = -1.0
     if not 0 <= percent <= 100:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected a percentage between 0 and 100, such as 25"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
     return percent / 100
 
 
