@@ -147,13 +147,18 @@ def false_alarms(rows: Rows, plans: Sequence[Exchange], sessions: int) -> str:
 
 
 def power(rows: Rows, runs: Sequence[int | None], sessions: int) -> str:
-    """Return the table of how often drops are found: of one case, and of all cases of a norm."""
-    table = []
+    """Return the table of how often drops are found: of one case, and of all cases of a norm.
+
+    A suspicion is confirmed as far as the rows allow, with a baseline of five runs at the least.
+    """
+    table, there = [], min(map(len, rows.values()))
+    runs = [n for n in runs if plan_of(n, 0)[-1] + 5 <= there]
     for spec_or_norm in ("one case", "one norm"):
         for drop in (0.001, 0.002, 0.005, 0.01, 0.02):
             shares = []
             for count in runs:
-                wanted = Exchange(count, drop=drop, baseline_runs=None)
+                confirm = min(CONFIRMING_SEEDS, there - 5 - plan_of(count, 0)[-1])
+                wanted = Exchange(count, confirm, drop=drop)
                 if spec_or_norm == "one norm":
                     wanted = dataclasses.replace(wanted, norm="batch")
                 else:
