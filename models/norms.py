@@ -199,7 +199,7 @@ class _OnContiguous(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         normalized: Tensor = self.norm(features.contiguous())
-        if normalized.requires_grad:
+        if isinstance(normalized, Tensor) and normalized.requires_grad:
             normalized.register_hook(Tensor.contiguous)
         return normalized
 

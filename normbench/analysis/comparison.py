@@ -325,15 +325,16 @@ class Reference:
             return CaseComparison(now.spec, Outcome.ONLY_NOW, reason="not in the baseline")
         old, variance = baseline.cases[now.spec], self.variance(now.spec)
         outcome, reason = Outcome.NOT_COMPARABLE, ""
-        if old.complete and not now.complete:
+        # a run that raised has no fingerprint
+        if now.fingerprint and old.fingerprint != now.fingerprint:
+            reason = "trained with another network or recipe than the baseline"
+        elif old.complete and not now.complete:
             outcome = Outcome.REGRESSION
             ends = sorted({run.status for run in now.runs if run.status != "ok"})
             bad = len(now.runs) - len(now.accuracies)
             reason = f"{bad} of {len(now.runs)} runs {', '.join(ends)}"
         elif not old.accuracies or not now.accuracies:
             reason = "no run of the baseline, or none of now, ended well"
-        elif old.fingerprint != now.fingerprint:
-            reason = "trained with another network or recipe than the baseline"
         elif not variance.known or _never_suspected(old, now, variance):
             reason = f"{len(old.accuracies)} and {len(now.accuracies)} runs are too few to tell"
         return CaseComparison(

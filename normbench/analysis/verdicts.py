@@ -103,10 +103,10 @@ def verdict_counts(cases: Iterable[StoredCase]) -> dict[CaseVerdict, int]:
 
 
 def shortcomings(session: StoredSession) -> list[str]:
-    """Return, a line each, what a session was to show and did not: any of them makes it no pass.
+    """Return, a line each, why a session is no pass beside its tests.
 
-    A session that ran nothing has shown nothing, and neither has a comparison without a case. The
-    rest is asked for by --bench-strict.
+    That is a regression, a session that ran nothing, and a comparison without a case; the rest is
+    asked for by --bench-strict.
     """
     document, options = session.document, session.document.options
     comparison = Comparison.of_stored(document.comparison) if document.comparison else None
@@ -118,6 +118,11 @@ def shortcomings(session: StoredSession) -> list[str]:
         listed = _listed(case.case.id for case in skipped)
         found.append(f"--bench-strict: {_named(len(skipped), 'case')} skipped: {listed}")
     if comparison is not None:
+        if worse := comparison.regressions:
+            listed = _listed(case.spec.title for case in worse)
+            found.append(
+                f"{_named(len(worse), 'case')} worse than in {comparison.baseline}: {listed}"
+            )
         found += without_comparison(comparison)
         if options.get("strict"):
             most = float(options.get("max_undecided", MAX_UNDECIDED))
@@ -132,7 +137,7 @@ def without_comparison(comparison: Comparison) -> list[str]:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in comparison.counts.items())
     return [
         f"nothing was compared with the baseline {comparison.baseline} ({counts or 'no case'}): "
-        "expected a case that both have"
+        "expected a case that both have, with two runs or more in the baseline"
     ]
 
 

@@ -179,6 +179,17 @@ class Target(Table):
             if value not in found
         ]
 
+    def hidden_by(self, earlier: Sequence["Target"]) -> list[str]:
+        """Return a sentence where one of the earlier targets fits whatever this one fits."""
+        for number, other in enumerate(earlier, start=1):
+            wider = all(
+                axis in self.values and set(self.values[axis]) <= set(values)
+                for axis, values in other.values.items()
+            )
+            if wider:
+                return [f"[[target]] {number} fits all that this one does; put this one before it"]
+        return []
+
     def __str__(self) -> str:
         return ", ".join(f"{axis} = {listed(values)}" for axis, values in self.values.items())
 
@@ -243,7 +254,8 @@ class CasesFile(Table):
         ]
         if configurations:
             told: dict[tuple[int, ...], list[str]] = {
-                (n,): target.without_case(configurations) for n, target in enumerate(targets)
+                (n,): target.without_case(configurations) or target.hidden_by(targets[:n])
+                for n, target in enumerate(targets)
             }
             if any(told.values()):
                 raise mistakes(told, targets)

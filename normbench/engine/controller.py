@@ -83,6 +83,11 @@ class Controller:
         try:
             session = Session.interrupted(self.options.results, self.options.to_dict())
             session.require_torch(torch.__version__)
+            if str(session.folder.resolve()) in self.options.baselines:
+                raise SessionError(
+                    f"the session to go on with, {session.folder}, cannot be its own baseline; "
+                    "give another --bench-baseline"
+                )
         except SessionError as error:
             raise UnusableInput(f"--bench-resume: {error}") from error
         return session

@@ -9,6 +9,7 @@ import pytest
 
 from normbench.analysis.thresholds import (
     CONFIRMING_SEEDS,
+    FEWEST_RUNS,
     INTERIM_RUNS,
     MAX_UNDECIDED,
     MINIMUM_EFFECT,
@@ -186,7 +187,7 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="N",
         help="how many further seeds of a case that looks worse than the baseline are trained "
         f"before it is called a regression (default {CONFIRMING_SEEDS}); 0 trains none, and such a "
-        "case stays suspected until it has enough runs",
+        f"case stays suspected. A regression takes {FEWEST_RUNS} runs in all",
     )
     add(
         "strict",
@@ -317,6 +318,7 @@ def options_of(config: pytest.Config) -> Options:
     max_undecided: float | None = config.getoption("--bench-max-undecided")
     minimum_effect: float | None = config.getoption("--bench-minimum-effect")
     here = config.invocation_params.dir
+    told = getattr(config, "workerinput", {}).get("normbench", {})
     data = config.getoption("--bench-data")
     results = config.getoption("--bench-results")
     return Options(
@@ -334,7 +336,8 @@ def options_of(config: pytest.Config) -> Options:
         # where pytest is run in a folder such as bench, sessions still go to one place
         results=here / results if results else config.rootpath / "results",
         reference=_reference(config),
-        baselines=tuple(_path_or_name(text, here) for text in baselines),
+        # a worker may come up when the session has begun, and is told by its controller
+        baselines=tuple(told.get("baselines") or (_path_or_name(text, here) for text in baselines)),
         save_baseline=config.getoption("--bench-save-baseline"),
         minimum_effect=minimum_effect,
         confirm=CONFIRMING_SEEDS if confirm is None else confirm,
@@ -346,6 +349,9 @@ def options_of(config: pytest.Config) -> Options:
 
 
 def _path_or_name(text: str, here: Path) -> str:
-    """Return a baseline's path as an absolute one; a name stays as it is."""
+    """Return a baseline's path as an absolute one; a name stays as it is.
+
+    ``results/latest`` is what it leads to now: once the session has begun, it leads there.
+    """
     path = (here / text).expanduser()
-    return str(path) if text and path.exists() else text
+    return str(path.resolve()) if text and path.exists() else text

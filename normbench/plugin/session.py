@@ -133,9 +133,7 @@ class SessionPlugin:
             self.controller.session.close()
             self.outcome = SessionOutcome(notes=(str(error),))
             session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
-        comparison = self.outcome.comparison
-        worse = self.outcome.shortcomings or (comparison and comparison.regressions)
-        if exitstatus == pytest.ExitCode.OK and worse:
+        if exitstatus == pytest.ExitCode.OK and self.outcome.shortcomings:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

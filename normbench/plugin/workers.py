@@ -27,6 +27,7 @@ class Workers:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.session = self._session_name(config)
+        self._baselines = self._resolved_baselines(config)
         self._slots = WorkerSlots()
         self._reports = Path(tempfile.mkdtemp(prefix="normbench-"))
         self._scheduler: LongestFirstScheduling | None = None
@@ -41,6 +42,15 @@ class Workers:
             return latest_session(options_of(config).results).name
         return new_session_name()
 
+    @staticmethod
+    def _resolved_baselines(config: pytest.Config) -> list[str]:
+        """Return the baselines as they are meant now, before the session begins."""
+        if not config.getoption("--bench-baseline"):
+            return []
+        from normbench.plugin.options import options_of
+
+        return list(options_of(config).baselines)
+
     def input(self, node: Any) -> dict[str, Any]:
         """Return what a new worker is told: builtin types only, as xdist sends them."""
         worker = node.gateway.id
@@ -50,6 +60,7 @@ class Workers:
             "slot": self._slots.assign(worker),
             "threads": threads_per_worker(len(node.nodemanager.specs), available_cores()),
             "report": str(self._report(node)),
+            "baselines": self._baselines,
         }
 
     def _report(self, node: Any) -> Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,7 @@ class Baseline:
         first ones came out low (``confirming``) would make the mean of what is kept too high.
         """
         document = session.document
+        session.require_rows()
         for run in session.results.values():
             try:
                 of_known_dataset(run.spec)
@@ -170,6 +172,14 @@ class Baseline:
             BaselineCase(case.spec.with_seed(0), case.fingerprint, case.runs)
             for case in document.cases
         ]
+        times = Counter(case.spec for case in cases)
+        for case in cases:
+            seeds = [run.seed for run in case.runs]
+            if len(set(seeds)) < len(seeds) or times[case.spec] > 1:
+                raise BaselineError(
+                    f"cannot read the baseline {file}: {case.spec.title} stands there twice, or a "
+                    "seed of it does; expected each run once, as --bench-save-baseline writes it"
+                )
         return cls(
             name=document.name,
             created=document.created,

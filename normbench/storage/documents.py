@@ -283,7 +283,7 @@ def read_json(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: it is not a text in UTF-8") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: it is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise ValueError(f"{file}: expected a JSON object, came {_short(document)}")

@@ -57,6 +57,20 @@ class StoredSession:
         except (OSError, ValueError) as error:
             raise SessionError(f"cannot read the session {self.folder}: {error}") from error
 
+    def require_rows(self) -> None:
+        """Raise SessionError where rows are lost that session.json tells of."""
+        lost = [
+            stored.case.id
+            for stored in self.judged_cases
+            if stored.runs > sum(run.status == "ok" for run in self.runs(stored.case))
+        ]
+        if lost:
+            has = "lacks some" if self.results else "has none"
+            raise SessionError(
+                f"{self.folder}: runs.jsonl {has} of the runs that session.json tells of, such as "
+                f"those of {lost[0]}; expected the rows that the session wrote"
+            )
+
     @property
     def planned_runs(self) -> list[RunResult]:
         """The stored runs but those that a suspicion has added to its case."""

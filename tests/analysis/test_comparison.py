@@ -203,6 +203,10 @@ def test_another_recipe_is_not_comparable() -> None:
     case = compare(before, dataclasses.replace(now, cases={BATCH: changed})).cases[0]
     assert case.outcome is Outcome.NOT_COMPARABLE
     assert "another network or recipe" in case.reason
+    # also where it diverges
+    bad = dataclasses.replace(case_of(BATCH, [None]), fingerprint="other")
+    (diverged,) = compare(before, dataclasses.replace(now, cases={BATCH: bad})).cases
+    assert diverged.outcome is Outcome.NOT_COMPARABLE
 
 
 def test_another_code_is_told_and_compared_all_the_same() -> None:

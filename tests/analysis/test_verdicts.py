@@ -44,7 +44,14 @@ def test_cases_that_cannot_be_compared_are_no_comparison(tmp_path: Path) -> None
     single = compare(baseline_of({SPECS[0]: [0.9]}), baseline_of({SPECS[0]: [0.9]}))
     assert found(tmp_path, ["passed"] * 3, comparison=single) == [
         "nothing was compared with the baseline simulated (1 not comparable): expected a case that "
-        "both have"
+        "both have, with two runs or more in the baseline"
+    ]
+
+
+def test_a_regression_is_no_pass(tmp_path: Path) -> None:
+    worse = compare(baseline_of({SPECS[0]: USUAL}), baseline_of({SPECS[0]: [0.8] * 5}))
+    assert found(tmp_path, ["passed"] * 3, comparison=worse) == [
+        "1 case worse than in simulated: digits batch-none-b64, 1 epoch"
     ]
 
 

@@ -290,6 +290,11 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ("[[target]]", "[target]", r"expected target as \[\[target\]\] tables"),
         ("schema = 1", "schema = ", r"is not TOML"),
         ("schema = 1", 'schema = 1\npublished = "no.csv"', r"cannot read the published figures no"),
+        (
+            "[[target]]",
+            '[[target]]\ntest_accuracy = 10\n[[target]]\nnorm = "batch"',
+            r"\[\[target\]\] 2.*\[\[target\]\] 1 fits all that this one does; put this one before",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_naming_the_key_the_value_and_the_remedy(

@@ -128,7 +128,8 @@ def test_a_comparison_of_nothing_is_an_error(
     assert main(["compare", before, other]) == 2
     assert capsys.readouterr().err == (
         "normbench: nothing was compared with the baseline before (3 only in the baseline, 1 "
-        "not in the baseline): expected a case that both have\n"
+        "not in the baseline): expected a case that both have, with two runs or more in the "
+        "baseline\n"
     )
 
 

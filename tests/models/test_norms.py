@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
+from normbench.models.networks import check_network
 from normbench.models.norms import (
     FAMILIES,
     NormDoesNotFit,
@@ -343,3 +345,15 @@ def test_what_a_norm_keeps_of_the_check_can_be_trained_with() -> None:
     layer = Keeping(1.0)
     layer(torch.ones(2, 16, 3, 5)).sum().backward()
     assert layer.scale.grad == 2 * 2 * 16 * 3 * 5
+
+
+def test_a_norm_of_ones_own_that_returns_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful(nn.Module):
+        def forward(self, *_: torch.Tensor) -> None:
+            return None
+
+    module = ModuleType("forgetful_norms")
+    module.__dict__["forgetful"] = lambda _: Forgetful()
+    monkeypatch.setitem(sys.modules, "forgetful_norms", module)
+    with pytest.raises(NormDoesNotFit, match="returned a NoneType: expected float32 of shape"):
+        check_network("digits", "forgetful_norms:forgetful")

@@ -70,6 +70,7 @@ def test_a_case_that_looks_worse_is_confirmed_by_further_seeds_in_its_own_test(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["digits layer-none-b64, 1 epoch *99.10* 3 * 5 *regression*"])
     result.stdout.fnmatch_lines(["2 regressions, 2 no regression*"])
+    result.stdout.fnmatch_lines(["normbench: no pass, 2 cases worse than in mine: digits layer-*"])
     seeds = {(run.spec.norm, run.spec.seed) for run in project.rows}
     assert seeds == {("batch", 0), *(("layer", seed) for seed in range(5))}
     # the mean, the target and the tables are of all its runs
@@ -134,6 +135,27 @@ def test_a_baseline_keeps_the_planned_seeds_alone(alone: Project) -> None:
     assert sorted(len(case.runs) for case in compared.cases.values()) == [1, 1, 5, 5]
 
 
+@pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "2"]])
+def test_the_latest_session_is_a_baseline(alone: Project, workers: list[str]) -> None:
+    alone.run("--bench-seeds", "3").assert_outcomes(passed=4)
+    alone.workers = tuple(workers)
+    options = ("--bench-baseline", "results/latest", "--bench-seeds", "3")
+    result = alone.run(*options, "--bench-minimum-effect", "99")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["4 no regression*"])
+    assert len(alone.rows) == 12
+
+
+def test_a_session_cannot_be_its_own_baseline(alone: Project) -> None:
+    alone.grid(target=99.9)
+    alone.run("-x")
+    result = alone.run("--bench-resume", "--bench-baseline", "results/latest")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*--bench-resume: the session to go on with, *, cannot be its own*"]
+    )
+
+
 def test_a_comparison_of_nothing_is_no_pass(alone: Project) -> None:
     saved(alone)
     alone.grid(norms=["instance"])
@@ -143,7 +165,7 @@ def test_a_comparison_of_nothing_is_no_pass(alone: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             "normbench: no pass, nothing was compared with the baseline mine (4 only in the "
-            "baseline, 2 not in the baseline): expected a case that both have"
+            "baseline, 2 not in the baseline): expected a case that both have, *"
         ]
     )
     for page in ("report.html", "summary.md"):

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from normbench.analysis.spread import Spread
+from normbench.cases.case import Case
 from normbench.commands.main import main
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineError, find_baseline, merge_baselines
 from normbench.storage.session import read_session
 
-from .stored import GOLDEN, store_session
+from .stored import GOLDEN, finished, judged, store_session
 
 SPEC = RunSpec("digits", "digits", "batch", recipe="digits", epochs=1)
 
@@ -232,6 +233,33 @@ def test_a_session_on_a_data_set_that_is_not_known_is_no_baseline(tmp_path: Path
 def test_a_folder_that_is_no_session_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaselineError, match=r"expected a folder with session\.json"):
         find_baseline(str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("twice", ["cases", "runs"])
+def test_a_run_that_stands_twice_in_a_baseline_is_refused(tmp_path: Path, twice: str) -> None:
+    file = tmp_path / "b.json"
+    Baseline.of_session(read_session(session(tmp_path / "session"))).write(file)
+    document = json.loads(file.read_text(encoding="utf-8"))
+    listed = document["cases"] if twice == "cases" else document["cases"][0]["runs"]
+    listed.append(listed[0])
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(BaselineError, match=r"b\.json: digits .* stands there twice, or a seed"):
+        Baseline.read(file)
+
+
+def test_a_session_that_has_lost_rows_is_not_compared(tmp_path: Path) -> None:
+    case = Case("tiny", "smoke", SPEC, 0.5, seeds=2)
+    runs = [finished(spec, 0.9) for spec in case.specs]
+    stored = store_session(tmp_path, judged([case], runs), runs[:1])
+    with pytest.raises(BaselineError, match=r"runs\.jsonl lacks some of the runs .* of tiny-batch"):
+        find_baseline(str(stored.folder), tmp_path)
+
+
+def test_a_file_that_is_too_deep_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(BaselineError, match=r"deep\.json: it is not JSON: maximum recursion"):
+        Baseline.read(file)
 
 
 def test_two_sessions_are_compared_from_the_command_line(
