@@ -175,13 +175,15 @@ class Comparison:
     """A session held against what ``baseline`` names: one, or several.
 
     ``speed`` is the median over the cases of images per second now over those of the baseline;
-    None between machines that are not equal, which ``elsewhere`` says.
+    None between machines that are not equal, which ``elsewhere`` says. ``idle`` names those of
+    several baselines that have none of the cases.
     """
 
     baseline: str
     cases: tuple[CaseComparison, ...]
     speed: float | None = None
     elsewhere: bool = False
+    idle: tuple[str, ...] = ()
 
     def of(self, *outcomes: Outcome) -> list[CaseComparison]:
         return [case for case in self.cases if case.outcome in outcomes]
@@ -222,6 +224,7 @@ class Comparison:
             baseline=self.baseline,
             speed=self.speed,
             elsewhere=self.elsewhere,
+            idle=self.idle,
             cases=tuple(case.to_stored() for case in self.cases),
         )
 
@@ -232,6 +235,7 @@ class Comparison:
             tuple(map(CaseComparison.of_stored, stored.cases)),
             stored.speed,
             stored.elsewhere,
+            stored.idle,
         )
 
 
@@ -316,7 +320,9 @@ class Reference:
         compared += [CaseComparison(spec, Outcome.ONLY_BASELINE) for spec in missing]
         ratios, elsewhere = self._speeds(now, both)
         speed = statistics.median(ratios) if ratios else None
-        return Comparison(self.name, tuple(compared), speed, elsewhere)
+        used = [self.baseline(spec) for spec in both]
+        idle = tuple(b.name for b in self.baselines if not any(b is other for other in used))
+        return Comparison(self.name, tuple(compared), speed, elsewhere, idle)
 
     def _comparable(self, now: BaselineCase) -> CaseComparison:
         """Return the case ready to be tested, or with the reason why it cannot be."""
@@ -385,13 +391,19 @@ def _never_suspected(old: BaselineCase, now: BaselineCase, variance: Variance) -
     return difference.margin_of_error(SUSPICION) > statistics.fmean(old.accuracies)
 
 
+def _told(side: Baseline, key: str) -> object:
+    """Return what a side says of its machine; a joined baseline that names several says nothing."""
+    value = side.environment.get(key)
+    return None if isinstance(value, str) and " + " in value else value
+
+
 def same_machine(before: Baseline, now: Baseline) -> bool | None:
     """Tell whether two sides were made by machines of one kind; None where they do not say.
 
     Older baselines have the processor's name alone, which is that of several kinds.
     """
     keys = (*PROCESSOR, "cores", "gpus")
-    pairs = [(before.environment.get(key), now.environment.get(key)) for key in keys]
+    pairs = [(_told(before, key), _told(now, key)) for key in keys]
     if any(old != new and None not in (old, new) for old, new in pairs):
         return False
     return True if all(old == new for old, new in pairs) else None

@@ -131,9 +131,12 @@ def shortcomings(session: StoredSession) -> list[str]:
 
 
 def without_comparison(comparison: Comparison) -> list[str]:
-    """Return the line that says so where nothing was compared."""
+    """Return a line for each baseline, of one or several, that nothing was compared with."""
     if comparison.of(*COMPARED):
-        return []
+        return [
+            f"nothing was compared with the baseline {name}: expected cases that both have"
+            for name in comparison.idle
+        ]
     counts = ", ".join(f"{n} {outcome}" for outcome, n in comparison.counts.items())
     return [
         f"nothing was compared with the baseline {comparison.baseline} ({counts or 'no case'}): "

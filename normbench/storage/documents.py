@@ -243,6 +243,7 @@ class StoredComparison(Document):
     baseline: str
     speed: float | None = None
     elsewhere: bool = False
+    idle: tuple[str, ...] = ()
     cases: tuple[StoredComparedCase, ...] = ()
 
 

@@ -141,6 +141,8 @@ def test_of_several_baselines_the_first_that_has_a_case_counts() -> None:
     reference = Reference([first, second])
     found = reference.compare(baseline_of({BATCH: USUAL, LAYER: USUAL, GROUP: USUAL}))
     assert found.baseline == "simulated, second"
+    assert found.idle == ()
+    assert reference.compare(baseline_of({BATCH: USUAL})).idle == ("second",)
     assert {case.spec: (case.outcome, list(case.before)) for case in found.cases} == {
         BATCH: (Outcome.NO_REGRESSION, USUAL),
         LAYER: (Outcome.NO_REGRESSION, USUAL),
@@ -247,6 +249,9 @@ def test_speed_is_compared_between_equal_machines_only() -> None:
     assert compare(known, of_another).elsewhere
     untold = compare(before, of_its_kind)
     assert (untold.speed, untold.elsewhere) == (None, False)
+    # nor does one that was joined of several machines' runs
+    joined = dataclasses.replace(before, environment={"processor": "none + another"})
+    assert not compare(joined, slower).elsewhere
     # another number of workers is no other machine, and has speeds of its own
     workers = compare(before, dataclasses.replace(slower, workers=4))
     assert (workers.speed, workers.elsewhere) == (None, False)

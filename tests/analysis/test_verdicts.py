@@ -1,9 +1,10 @@
 """What a session was to show and did not."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from normbench.analysis.comparison import compare
+from normbench.analysis.comparison import Reference, compare
 from normbench.analysis.verdicts import gaps, shortcomings, to_decide
 from normbench.cases.case import Case
 from normbench.spec import RunSpec
@@ -52,6 +53,15 @@ def test_a_regression_is_no_pass(tmp_path: Path) -> None:
     worse = compare(baseline_of({SPECS[0]: USUAL}), baseline_of({SPECS[0]: [0.8] * 5}))
     assert found(tmp_path, ["passed"] * 3, comparison=worse) == [
         "1 case worse than in simulated: digits batch-none-b64, 1 epoch"
+    ]
+
+
+def test_each_of_several_baselines_is_to_compare_something(tmp_path: Path) -> None:
+    usual = baseline_of({SPECS[0]: USUAL})
+    other = dataclasses.replace(baseline_of({SPECS[1]: USUAL}), name="other")
+    compared = Reference([usual, other]).compare(usual)
+    assert found(tmp_path, ["passed"] * 3, comparison=compared) == [
+        "nothing was compared with the baseline other: expected cases that both have"
     ]
 
 
