@@ -251,8 +251,8 @@ class Reference:
     mean is lower by more than the minimum effect, and significantly, by FEWEST_RUNS or more runs:
     by a one-sided t-test in which the worst run is counted as the second worst, and by an exact
     test of ranks; adjusted for the LOOKS at it, and after Holm over the cases that can be
-    compared. It is **suspected** where it
-    looks worse, and cannot yet be called so; ``look`` is what decides whether it is trained again.
+    compared. It is **suspected** where it looks worse, and cannot yet be called so; ``look`` is
+    what decides whether it is trained again.
     The variance is the baseline's own: were the new runs' taken in, collapsed runs would hide
     behind the spread that they make. A run that came to a bad end is a regression where the
     baseline had none.

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from normbench.analysis.claims import judge
-from normbench.analysis.comparison import Comparison
+from normbench.analysis.comparison import Comparison, Reference
 from normbench.analysis.spread import Spread
 from normbench.analysis.verdicts import shortcomings, with_verdicts
 from normbench.cases.case import Case, Claim
@@ -202,8 +202,10 @@ class Controller:
         """Hold the runs that there are against the baselines, if any were asked for."""
         if self.reference is None or not self.session.is_open:
             return None
-        now = self._as_baseline(self.store.results())
-        return self.reference.compare(now, self.options.selection_size)
+        return self._compared(self.reference, self._as_baseline(self.store.results()))
+
+    def _compared(self, reference: Reference, now: Baseline) -> Comparison:
+        return reference.compare(now, self.options.selection_size)
 
     def _judge(self, results: Mapping[str, RunResult], now: Baseline) -> None:
         """Give the session its verdicts: on the cases, the claims, and beside the baseline."""
@@ -217,8 +219,8 @@ class Controller:
             self.skipped,
         )
         self.session.claims = [self._judged(claim, results) for claim in self._claims]
-        if comparison := self.comparison_so_far():
-            self.session.comparison = comparison.to_stored()
+        if self.reference is not None:
+            self.session.comparison = self._compared(self.reference, now).to_stored()
 
     def _judged(self, claim: Claim, results: Mapping[str, RunResult]) -> StoredClaim:
         if claim.name not in self.judged:

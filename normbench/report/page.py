@@ -22,7 +22,7 @@ from normbench.analysis.verdicts import NOT_FAILED, shortcomings, to_decide, ver
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
 from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparison_frame, figure
-from normbench.results import WEIGHT_EDGES, Epoch, Outcome, RunResult, by_configuration
+from normbench.results import WEIGHT_EDGES, Epoch, RunResult, by_configuration
 from normbench.spec import RunSpec, counted_epochs
 from normbench.storage.documents import StoredComparison
 from normbench.storage.files import write_atomic
@@ -222,12 +222,12 @@ def _comparison(
     """Return the baseline's name, the speed, how many cases came out how, and those to look at."""
     if table is None or stored is None:
         return None
-    counts = table["outcome"].value_counts()
+    comparison = Comparison.of_stored(stored)
     return {
         "baseline": stored.baseline,
         "speed": stored.speed,
-        "counts": {str(o): int(counts[o]) for o in Outcome if o in counts},
-        "to_decide": to_decide(Comparison.of_stored(stored)),
+        "counts": {str(outcome): number for outcome, number in comparison.counts.items()},
+        "to_decide": to_decide(comparison),
         "rows": table[table["outcome"].isin(TOLD)].to_dict("records"),
     }
 

@@ -192,7 +192,7 @@ class RunStore:
     @property
     def noted(self) -> tuple[Epoch, ...]:
         """The epochs of the run that this process is at, or was at last."""
-        return tuple(Epoch(**epoch) for epoch in self._lease.get("epochs", ()))
+        return _epochs(self._lease) if self._lease else ()
 
     def _lease_file(self, worker: str) -> Path:
         return self._running / f"{worker}.json"
@@ -221,7 +221,7 @@ class RunStore:
                     device=running["device"],
                     case=running["case"],
                     spec=RunSpec(**running["spec"]),
-                    epochs=tuple(Epoch(**epoch) for epoch in running["epochs"]),
+                    epochs=_epochs(running),
                 )
             )
         return runs
@@ -264,12 +264,16 @@ class RunStore:
         if known is None or known.status in UNFINISHED:
             message = f"the process of worker {worker} died while it trained this run"
             ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-            epochs = tuple(Epoch(**epoch) for epoch in running["epochs"])
+            noted = _epochs(running)
             self.append(
-                RunResult(spec, "crashed", message, epochs=epochs, worker=worker, ended=ended)
+                RunResult(spec, "crashed", message, epochs=noted, worker=worker, ended=ended)
             )
         lease.unlink(missing_ok=True)
         return str(running["case"])
+
+
+def _epochs(lease: dict[str, Any]) -> tuple[Epoch, ...]:
+    return tuple(Epoch(**epoch) for epoch in lease["epochs"])
 
 
 def _line(result: RunResult) -> str:

@@ -49,32 +49,31 @@ def stored_rows(project: Project) -> int:
     return len((project.session / "runs.jsonl").read_text(encoding="utf-8").splitlines())
 
 
+def assert_passed_at_a_second_attempt(rerun: Project) -> None:
+    """Run the four cases, one of which ends badly at first, and leave five rows."""
+    result = rerun.run_apart("--reruns", "1")
+    assert result.ret == pytest.ExitCode.OK
+    outcome = result.parseoutcomes()
+    assert (outcome["passed"], outcome["rerun"]) == (4, 1)
+    assert list(rerun.verdicts.values()) == ["passed"] * 4
+    assert [run.status for run in rerun.rows] == ["ok"] * 4
+    assert stored_rows(rerun) == 5
+
+
 @pytest.mark.parametrize("workers", [ALONE, ("-n", "2")], ids=["no xdist", "n2"])
 def test_a_run_that_raised_is_tried_again_and_the_last_attempt_counts(
     rerun: Project, workers: tuple[str, ...]
 ) -> None:
     rerun.workers = workers
     rerun.grid(norms=["batch", "own_norms:Raises"])
-    result = rerun.run_apart("--reruns", "1")
-    assert result.ret == pytest.ExitCode.OK
-    outcome = result.parseoutcomes()
-    assert (outcome["passed"], outcome["rerun"]) == (4, 1)
-    assert list(rerun.verdicts.values()) == ["passed"] * 4
-    assert [run.status for run in rerun.rows] == ["ok"] * 4
-    assert stored_rows(rerun) == 5
+    assert_passed_at_a_second_attempt(rerun)
     assert rerun.stored.document.status == "finished"
 
 
 def test_a_run_that_killed_its_worker_is_tried_again_in_another_one(rerun: Project) -> None:
     rerun.workers = ("-n", "2")
     rerun.grid(norms=["batch", "own_norms:Dies"])
-    result = rerun.run_apart("--reruns", "1")
-    assert result.ret == pytest.ExitCode.OK
-    outcome = result.parseoutcomes()
-    assert (outcome["passed"], outcome["rerun"]) == (4, 1)
-    assert list(rerun.verdicts.values()) == ["passed"] * 4
-    assert [run.status for run in rerun.rows] == ["ok"] * 4
-    assert stored_rows(rerun) == 5
+    assert_passed_at_a_second_attempt(rerun)
 
 
 def test_a_run_that_raises_each_time_is_an_error(rerun: Project) -> None:

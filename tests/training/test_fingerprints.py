@@ -57,6 +57,7 @@ def later_recipe(decoupled: bool = False, cutout: int = 0) -> LaterRecipe:
 def later_network(dilation: int) -> type[DigitsNet]:
     class LaterNet(DigitsNet):
         stages = (
+            # no Stage: it stands for what Stage is in a later version, with one more field
             LaterStage(16, dilation=dilation),  # type: ignore[assignment]
             *DigitsNet.stages[1:],
         )
