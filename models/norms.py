@@ -1,9 +1,10 @@
 """Normalization layers by name, and what is true of each of them."""
 
+import dataclasses
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,59 +31,86 @@ class NormSite:
 NormFactory = Callable[[NormSite], nn.Module]
 
 
-@dataclass(frozen=True)
-class NormFamily:
-    """What is true of a kind of normalization, whatever its parameter.
+AFFINE = ("none", "per channel", "per element")
+INVARIANCES = (
+    *("scale", "shift", "image scale", "channel scale", "channel shift"),
+    *("channel permutation", "image permutation"),
+)
+# The factory's attribute that holds what a user's norm claims.
+CLAIMS_ATTRIBUTE = "normbench_claims"
 
-    ``axes`` names the axes of ``(N, C, H, W)`` that one mean is taken over,
-    ``C/G`` meaning the channels of one group; ``batch_independent`` says whether
-    an image's output leaves out the other images of its batch.
+
+@dataclass(frozen=True)
+class NormClaims:
+    """What a norm says of itself, which ``normbench check`` verifies; None where it says nothing.
+
+    ``axes`` names the axes of ``(N, C, H, W)`` that one statistic is taken over, ``C/G`` meaning
+    the channels of one group; ``affine`` says what has weights of its own, one of AFFINE;
+    ``batch_independent`` says whether in training an image's output leaves out the other images
+    of its batch; ``invariances`` are those of INVARIANCES, in training and with the parameters
+    that it begins with: what scales or shifts the features leaves the output as it is, and what
+    permutes them permutes it. ``unbiased`` says whether the running variance is stored with
+    Bessel's correction; ``stops_gradients`` that parts of the forward pass are left out of the
+    gradient on purpose.
     """
 
+    axes: tuple[str, ...] | None = None
+    affine: str | None = None
+    batch_independent: bool | None = None
+    invariances: tuple[str, ...] | None = None
+    unbiased: bool | None = None
+    stops_gradients: bool = False
+
+
+@dataclass(frozen=True)
+class NormFamily:
+    """A kind of normalization, whatever its parameter: how it is spelled, and what it claims."""
+
     spelling: str
-    axes: tuple[str, ...]
-    affine: str
-    batch_independent: bool
+    claims: NormClaims
     paper: str
 
+
+_OF_IMAGE = ("scale", "shift", "image scale", "image permutation")
+_OF_CHANNEL = ("channel scale", "channel shift", "channel permutation")
 
 FAMILIES: dict[str, NormFamily] = {
     family.spelling: family
     for family in (
-        NormFamily("none", (), "none", True, "none"),
+        NormFamily(
+            "none",
+            NormClaims((), "none", True, ("channel permutation", "image permutation")),
+            "none",
+        ),
         NormFamily(
             "batch",
-            ("N", "H", "W"),
-            "per channel",
-            False,
+            NormClaims(
+                axes=("N", "H", "W"),
+                affine="per channel",
+                batch_independent=False,
+                invariances=("scale", "shift", *_OF_CHANNEL, "image permutation"),
+                unbiased=True,
+            ),
             "Ioffe and Szegedy, Batch Normalization, 2015",
         ),
         NormFamily(
             "layer",
-            ("C", "H", "W"),
-            "per channel",
-            True,
+            NormClaims(("C", "H", "W"), "per channel", True, (*_OF_IMAGE, "channel permutation")),
             "Wu and He, Group Normalization, 2018, section 3.1: one group of all channels",
         ),
         NormFamily(
             "layer_chw",
-            ("C", "H", "W"),
-            "per element",
-            True,
+            NormClaims(("C", "H", "W"), "per element", True, (*_OF_IMAGE, "channel permutation")),
             "Ba, Kiros and Hinton, Layer Normalization, 2016",
         ),
         NormFamily(
             "group:G",
-            ("C/G", "H", "W"),
-            "per channel",
-            True,
+            NormClaims(("C/G", "H", "W"), "per channel", True, _OF_IMAGE),
             "Wu and He, Group Normalization, 2018",
         ),
         NormFamily(
             "instance",
-            ("H", "W"),
-            "per channel",
-            True,
+            NormClaims(("H", "W"), "per channel", True, (*_OF_IMAGE, *_OF_CHANNEL)),
             "Ulyanov, Vedaldi and Lempitsky, Instance Normalization, 2016",
         ),
     )
@@ -104,6 +132,63 @@ class NormDoesNotFit(ValueError):
 def norm_family(name: str) -> NormFamily | None:
     """Return what is true of the norm called ``name``; None for a user's own."""
     return FAMILIES.get("group:G" if name.startswith("group:") else name)
+
+
+def claims_of(name: str) -> NormClaims:
+    """Return what the norm called ``name`` claims.
+
+    A user's factory claims by its attribute ``normbench_claims``, a dict of NormClaims' fields;
+    without one it claims nothing. Raises UnknownNorm for a name that stands for no norm, and for
+    claims that are none.
+    """
+    family = norm_family(name)
+    if family is not None:
+        return family.claims
+    return _declared(name, getattr(_named_object(name), CLAIMS_ATTRIBUTE, {}))
+
+
+def _declared(name: str, declared: object) -> NormClaims:
+    fields = {field.name: field for field in dataclasses.fields(NormClaims)}
+    place = f"{CLAIMS_ATTRIBUTE} of {name}"
+    if not isinstance(declared, Mapping):
+        raise UnknownNorm(
+            f"{place} is a {type(declared).__name__}: expected a dict with keys out of "
+            f"{', '.join(fields)}"
+        )
+    for key, value in declared.items():
+        if key not in fields:
+            raise UnknownNorm(
+                f"{place} has an unknown key {key!r}: expected one of {', '.join(fields)}"
+            )
+        expected = _CLAIMED.get(key, "True or False")
+        if not _can_be_claimed(key, value):
+            raise UnknownNorm(f"{place} has {key} = {value!r}: expected {expected}")
+    listed: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in declared.items()
+    }
+    return NormClaims(**listed)
+
+
+_AXES = ("N", "C", "C/G", "H", "W")
+_CLAIMED = {
+    "axes": f"a list of axes out of {', '.join(_AXES)}, such as ['C', 'H', 'W']",
+    "affine": f"one of {', '.join(AFFINE)}",
+    "invariances": f"a list out of {', '.join(INVARIANCES)}",
+}
+
+
+def _can_be_claimed(key: str, value: object) -> bool:
+    if key == "affine":
+        return value in AFFINE
+    if key not in _CLAIMED:
+        return isinstance(value, bool)
+    allowed = _AXES if key == "axes" else INVARIANCES
+    return isinstance(value, (list, tuple)) and all(each in allowed for each in value)
+
+
+def bare_layer(layer: nn.Module) -> nn.Module:
+    """Return a layer that norm_factory's factory has built without what stands around it."""
+    return layer.norm if isinstance(layer, _OnContiguous) else layer
 
 
 def norm_factory(name: str) -> NormFactory:
@@ -290,7 +375,7 @@ def check_layer(norm: str, layer: nn.Module, site: NormSite) -> None:
     It must keep the shape and type of float32 features, and be built with all that it trains, in
     float32. Changes the layer: features of two images go through it.
     """
-    own = layer.norm if isinstance(layer, _OnContiguous) else layer
+    own = bare_layer(layer)
     place = f"{norm} in layer {site.layer!r}"
     _check_parameters(place, own)
     before = _trained_tensors(own)

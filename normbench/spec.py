@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,27 @@ def regularizer_name(l1: float, l2: float) -> str:
     """Spell a regularizer as ids, rows and plots do: ``none``, ``l1:0.001+l2:0.001``."""
     strengths = {"l1": l1, "l2": l2}
     return "+".join(f"{kind}:{value:g}" for kind, value in strengths.items() if value) or "none"
+
+
+def regularizer_strengths(name: str) -> tuple[float, float]:
+    """Return the strengths of L1 and L2 that ``regularizer_name`` spells so.
+
+    Raises ValueError for a name that is none.
+    """
+    found: dict[str, float] = {}
+    for part in () if name == "none" else name.split("+"):
+        kind, _, text = part.partition(":")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if kind not in ("l1", "l2") or kind in found or not 0 < value < math.inf:
+            raise ValueError(
+                f"unknown regularizer {name!r}: expected none, or l1 and l2 with a strength above "
+                "0, such as l1:0.001 or l1:0.001+l2:0.001"
+            )
+        found[kind] = value
+    return found.get("l1", 0.0), found.get("l2", 0.0)
 
 
 def configuration_label(norm: str, regularizer: str, batch_size: int) -> str:

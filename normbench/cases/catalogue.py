@@ -8,6 +8,9 @@ from normbench.cases.case import CLAIMS, COMPARISON, OWN, Case, Claim, GridOptio
 from normbench.cases.claims import is_claims_file, load_claims
 from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
+from normbench.models.networks import NETWORKS
+from normbench.models.norms import FAMILIES
+from normbench.spec import regularizer_name
 
 # The suite; in a checkout, a link to bench.
 SUITE = Path(__file__).parents[1] / "bench"
@@ -22,6 +25,19 @@ def cases_folder(test_file: Path) -> Path:
 def grid_id(grid: str) -> str:
     """Return the id of a test about a whole grid; the grid's bare name may be any test's."""
     return f"{grid}-grid"
+
+
+def checked_names(options: GridOptions) -> dict[str, list[str]]:
+    """Return what is checked, by kind: all that the suite has, in the standard tier and above."""
+    if options.tier == OWN or not options.includes("standard"):
+        return {"norm": [], "regularizer": [], "network": []}
+    known = [name.replace(":G", ":4") for name in FAMILIES]
+    regularizers = [regularizer_name(l1, l2) for l1 in (0, 1e-3) for l2 in (0, 1e-3)]
+    return {
+        "norm": options.grid_norms(known),
+        "regularizer": regularizers,
+        "network": list(NETWORKS),
+    }
 
 
 class Catalogue:

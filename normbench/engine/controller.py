@@ -73,6 +73,7 @@ class Controller:
         self.seeds: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
         self.judged: set[str] = set()
+        self.checked: set[str] = set()
         self._cases: dict[str, Case] = {}
         self._claims: list[Claim] = []
 
@@ -173,11 +174,11 @@ class Controller:
     def finish(self, *, finished: bool) -> SessionOutcome:
         """Close the session with its verdicts, save its baseline, then draw it; lose nothing.
 
-        Without a case or claim that was run there is nothing to close with. What fails in drawing
-        is a note, as all that was measured is stored by then.
+        Without a case, claim or check that was run there is nothing to close with. What fails in
+        drawing is a note, as all that was measured is stored by then.
         """
         status: Status = "finished" if finished else "interrupted"
-        if not (self.outcomes or self.judged):
+        if not (self.outcomes or self.judged or self.checked):
             if not self.session.is_open:
                 return SessionOutcome()
             self.session.write(status)

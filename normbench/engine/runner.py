@@ -14,12 +14,15 @@ from normbench.analysis.comparison import CaseComparison, Reference
 from normbench.analysis.looks import goes_on, planned_looks
 from normbench.analysis.statistics import UNKNOWN
 from normbench.cases.case import Case, Claim, MeansCount
-from normbench.check.means import means_computed
+from normbench.check.conformance import CHECKS
+from normbench.check.properties import Checked
+from normbench.check.statistics import means_computed
 from normbench.engine.devices import parse_device, tune_malloc
 from normbench.engine.options import Options
 from normbench.results import UNFINISHED, Epoch, RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import BaselineCase, find_baseline
+from normbench.storage.checks import store_check
 from normbench.storage.runs import RunStore
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.trainer import train
@@ -153,6 +156,17 @@ class Runner:
         reference = self._reference
         known = [case for case in self.cases if reference and reference.baseline(case.spec)]
         return max(self.options.selection_size, len(known))
+
+    def check(self, kind: str, name: str) -> Checked:
+        """Return what a check of the norm, regularizer or network finds, once it is stored.
+
+        Raises ValueError for another kind, and for a name that stands for none.
+        """
+        if kind not in CHECKS:
+            raise ValueError(f"unknown kind {kind!r}: expected one of {', '.join(CHECKS)}")
+        checked = CHECKS[kind](name)
+        store_check(self.store.folder, checked)
+        return checked
 
     def judge(self, claim: Claim) -> ClaimResult:
         """Return what the runs say of the claim, training those that nobody has.

@@ -15,6 +15,7 @@ import pytest
 from normbench.plugin.options import add_options, require_consistent
 from normbench.plugin.stash import (
     CASE_PROPERTY,
+    CHECK_PROPERTY,
     CLAIM_PROPERTY,
     COLLECTED,
     SEEDS_PROPERTY,
@@ -26,6 +27,7 @@ from normbench.training.datasets import DATASETS
 if TYPE_CHECKING:
     from normbench.analysis.claims import ClaimResult
     from normbench.cases.case import Case, Claim
+    from normbench.check.properties import Checked
     from normbench.engine.runner import Runner
     from normbench.plugin.collection import Collected
     from normbench.plugin.session import SessionPlugin
@@ -50,6 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "claims: parametrize `claim` with each claim, or `case` with each configuration that the "
         "claims need runs of",
     )
+    config.addinivalue_line(
+        "markers",
+        "conformance: parametrize `norm`, `regularizer` or `network` with the names of those that "
+        "the suite has, and of --bench-norm, from the standard tier on",
+    )
     for family in sorted({dataset.family for dataset in DATASETS.values()}):
         config.addinivalue_line("markers", f"{family}: cases that train on {family}")
     require_consistent(config)
@@ -58,9 +65,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give marked tests their cases: after all others, who may give what is called so as well."""
-    wanted = {"case", "cases", "claim"} & set(metafunc.fixturenames) - _given(metafunc)
-    if wanted and any(map(metafunc.definition.get_closest_marker, ("cases", "claims"))):
-        _collected(metafunc.config).parametrize(metafunc, wanted)
+    wanted = set(metafunc.fixturenames) - _given(metafunc)
+    marker = metafunc.definition.get_closest_marker
+    if cases := {"case", "cases", "claim"} & wanted if marker("cases") or marker("claims") else ():
+        _collected(metafunc.config).parametrize(metafunc, cases)
+    if kinds := {"norm", "regularizer", "network"} & wanted if marker("conformance") else ():
+        _collected(metafunc.config).parametrize_checks(metafunc, kinds)
 
 
 def _given(metafunc: pytest.Metafunc) -> set[str]:
@@ -99,7 +109,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _asks_for_runs(item: pytest.Item) -> bool:
     """Whether the test takes one of our fixtures, and none of its own project that is called so."""
     fixtures = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    asked = (fixtures[name][-1] for name in ("run", "run_case", "judge") if fixtures.get(name))
+    asked = (
+        fixtures[name][-1] for name in ("run", "run_case", "judge", "check") if fixtures.get(name)
+    )
     return any(fixture.func.__module__ == __name__ for fixture in asked)
 
 
@@ -266,6 +278,21 @@ def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
         return runs
 
     return run_all
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest) -> Callable[[str, str], Checked]:
+    """Check a norm, a regularizer or a network by its name, and return what was found.
+
+    ``check(kind, name)`` stores it with the session.
+    """
+    runner = _runner(request)
+
+    def check_one(kind: str, name: str) -> Checked:
+        request.node.user_properties.append((CHECK_PROPERTY, f"{kind} {name}"))
+        return runner.check(kind, name)
+
+    return check_one
 
 
 @pytest.fixture(name="judge")

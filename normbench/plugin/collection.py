@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from normbench.cases.case import Case, Claim
-from normbench.cases.catalogue import Catalogue, cases_folder, grid_id
+from normbench.cases.catalogue import Catalogue, cases_folder, checked_names, grid_id
 from normbench.engine.controller import selected
 from normbench.engine.costs import estimated_seconds
 from normbench.plugin.options import options_of
@@ -64,6 +64,13 @@ class Collected:
             whole = [_parameter(grid_id(grid), group, group) for grid, group in by_grid.items()]
             metafunc.parametrize("cases", whole)
 
+    def parametrize_checks(self, metafunc: pytest.Metafunc, kinds: Set[str]) -> None:
+        """Give a test the names of the norms, regularizers or networks that the tier checks."""
+        self._ours.add(_function(metafunc.definition))
+        names = checked_names(self.options.grid)
+        for kind in sorted(kinds):
+            metafunc.parametrize(kind, names[kind])
+
     def name(self, item: pytest.Item) -> None:
         """Let -k find a case by its name as it is written: in an id, pytest escapes ``größe``."""
         found = self.case_of(item), _claim(item)
@@ -83,7 +90,7 @@ class Collected:
                 return
             raise pytest.UsageError(self.error)
         ours = [item for item in items if _function(item) in self._ours]
-        empty = [item for item in ours if not (_cases(item) or _claim(item))]
+        empty = [item for item in ours if not (_cases(item) or _claim(item) or _checks(item))]
         if empty:
             self.config.hook.pytest_deselected(items=empty)
         cases = {item: case for item in items if (case := self.case_of(item)) is not None}
@@ -152,6 +159,12 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
 def _claim(item: pytest.Item) -> Claim | None:
     claim = _parameters(item).get("claim")
     return claim if isinstance(claim, Claim) else None
+
+
+def _checks(item: pytest.Item) -> list[str]:
+    """Return the names of what the test checks."""
+    found = (_parameters(item).get(kind) for kind in ("norm", "regularizer", "network"))
+    return [name for name in found if isinstance(name, str)]
 
 
 def _cases(item: pytest.Item) -> list[Case]:

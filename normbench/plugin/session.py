@@ -13,7 +13,13 @@ from normbench.analysis.claims import stored_claims
 from normbench.engine.controller import Controller, SessionOutcome
 from normbench.plugin.options import options_of
 from normbench.plugin.progress import LiveProgress, SessionProgress
-from normbench.plugin.stash import CASE_PROPERTY, CLAIM_PROPERTY, SEEDS_PROPERTY
+from normbench.plugin.stash import (
+    CASE_PROPERTY,
+    CHECK_PROPERTY,
+    CLAIM_PROPERTY,
+    SEEDS_PROPERTY,
+)
+from normbench.report.checks import check_summary
 from normbench.report.tables import (
     case_tables,
     junit_counts,
@@ -103,6 +109,8 @@ class SessionPlugin:
             )
         if (claim := properties.get(CLAIM_PROPERTY)) and report.outcome != "skipped":
             self.controller.judged.add(str(claim))
+        if (checked := properties.get(CHECK_PROPERTY)) and report.outcome != "skipped":
+            self.controller.checked.add(str(checked))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(
@@ -151,6 +159,10 @@ class SessionPlugin:
                 terminalreporter.section("normbench: claims")
                 unexpected = any(result.unexpected for result in claims)
                 terminalreporter.write_line(terminal_claims(claims), red=unexpected)
+            if loud and stored.checks:
+                terminalreporter.section("normbench: checks")
+                for checked in stored.checks:
+                    terminalreporter.write_line(check_summary(checked), red=bool(checked.broken))
             terminalreporter.write_line(f"normbench: results in {stored.folder}")
         for note in self.outcome.notes:
             terminalreporter.write_line(f"normbench: {note}")

@@ -17,4 +17,5 @@ WORKERS: pytest.StashKey[Workers] = pytest.StashKey()
 
 CASE_PROPERTY = "normbench_case"
 CLAIM_PROPERTY = "normbench_claim"
+CHECK_PROPERTY = "normbench_check"
 SEEDS_PROPERTY = "normbench_seeds"

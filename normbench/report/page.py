@@ -19,6 +19,7 @@ from normbench.analysis.comparison import TOLD, Comparison
 from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate
 from normbench.analysis.verdicts import NOT_FAILED, shortcomings, to_decide, verdict_counts
+from normbench.report.checks import check_rows
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
 from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparison_frame, figure
@@ -76,7 +77,7 @@ class Drawn:
         """Work the tables out; raises ReportError where nothing was run, and as require_rows."""
         session.require_rows()
         tables, claims = case_tables(session), stored_claims(session)
-        if not tables and not claims:
+        if not tables and not claims and not session.checks:
             raise ReportError(f"{session.folder}: the session has not ended, or ran no case")
         stored = session.document.comparison
         return cls(
@@ -153,6 +154,7 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
         "core_seconds": sum(run.cpu_seconds for run in session.results.values()),
         "counts": [(v, n, v not in NOT_FAILED) for v, n in counts.items()],
         "claims": told,
+        "checks": [check_rows(checked) for checked in session.checks],
         "claim_counts": Counter(head["verdict"] for head, _ in told),
         "comparison": _comparison(drawn.comparison, document.comparison),
         "shortcomings": shortcomings(session),

@@ -37,12 +37,16 @@ def session_summary(session: StoredSession) -> str:
         counts.append(f"{len(claims)} claim{'s' if len(claims) > 1 else ''}")
         unexpected = sum(result.unexpected for result in claims)
         counts += [f"{unexpected} of them not as expected"] if unexpected else []
+    if session.checks:
+        counts.append(f"{len(session.checks)} check{'s' if len(session.checks) > 1 else ''}")
     parts = [f"## normbench: {', '.join(counts)}"]
     parts += [f"**No pass:** {reason}" for reason in shortcomings(session)]
     for grid, table in tables.items():
         failed = table[~table["verdict"].isin(NOT_FAILED)]
         if len(failed):
             parts += [f"### {grid}: not passed", markdown_table(failed)]
+    for checked in session.checks:
+        parts += [f"**{checked.kind} {checked.subject}:** {broken}" for broken in checked.broken]
     skipped = [case for case in session.judged_cases if case.verdict is CaseVerdict.SKIPPED]
     for reason, number in Counter(case.reason or "no reason given" for case in skipped).items():
         parts.append(f"{number} skipped: {reason}")

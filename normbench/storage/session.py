@@ -12,7 +12,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from normbench.cases.case import Case, Claim
+from normbench.check.properties import Checked
 from normbench.results import RunResult, Runs
+from normbench.storage.checks import read_checks
 from normbench.storage.documents import (
     SESSION_SCHEMA,
     SessionDocument,
@@ -100,6 +102,14 @@ class StoredSession:
                 f"cannot read the session {self.folder}: a claim needs the case {error}, which it "
                 "does not have"
             ) from error
+
+    @cached_property
+    def checks(self) -> tuple[Checked, ...]:
+        """What the session's checks have found; raises SessionError where it cannot be read."""
+        try:
+            return read_checks(self.folder)
+        except (OSError, ValueError) as error:
+            raise SessionError(str(error)) from error
 
     def runs(self, case: Case) -> Runs:
         """Return the stored runs of a case."""

@@ -100,7 +100,7 @@ def test_what_is_said_of_batch_independence_is_true(name: str) -> None:
     independent = torch.allclose(alone, together, atol=1e-5)
     family = norm_family(name)
     assert family is not None
-    assert family.batch_independent == independent
+    assert family.claims.batch_independent == independent
 
 
 def test_a_group_norm_belongs_to_its_family() -> None:

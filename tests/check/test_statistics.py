@@ -2,7 +2,7 @@
 
 import pytest
 
-from normbench.check.means import means_computed
+from normbench.check.statistics import means_computed
 from normbench.models.norms import NormDoesNotFit
 
 

@@ -1,0 +1,57 @@
+"""Tell whether a norm layer, a regularizer or a network is what it says it is.
+
+A norm is a known name or package.module:factory, with the current folder to import from; it claims
+by its factory's attribute normbench_claims. Nothing is trained. Exits with 1 if a property is
+broken, with 2 if something cannot be checked at all.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+HELP = "tell whether a norm, a regularizer or a network is right"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "norms", metavar="NORM", nargs="*", help="a known name, or package.module:factory"
+    )
+    command.add_argument(
+        "--regularizer",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a regularizer, such as l1:0.001+l2:0.001 (repeatable)",
+    )
+    command.add_argument(
+        "--network", metavar="NAME", action="append", default=[], help="a network (repeatable)"
+    )
+    command.add_argument(
+        "--json", action="store_true", help="print a JSON array in place of the tables"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    sys.path.insert(0, str(Path.cwd()))
+    from normbench.check.conformance import check_network, check_norm, check_regularizer
+    from normbench.check.properties import Checked
+    from normbench.report.checks import print_checked
+
+    checks: list[tuple[Callable[[str], Checked], str]] = [
+        *((check_norm, name) for name in options.norms),
+        *((check_regularizer, name) for name in options.regularizer),
+        *((check_network, name) for name in options.network),
+    ]
+    if not checks:
+        raise ValueError("nothing to check: name a NORM, a --regularizer or a --network")
+    found = []
+    for check, name in checks:
+        checked = check(name)
+        found.append(checked)
+        if not options.json:
+            print_checked(checked)
+    if options.json:
+        print(json.dumps([checked.to_dict() for checked in found], indent=1))
+    return int(any(checked.broken for checked in found))

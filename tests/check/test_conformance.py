@@ -1,0 +1,161 @@
+import pytest
+
+from normbench.check.conformance import check_network, check_norm, check_regularizer
+from normbench.check.properties import Checked, Standing
+from normbench.models.norms import NormDoesNotFit, UnknownNorm
+
+OWN = f"{__package__}.wrong_norms"
+BUILT_IN = ["none", "batch", "layer", "layer_chw", "group:4", "instance"]
+
+
+def checked(name: str) -> Checked:
+    return check_norm(name if name in BUILT_IN else f"{OWN}:{name}", compiling=False, costs=False)
+
+
+def standing(found: Checked, name: str) -> Standing:
+    (only,) = (each for each in found.properties if each.name == name)
+    return only.standing
+
+
+def broken(found: Checked) -> set[str]:
+    return {each.name for each in found.of(Standing.BROKEN)}
+
+
+@pytest.mark.parametrize("norm", BUILT_IN)
+def test_a_built_in_norm_is_what_its_paper_says(norm: str) -> None:
+    found = checked(norm)
+    assert found.broken == []
+    assert found.counts["holds"] > 50
+
+
+@pytest.mark.parametrize("norm", ["Right", "RootMeanSquare"])
+def test_a_right_norm_of_ones_own_is_found_right(norm: str) -> None:
+    assert checked(norm).broken == []
+
+
+@pytest.mark.parametrize(
+    ("norm", "property_"),
+    [
+        ("DetachedDeviation", "gradient of the input, training"),
+        ("DetachedWeight", "gradient of shift, training"),
+        ("WrongAxes", "elements that share a statistic, training"),
+        ("LooksAtOthers", "independent of the other images, evaluation"),
+        ("LooksAtOthers", "independent of the other images, training"),
+        ("BatchAtEvaluation", "independent of the other images, evaluation"),
+        ("ChangesAtEvaluation", "evaluation changes nothing that is stored"),
+        ("OtherMomentum", "momentum of running_mean"),
+        ("BiasedVariance", "statistic in running_var"),
+        ("OnePassVariance", "a mean of 10,000 deviations"),
+        ("ReadsGradientInTheWrongOrder", "features contiguous, gradient channels_last"),
+        ("ReadsGradientInTheWrongOrder", "one image, both channels_last"),
+        ("WritesToItsInput", "input and gradient not written to"),
+        ("Random", "deterministic"),
+        ("Random", "no random numbers drawn"),
+        ("LosesState", "state_dict stored and loaded"),
+        ("SharesWithItsCopy", "deepcopy"),
+        ("OverflowsInHalf", "float16 layer and features"),
+        ("AnyChannels", "other channels refused"),
+    ],
+)
+def test_a_norm_that_is_wrong_is_found_so(norm: str, property_: str) -> None:
+    assert standing(checked(norm), property_) is Standing.BROKEN
+
+
+def test_one_mistake_breaks_what_it_is_about_alone() -> None:
+    assert broken(checked("BatchAtEvaluation")) == {"independent of the other images, evaluation"}
+    assert broken(checked("OtherMomentum")) == {
+        "momentum of running_mean",
+        "momentum of running_var",
+    }
+
+
+def test_a_gradient_that_is_stopped_on_purpose_is_no_mistake() -> None:
+    found = checked("DeclaredStop")
+    assert found.broken == []
+    assert standing(found, "gradient of the input, training") is Standing.NOT_CLAIMED
+
+
+def test_what_the_layer_refuses_itself_is_unsupported() -> None:
+    found = checked("RefusesOddBatches")
+    assert found.broken == []
+    assert {each.name: each.told for each in found.of(Standing.UNSUPPORTED)}["batch of 5"] == (
+        "ValueError: 5 images: expected an even number"
+    )
+    assert standing(found, "batch of 64") is Standing.HOLDS
+
+
+def test_a_norm_of_contiguous_features_alone_refuses_the_others() -> None:
+    found = checked("OnlyContiguous")
+    assert found.broken == []
+    assert standing(found, "features channels_last, gradient contiguous") is Standing.UNSUPPORTED
+
+
+def test_what_is_not_claimed_is_measured_and_told() -> None:
+    told = {each.name: (each.standing, each.told) for each in checked("RootMeanSquare").properties}
+    assert told["elements that share a statistic, training"] == (
+        Standing.NOT_CLAIMED,
+        "taken over C, H, W",
+    )
+    assert told["shift"][0] is Standing.NOT_CLAIMED
+    assert told["shift"][1].startswith("the output changes by 0.")
+    assert told["scale"][1].startswith("there: the size of the weights before it does not matter")
+
+
+def test_torchs_instance_norm_has_the_wrong_gradient_for_one_image() -> None:
+    found = check_norm("torch.nn:InstanceNorm2d", compiling=False, costs=False)
+    assert broken(found) == {
+        "one image, features contiguous, gradient channels_last",
+        "one image, both channels_last",
+    }
+
+
+def test_a_norm_that_fits_no_network_is_refused_before_anything_is_checked() -> None:
+    with pytest.raises(NormDoesNotFit, match="returned float64 of shape"):
+        check_norm(f"{__name__}:double")
+    with pytest.raises(UnknownNorm, match="unknown norm 'bach'"):
+        check_norm("bach")
+
+
+def double(channels: int) -> object:
+    from torch import Tensor, nn
+
+    class Double(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.double()
+
+    return Double()
+
+
+@pytest.mark.parametrize("name", ["none", "l1:0.001", "l2:0.01", "l1:0.001+l2:0.1"])
+def test_a_regularizer_is_its_penaltys_gradient_on_every_parameter(name: str) -> None:
+    found = check_regularizer(name)
+    assert found.broken == []
+    assert found.counts == {"holds": 3}
+
+
+@pytest.mark.parametrize("name", ["l3:1", "l1", "l1:-1", "l1:nan", "l1:1+l1:2", ""])
+def test_a_name_that_spells_no_regularizer_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown regularizer '{name}'".replace("+", r"\+")):
+        check_regularizer(name)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10"])
+def test_every_part_of_a_network_takes_part(name: str) -> None:
+    assert check_network(name).broken == []
+
+
+def test_a_network_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown network 'resnet'"):
+        check_network("resnet")
+
+
+def test_compiled_it_is_the_same_and_its_costs_are_told() -> None:
+    found = check_norm("layer")
+    assert standing(found, "torch.compile, training") in (Standing.HOLDS, Standing.SKIPPED)
+    costs = [each for each in found.properties if each.section == "cost"]
+    assert [each.name for each in costs] == [
+        "64 x 16 x 12 x 12",
+        "64 x 32 x 4 x 4",
+        "8 x 64 x 32 x 32",
+    ]
+    assert all("times BatchNorm2d's time; keeps 1.0" in each.told for each in costs)
