@@ -236,7 +236,8 @@ class _InstanceNorm(nn.InstanceNorm2d):
     torch computes it as the batch normalization of one image of N x C channels, in the plain
     memory order. Of a single image, whose gradient the next layer hands over in channels_last, the
     backward pass on CPUs then reads one in the order of the other, and the network hardly trains
-    (torch 2.13.0 and 2.15.0). Batch normalization itself keeps them apart.
+    (torch 2.13.0 and 2.15.0). Batch normalization keeps them apart where the strides are those
+    that convolutions leave (docs/upstream/instance-norm-gradient.md).
     """
 
     def forward(self, features: Tensor) -> Tensor:
