@@ -162,7 +162,12 @@ def gradient_properties(subject: Subject) -> Iterator[Property]:
 
 
 def _judged(subject: Subject, title: str, tensor: str, training: bool) -> Property:
-    error = min(_gradient_error(subject, tensor, training, seed) for seed in (1, 2, 3))
+    error = math.inf
+    for seed in (1, 2, 3):
+        # one place that is right will do: another may lie at a kink
+        error = min(error, _gradient_error(subject, tensor, training, seed))
+        if error <= 1:
+            break
     if error <= 1:
         told = "as finite differences have it"
         return Property(SECTION, title, Standing.HOLDS, told)
@@ -202,11 +207,11 @@ class _Differences:
     def __init__(
         self, subject: Subject, training: bool, shape: tuple[int, ...], gradient: Tensor
     ) -> None:
-        self.subject, self.training, self.shape = subject, training, shape
+        self.layer = subject.trained(shape).train(training)
         self.gradient = gradient
 
     def _value(self, name: str, at: Tensor, features: Tensor) -> float:
-        layer = self.subject.trained(self.shape).train(self.training)
+        layer = copy.deepcopy(self.layer)
         if name != "the input":
             with torch.no_grad():
                 layer.get_parameter(name).copy_(at)
@@ -220,15 +225,15 @@ class _Differences:
         """Return the largest error of the gradient's elements over what the differences may err."""
         chosen = torch.randperm(at.numel(), generator=generator)[: self.ELEMENTS]
         noise = self._noise(name, at, features, generator)
-        best = [math.inf] * len(chosen)
+        best = dict.fromkeys(chosen.tolist(), math.inf)
         for divisor in (1, 4, 16):
             step = noise ** (1 / 3) / divisor
             allowed = 100 * (noise / step + step**2) * (1 + gradient.abs().max().item())
-            for number, index in enumerate(chosen.tolist()):
+            for index in [index for index, error in best.items() if error > 1]:
                 difference = self._slope(name, at, index, step, features)
                 error = abs(difference - gradient.flatten()[index].item()) / allowed
-                best[number] = min(best[number], error)
-        return max(best)
+                best[index] = min(best[index], error)
+        return max(best.values())
 
     def _slope(self, name: str, at: Tensor, index: int, step: float, features: Tensor) -> float:
         moved = at.clone()

@@ -84,12 +84,14 @@ def _shared_axes(subject: Subject, name: str, training: bool) -> Property:
     features = [drawn(shape, generator) for _ in range(2)]
     axes = _axes(_sharing(subject.trained(shape).train(training), *features))
     told = f"taken over {', '.join(axes)}" if axes else "each element alone"
-    claimed = claims.axes
-    if not training and claims.batch_independent is False and claimed is not None:
-        claimed = ()  # what training has stored is applied to each element
-    if claimed is None:
+    if claims.axes is None:
         return Property(SECTION, name, Standing.NOT_CLAIMED, told)
-    holds = tuple(axis.replace("/G", f"/{subject.multiple}") for axis in claimed) == axes
+    claimed = tuple(axis.replace("/G", f"/{subject.multiple}") for axis in claims.axes)
+    holds = axes == claimed
+    if not training and claims.batch_independent is False:
+        # what training has stored stands for the batch, or for all of it
+        claimed = tuple(axis for axis in claimed if axis != "N")
+        holds = axes in ((), claimed)
     if not holds:
         told += f", where {', '.join(claimed) or 'each element alone'} is claimed"
     return Property(SECTION, name, Standing.HOLDS if holds else Standing.BROKEN, told)
