@@ -115,6 +115,79 @@ def test_a_step_that_cannot_be_captured_stays_plain(monkeypatch: pytest.MonkeyPa
     assert captured == losses(step_of("batch"), 5)
 
 
+def recorded(step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> Step:
+    """Stand for a graph that repeats what a step does."""
+    step(images, labels)
+    return lambda images, labels: step(images, labels)
+
+
+def test_a_replay_that_equals_a_plain_step_is_used() -> None:
+    captured = CapturedStep(step_of("batch"), recorded)
+    assert losses(captured, 5) == losses(step_of("batch"), 5)
+    assert captured.replay is not captured.step
+
+
+def test_the_random_numbers_of_dropout_are_those_of_plain_steps() -> None:
+    def dropping() -> TrainingStep:
+        step = step_of("batch")
+        step.network.get_submodule("blocks.block1.norm").register_forward_hook(
+            lambda _, __, output: F.dropout(output, 0.3)
+        )
+        torch.manual_seed(1)
+        return step
+
+    assert losses(CapturedStep(dropping(), recorded), 5) == losses(dropping(), 5)
+
+
+def test_a_graph_that_does_nothing_is_not_trusted() -> None:
+    def empty(step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        logits = step(images, labels)
+        return lambda *_: logits
+
+    captured = CapturedStep(step_of("batch"), empty)
+    with pytest.warns(UserWarning, match=r"a replay is not what a plain step is: tensor 1 of the"):
+        assert losses(captured, 5) == losses(step_of("batch"), 5)
+    assert captured.replay is captured.step
+
+
+class Counting(nn.Module):
+    """Keeps a mean of all batches, which it counts in Python."""
+
+    mean: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.batches = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.batches += 1
+        self.mean.lerp_(x.detach().mean(), 1 / self.batches)
+        return x
+
+
+def test_a_norm_that_counts_in_python_is_not_trusted() -> None:
+    step = step_of("none")
+    norm = Counting()
+    step.network.get_submodule("blocks.block1").register_module("norm", norm)
+
+    def frozen(step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        """Stand for a graph, which goes through no Python: what is counted stays as it is."""
+        step(images, labels)
+        captured = norm.batches - 1
+
+        def replay(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            counted, norm.batches = norm.batches, captured
+            logits = step(images, labels)
+            norm.batches = counted
+            return logits
+
+        return replay
+
+    with pytest.warns(UserWarning, match=r"a replay is not what a plain step is: tensor \d+"):
+        losses(CapturedStep(step, frozen), 1)
+
+
 def test_what_a_norm_keeps_in_a_frozen_parameter_is_undone_as_well() -> None:
     step = step_of("batch")
     norm = step.network.get_submodule("blocks.block1.norm")
