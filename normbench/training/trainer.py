@@ -328,7 +328,12 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where state was taken, in a training of the same spec."""
         restore_network(self.network, state["network"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            # a captured step reads it where it was, on the run's device
+            if isinstance(rate, Tensor):
+                group["lr"] = rate.fill_(float(group["lr"]))
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["random"])
