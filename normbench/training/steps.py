@@ -191,7 +191,7 @@ def captured_graph(step: TrainingStep, images: Tensor, labels: Tensor) -> Step:
     graph = torch.cuda.CUDAGraph()
     # without a stream it is one of the first device that a graph was captured on in this process:
     # the graphs of all others would be empty (pytorch 87794)
-    with torch.cuda.graph(graph, stream=stream):
+    with generator_kept(images.device), torch.cuda.graph(graph, stream=stream):
         logits = step(static_images, static_labels)
 
     def replay(images: Tensor, labels: Tensor) -> Tensor:
@@ -201,6 +201,22 @@ def captured_graph(step: TrainingStep, images: Tensor, labels: Tensor) -> Step:
         return logits.clone()
 
     return replay
+
+
+@contextmanager
+def generator_kept(device: torch.device) -> Iterator[None]:
+    """Put a GPU's random numbers back to where they were if a capture fails.
+
+    The generator would stay in capture mode, in which it refuses to draw: the next dropout of this
+    process would raise "Offset increment outside graph capture".
+    """
+    generator = torch.cuda.default_generators[device.index or 0]
+    kept = generator.clone_state()
+    try:
+        yield
+    except BaseException:
+        generator.graphsafe_set_state(kept)
+        raise
 
 
 # Of what a step changes in a tensor: sums in another order make less, what is frozen makes more.
