@@ -147,7 +147,11 @@ def main() -> None:
         write_all(outcomes, options, started)
 
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    run_stages(stages(options), options.work, options.limit, on_end, {"PYTHONPATH": path})
+    # one thread for each process, as a worker that has one core
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    # the profiler: CUPTI that comes and goes may crash where a graph is replayed
+    environment |= {"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"}
+    run_stages(stages(options), options.work, options.limit, on_end, environment)
     print(f"\n{(options.output / 'speed-gpu.md').read_text()}", flush=True)
 
 

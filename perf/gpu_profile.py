@@ -27,52 +27,76 @@ def seconds_of(setup: Setup, action: Callable[[], object]) -> float:
 
 
 def profile(setup: Setup, tell: Tell) -> None:
-    """Time and profile a step, plain and captured, for two norms."""
-    found: dict[str, Any] = {}
-    for norm in ("batch", "group:4"):
-        for plain in (True, False):
-            name = f"{norm}, {'plain' if plain else 'replayed'}"
-            try:
-                found[name] = profiled(setup, norm, plain)
-            except Exception as error:
-                found[name] = {"error": f"{type(error).__name__}: {error}"}
-            tell({"told": "; ".join(map(told_of, found, found.values())), "steps": found})
-    if all("error" in each for each in found.values()):
-        raise SystemExit("no step could be profiled")
+    """Time a step, plain and captured, for two norms; then profile each of these."""
+    kinds = [(norm, plain) for norm in ("batch", "group:4") for plain in (True, False)]
+    named = {f"{norm}, {'plain' if plain else 'replayed'}": (norm, plain) for norm, plain in kinds}
+    found: dict[str, dict[str, Any]] = {name: {} for name in named}
+    prepared: dict[str, Prepared] = {}
+
+    def attempt(name: str, measure: Callable[[], dict[str, Any]]) -> None:
+        try:
+            found[name] |= measure()
+        except Exception as error:
+            found[name]["error"] = f"{type(error).__name__}: {error}"
+        told = "; ".join(told_of(name, each) for name, each in found.items() if each)
+        tell({"told": told, "steps": found})
+
+    with as_in_a_run(torch.device(setup.device)):
+        for name, (norm, plain) in named.items():
+            attempt(name, lambda n=name, k=norm, p=plain: timed(setup, prepared, n, k, p))
+        # last, as a profiler and a graph do not always bear each other
+        for name, ready in prepared.items():
+            attempt(name, lambda each=ready: operators(setup, each))
+    if not prepared:
+        raise SystemExit("no step could be timed")
 
 
 def told_of(name: str, found: dict[str, Any]) -> str:
-    if "error" in found:
-        return f"{name}: {found['error']}"
-    return f"{name}: {found['milliseconds a step']:.3f} ms a step"
+    told = [found["error"]] if "error" in found else []
+    if "milliseconds a step" in found:
+        told.insert(0, f"{found['milliseconds a step']:.3f} ms a step")
+    return f"{name}: {', '.join(told)}"
 
 
-def profiled(setup: Setup, norm: str, plain: bool) -> dict[str, Any]:
-    """Return milliseconds of a step and of what is around it, and the operators that take them."""
-    device = torch.device(setup.device)
-    spec = mnist_spec(setup, norm)
-    data = load_dataset(spec.dataset, setup.data, device)
-    count, shown = (5, 2) if setup.quick else (300, 20)
-    with as_in_a_run(device):
-        training = Training.begin(spec, data, device)
-        step = training.step
-        if isinstance(step, CapturedStep) and plain:
-            step = step.step
-        training.network.train()
-        batches = list(itertools.islice(batches_of(training), 8))
+class Prepared:
+    """A run that is about to train, with some batches on its device."""
 
-        def steps(number: int) -> None:
-            for images, labels in itertools.islice(itertools.cycle(batches), number):
-                step(images, labels)
+    def __init__(self, setup: Setup, norm: str, plain: bool) -> None:
+        device = torch.device(setup.device)
+        spec = mnist_spec(setup, norm)
+        self.training = Training.begin(spec, load_dataset("mnist", setup.data, device), device)
+        self.training.network.train()
+        step = self.training.step
+        self.step = step.step if isinstance(step, CapturedStep) and plain else step
+        self.batches = list(itertools.islice(batches_of(self.training), 8))
 
-        steps(5)
-        result = {
-            "milliseconds a step": 1e3 * seconds_of(setup, lambda: steps(count)) / count,
-            "milliseconds of an epoch's batches": 1e3 * epoch_of_batches(setup, training),
-            "milliseconds of an evaluation": 1e3 * evaluation(setup, training),
-            "captured": isinstance(step, CapturedStep) and step.replay is not step.step,
-        }
-        return result | operators(setup, lambda: steps(shown), shown)
+    def steps(self, count: int) -> None:
+        for images, labels in itertools.islice(itertools.cycle(self.batches), count):
+            self.step(images, labels)
+
+    @property
+    def captured(self) -> bool:
+        return isinstance(self.step, CapturedStep) and self.step.replay is not self.step.step
+
+
+def timed(
+    setup: Setup, prepared: dict[str, Prepared], name: str, norm: str, plain: bool
+) -> dict[str, Any]:
+    """Return milliseconds of a step and of what is around it; keep what can be profiled."""
+    ready = prepared[name] = Prepared(setup, norm, plain)
+    training = ready.training
+    count, scheduled = (5, 2) if setup.quick else (300, 100)
+    ready.steps(5)
+    schedule = training.schedule
+    return {
+        "milliseconds a step": 1e3 * seconds_of(setup, lambda: ready.steps(count)) / count,
+        "milliseconds of a step of the schedule": 1e3
+        * seconds_of(setup, lambda: [schedule.step() for _ in range(scheduled)])
+        / scheduled,
+        "milliseconds of an epoch's batches": 1e3 * epoch_of_batches(setup, training),
+        "milliseconds of an evaluation": 1e3 * evaluation(setup, training),
+        "captured": ready.captured,
+    }
 
 
 def epoch_of_batches(setup: Setup, training: Training) -> float:
@@ -90,17 +114,23 @@ def evaluation(setup: Setup, training: Training) -> float:
     return found
 
 
-def operators(setup: Setup, action: Callable[[], None], steps: int) -> dict[str, Any]:
+def operators(setup: Setup, ready: Prepared) -> dict[str, Any]:
     """Return the operators that take most, kernels a step, and how busy the GPU was."""
+    steps = 2 if setup.quick else 20
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if setup.on_gpu:
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
     wait(setup)
     with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
-        action()
+        ready.steps(steps)
         wait(setup)
     averages = profiler.key_averages()
-    kernels = [e for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = [
+        event
+        for event in profiler.events()
+        # the optimizer's note of its step spans its kernels
+        if event.device_type == torch.autograd.DeviceType.CUDA and "Optimizer." not in event.name
+    ]
     busy = sum(e.time_range.end - e.time_range.start for e in kernels)
     span = 0.0
     if kernels:

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from gpu_runner import end_group
 from gpu_training import Setup, Tell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,18 +33,19 @@ def pytest_run(
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     start = time.perf_counter()
     found: dict[str, Any] = {"arguments": " ".join(arguments)}
+    # what it prints goes to the stage's log; a group of its own ends with its workers
+    process = subprocess.Popen(
+        [*command, f"--junitxml={junit}"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
     try:
-        # what it prints goes to the stage's log
-        done = subprocess.run(
-            [*command, f"--junitxml={junit}"],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            timeout=max(seconds, 1.0),
-            check=False,
-        )
-        found["exit status"] = done.returncode
+        found["exit status"] = process.wait(max(seconds, 1.0))
     except subprocess.TimeoutExpired:
         found["exit status"] = f"not done in {seconds:.0f} s"
+    finally:
+        end_group(process)
     found["wall seconds"] = time.perf_counter() - start
     return found | junit_outcome(junit)
 

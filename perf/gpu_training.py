@@ -139,6 +139,7 @@ class Trained(NamedTuple):
     logits: Tensor
     digest: str
     captured: bool
+    memory: float
     warnings: list[str]
 
     def row(self, name: str, spec: RunSpec) -> dict[str, Any]:
@@ -152,6 +153,7 @@ class Trained(NamedTuple):
             "training seconds of the last epoch": last["train_seconds"],
             "evaluation seconds of it": last["test_seconds"],
             "training seconds of the first epoch": self.epochs[0]["train_seconds"],
+            "GiB of the GPU, at most": self.memory,
             "digest": self.digest,
             "warnings": self.warnings,
         }
@@ -190,6 +192,7 @@ def trained(spec: RunSpec, setup: Setup, *, plain: bool = False, **cudnn: bool) 
         torch.stack(recorded.logits).cpu(),
         digest_of(training.network),
         captured is not None and captured.replay not in (None, captured.step),
+        torch.cuda.max_memory_reserved(device) / 2**30 if setup.on_gpu else 0.0,
         sorted({str(each.message) for each in caught}),
     )
 
