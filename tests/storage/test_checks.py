@@ -52,3 +52,4 @@ def test_a_damaged_check_is_told_with_its_file(tmp_path: Path, text: str) -> Non
 def test_counts_and_what_is_broken_are_told() -> None:
     assert checked("batch").counts == {"holds": 1, "broken": 1}
     assert checked("batch").broken == ["function, batch of 1: off by 3.5"]
+    assert repr(checked("batch")) == "Checked(norm batch: 1 broken)"
