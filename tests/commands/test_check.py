@@ -72,6 +72,13 @@ def test_a_norm_in_the_current_folder_that_is_wrong_ends_it_with_1(project: Path
     assert broken == ["independent of the other images, evaluation"]
 
 
+@pytest.mark.parametrize("seed", ["-1", "one", "1.5", str(2**32)])
+def test_a_seed_is_a_whole_number(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["check", "batch", "--seed", seed])
+    assert f"{seed!r}: expected a whole number from 0 to 2**32 - 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
