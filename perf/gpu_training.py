@@ -101,12 +101,13 @@ def facts(setup: Setup, tell: Tell) -> None:
         "float32 as found": float32_settings(),
     }
     found["missing"] = [name for name, version in found["packages"].items() if version is None]
-    gpu = "no GPU"
+    missing = f"; missing: {', '.join(found['missing'])}" if found["missing"] else ""
+    rest = f"{found['cores']} cores, torch {torch.__version__}{missing}"
+    tell({**found, "told": f"no GPU, {rest}"})
     if setup.on_gpu:
         with on_device(torch.device(setup.device)):
             found["float32 in a run"] = float32_settings()
         properties = torch.cuda.get_device_properties(setup.device)
-        gpu = properties.name
         query = "driver_version,memory.total,clocks.sm,clocks.max.sm,compute_mode,pstate"
         found |= {
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -115,9 +116,7 @@ def facts(setup: Setup, tell: Tell) -> None:
             "cudnn": torch.backends.cudnn.version(),
             "sum of ones": torch.ones(1000, device=setup.device).sum().item(),
         }
-    missing = f"; missing: {', '.join(found['missing'])}" if found["missing"] else ""
-    told = f"{gpu}, {found['cores']} cores, torch {torch.__version__}{missing}"
-    tell({**found, "told": told})
+        tell({**found, "told": f"{properties.name}, {rest}"})
 
 
 class Recorded:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 
@@ -154,3 +155,15 @@ def test_the_program_refuses_a_data_root_without_mnist(tmp_path: Path) -> None:
     done = program("--data", str(tmp_path))
     assert done.returncode == 2
     assert "MNIST/raw is not there: name the data root with --data" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a CUDA device")
+def test_the_program_says_what_the_machine_is_where_torch_sees_no_gpu(tmp_path: Path) -> None:
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    output = tmp_path / "measured"
+    done = program("--data", str(tmp_path), "--output", str(output), "--only", "facts")
+    assert done.returncode == 0, done.stderr
+    (facts,) = json.loads((output / "gpu.json").read_text())["stages"]
+    assert facts["status"] == "failed"
+    assert facts["result"]["packages"]["torch"]
+    assert facts["result"]["told"].startswith("no GPU, ")
