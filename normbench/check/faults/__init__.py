@@ -7,12 +7,28 @@ other modules of this room imports this package.
 import difflib
 from contextlib import AbstractContextManager
 
-from normbench.check.faults import gradients, norms
+from normbench.check.faults import (
+    data,
+    evaluation,
+    gradients,
+    networks,
+    norms,
+    numerics,
+    optimization,
+)
 from normbench.check.faults.planting import GATHERED, PARTS, Fault
 
 __all__ = ["FAULTS", "PARTS", "Fault", "find_fault", "planted"]
 
-_MODULES = (gradients, norms)  # imported for what they gather
+_MODULES = (
+    data,
+    evaluation,
+    gradients,
+    networks,
+    norms,
+    numerics,
+    optimization,
+)  # imported for what they gather
 
 FAULTS: dict[str, Fault] = dict(sorted(GATHERED.items()))
 

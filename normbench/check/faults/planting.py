@@ -1,7 +1,9 @@
 """How a fault is planted: attributes replaced where they are looked up, and all put back."""
 
 import functools
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -79,23 +81,44 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
     original = getattr(owner, name)
     # as it stands there: a staticmethod is more than what getattr returns of it
     own = vars(owner).get(name)
-    setattr(owner, name, value)
-    _exchange(original, value)
-    _forget_compiled()
-    try:
-        yield
-    finally:
+    with _compiling_afresh():
+        setattr(owner, name, value)
+        _exchange(original, value)
+        try:
+            yield
+        finally:
+            if own is None:
+                # it was inherited
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+            _exchange(value, original)
+
+
+@contextmanager
+def _compiling_afresh() -> Iterator[None]:
+    """Have torch.compile use nothing that it compiled before, and keep nothing of what it does.
+
+    Its cache on disk knows an operator by its name alone, whatever stands there.
+    """
+    before = os.environ.get(_CACHE)
+    with tempfile.TemporaryDirectory(prefix="normbench-", ignore_cleanup_errors=True) as folder:
+        os.environ[_CACHE] = folder
         _forget_compiled()
-        if own is None:
-            # it was inherited
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)
-        _exchange(value, original)
+        try:
+            yield
+        finally:
+            os.environ.pop(_CACHE)
+            os.environ.update({} if before is None else {_CACHE: before})
+            _forget_compiled()
+
+
+# Names the folder of the compiler's cache.
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def _forget_compiled() -> None:
-    """Have torch.compile compile again what it compiled with what was there."""
+    # a compiler that is not imported has compiled nothing; to import it takes a second
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 
