@@ -1,6 +1,7 @@
 """The stages that a planted fault goes through: parts of the suite, a process of pytest each."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ class StageRunner:
 
     A stage that takes longer than ``limit`` seconds is stopped. What torch compiles is kept in the
     folder ``compiled`` by runs without a fault alone: the others have a copy of it, so that they
-    compile as soon as any later session does, and leave nothing behind.
+    leave nothing behind, and yet need not compile again what no fault has changed.
     """
 
     def __init__(self, compiled: Path, limit: float) -> None:
@@ -138,19 +139,18 @@ def _first_failure(junit: Path) -> tuple[str, str]:
 
 
 def _in_one_line(message: str) -> str:
-    """Return the first line of what an assertion said, without what every one begins with."""
-    first = next(iter(message.splitlines()), "")
-    for beginning in ("AssertionError: ", "assert not "):
-        first = first.removeprefix(beginning)
-    return first.strip("[]'\"")[:TOLD_CHARACTERS]
+    """Return the first line of what an assertion said, and of a list of broken properties one."""
+    first = next(iter(message.splitlines()), "").removeprefix("AssertionError: ")
+    listed = re.match(r"assert not \[(['\"])(.*?)\1(, |\]|$)", first)
+    return (listed[2] if listed else first)[:TOLD_CHARACTERS]
 
 
 def _last_words(output: str) -> str:
-    """Return why a session came to no pass, or else the last line that says an error."""
+    """Return why a session came to no pass, or the last error, or else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip(" =")]
-    for told in ("normbench: no pass, ", "ERROR", "Error", ""):
-        if found := [line for line in lines if told in line]:
-            return found[-1].removeprefix(told)[:TOLD_CHARACTERS]
+    for telling in ("normbench: no pass, ", "ERROR", "Error", ""):
+        if found := [line for line in lines if telling in line]:
+            return found[-1].removeprefix("normbench: no pass, ")[:TOLD_CHARACTERS]
     return "it printed nothing"
 
 

@@ -88,6 +88,8 @@ def read_detections(file: Path) -> list[Detection]:
             values = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{place}: it is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{place}: expected a JSON object, came {line:.60}")
         require_schema(values, place, 1)
         detection = validated(Detection, values, place)
         found[detection.fault] = detection
