@@ -159,7 +159,7 @@ class Baseline:
                 of_known_dataset(run.spec)
             except ValueError as error:
                 raise SessionError(f"cannot read the session {session.folder}: {error}") from error
-        return cls.of_runs(
+        found = cls.of_runs(
             name=session.name,
             created=document.started,
             workers=document.workers,
@@ -167,6 +167,8 @@ class Baseline:
             environment=document.environment,
             runs=session.results.values() if confirming else session.planned_runs,
         )
+        # also where no row says so
+        return dataclasses.replace(found, planted=session.planted)
 
     @classmethod
     def read(cls, file: Path) -> "Baseline":
