@@ -7,19 +7,24 @@ and every fault of a norm by the check alone; else with 1; and with 2 if a stage
 fault.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normbench.analysis.sensitivity import Sensitivity
     from normbench.check.faults import Fault
     from normbench.commands.stages import Stage
     from normbench.storage.sensitivity import Detection, StageEnd
+
+    RunStage = Callable[[Stage, str | None], StageEnd]
 
 HELP = "measure which planted faults the suite finds"
 
@@ -76,19 +81,25 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON in place of the table")
 
 
-def main(
-    options: argparse.Namespace,
-    runner: "Callable[[Stage, str | None], StageEnd] | None" = None,
-) -> int:
+def main(options: argparse.Namespace, runner: RunStage | None = None) -> int:
     """Run the command; ``runner`` runs a stage, by default in a process of its own."""
     from normbench.analysis.sensitivity import Sensitivity
     from normbench.check.faults import FAULTS, find_fault
-    from normbench.report.sensitivity import detection_line, sensitivity_page, write_page
+    from normbench.report.sensitivity import (
+        detection_line,
+        sensitivity_page,
+        surroundings,
+        write_page,
+    )
 
     if options.list:
         _list(FAULTS.values())
         return 0
-    faults = [find_fault(name) for name in options.faults] or list(FAULTS.values())
+    if options.output is not None:
+        # hours before it is written
+        surroundings(options.output)
+    names = dict.fromkeys(options.faults or FAULTS)
+    faults = [find_fault(name) for name in names]
     width = max(len(fault.name) for fault in faults)
     found = []
     with _runner(options, runner) as run:
@@ -97,29 +108,33 @@ def main(
             if not options.json:
                 print(detection_line(detection, width), flush=True)
     sensitivity = Sensitivity(found)
-    shortcomings = sensitivity.shortcomings()
     if options.json:
         print(json.dumps(_document(sensitivity), indent=1))
     else:
-        print(f"\n{sensitivity.summary()}")
-        for each in sensitivity.missed:
-            why = FAULTS[each.fault].why_not_found
-            print(f"not found: {each.fault}{f' ({why})' if why else ''}")
-        for shortcoming in shortcomings:
-            print(f"too little: {shortcoming}")
+        _tell(sensitivity, FAULTS)
     if options.output is not None:
         write_page(options.output, sensitivity_page(sensitivity, FAULTS))
-    return int(bool(shortcomings))
+    return int(bool(sensitivity.shortcomings()))
 
 
-def _list(faults: "Sequence[Fault] | Any") -> None:
+def _tell(sensitivity: Sensitivity, faults: Mapping[str, Fault]) -> None:
+    """Print how many were found, which were not and why, and what is too little."""
+    print(f"\n{sensitivity.summary()}")
+    for each in sensitivity.missed:
+        why = faults[each.fault].why_not_found
+        print(f"not found: {each.fault}{f' ({why})' if why else ''}")
+    for shortcoming in sensitivity.shortcomings():
+        print(f"too little: {shortcoming}")
+
+
+def _list(faults: Iterable[Fault]) -> None:
     for fault in faults:
         source = f" {fault.source}" if fault.source else ""
         print(f"{fault.name} ({fault.part}): {fault.told}{source}")
 
 
 @contextmanager
-def _runner(options: argparse.Namespace, given: Any) -> Iterator[Any]:
+def _runner(options: argparse.Namespace, given: RunStage | None) -> Iterator[RunStage]:
     """Yield what runs a stage; what is compiled is kept beside the state, where there is one."""
     from normbench.commands.stages import StageRunner, on_one_core
 
@@ -133,8 +148,8 @@ def _runner(options: argparse.Namespace, given: Any) -> Iterator[Any]:
 
 
 def _search(
-    faults: "Sequence[Fault]", options: argparse.Namespace, run: Any
-) -> "Iterator[Detection]":
+    faults: Sequence[Fault], options: argparse.Namespace, run: RunStage
+) -> Iterator[Detection]:
     """Yield what becomes of each fault, as soon as it is known and stored.
 
     Raises ValueError where a stage fails without a fault, and for a state of other circumstances.
@@ -158,21 +173,24 @@ def _search(
 
 
 def _gone_through(
-    name: str, part: str, stages: "Sequence[Stage]", run: Any, circumstances: dict[str, Any]
-) -> "Detection":
-    """Take a fault, or none, through the stages up to the first that fails."""
+    name: str, part: str, stages: Sequence[Stage], run: RunStage, circumstances: dict[str, Any]
+) -> Detection:
+    """Take a fault through the stages up to the first that fails.
+
+    Without one, any code but 0 is the end, as none would be found by such a stage.
+    """
     from normbench.storage.sensitivity import Detection
 
     ends: list[StageEnd] = []
     for stage in stages:
         ends.append(run(stage, name or None))
-        if ends[-1].red:
+        if ends[-1].red or (ends[-1].code and not name):
             break
     date = time.strftime("%Y-%m-%d", time.gmtime())
     return Detection(fault=name, part=part, ends=tuple(ends), date=date, **circumstances)
 
 
-def _all_green(detection: "Detection") -> bool:
+def _all_green(detection: Detection) -> bool:
     """Return True; raises ValueError where a stage did not pass though no fault was planted."""
     if bad := next((end for end in detection.ends if end.code), None):
         said = ": ".join(filter(None, (bad.test, bad.told)))
@@ -198,7 +216,7 @@ def _circumstances(stages: list[str]) -> dict[str, Any]:
     }
 
 
-def _known(state: Path | None, circumstances: dict[str, Any]) -> "dict[str, Detection]":
+def _known(state: Path | None, circumstances: dict[str, Any]) -> dict[str, Detection]:
     """Return what a state has, by fault; raises ValueError where that was measured otherwise."""
     from normbench.storage.sensitivity import read_detections
 
@@ -214,7 +232,7 @@ def _known(state: Path | None, circumstances: dict[str, Any]) -> "dict[str, Dete
     return known
 
 
-def _document(sensitivity: Any) -> dict[str, Any]:
+def _document(sensitivity: Sensitivity) -> dict[str, Any]:
     faults = [
         {
             "fault": each.fault,

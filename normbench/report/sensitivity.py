@@ -107,8 +107,15 @@ def _provenance(detections: Sequence[Detection]) -> str:
 def write_page(file: Path, generated: str) -> None:
     """Write what is generated between its two marks in the file, and leave all other text there.
 
-    A file without the marks is no such page, and ValueError is raised; without a file, one is made.
+    Without a file, one is made. Raises ValueError as surroundings does.
     """
+    before, after = surroundings(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, f"{before}{BEGIN}\n\n{generated}\n\n{END}{after}")
+
+
+def surroundings(file: Path) -> tuple[str, str]:
+    """Return a page's text before and after its two marks; raises ValueError where it lacks one."""
     text = file.read_text(encoding="utf-8") if file.exists() else f"{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -117,5 +124,4 @@ def write_page(file: Path, generated: str) -> None:
             f"{file}: expected a page with the lines {BEGIN!r} and {END!r}, between which the "
             "table is written; add them, or name a file that is not there yet"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, f"{before}{BEGIN}\n\n{generated}\n\n{END}{after}")
+    return before, after

@@ -107,8 +107,10 @@ def test_a_stage_that_fails_without_a_fault_ends_it_all() -> None:
 
 
 def test_a_stage_that_cannot_be_run_ends_it_all_without_a_fault_as_well() -> None:
+    runner = Runner({("trace", None): 4})
     with pytest.raises(ValueError, match=r"trace ended with 4 though no .* \(no such file\)"):
-        run(Runner({("trace", None): 4}), OTHER)
+        run(runner, OTHER)
+    assert runner.ran == [("check", None), ("trace", None)]
 
 
 def test_any_other_code_is_told_and_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,9 +257,18 @@ def test_why_a_fault_is_not_found_is_told() -> None:
 def test_a_page_without_the_marks_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Mine\n")
+    runner = Runner()
     with pytest.raises(ValueError, match=r"page.md: expected a page with the lines '<!-- begin"):
-        write_page(page, "table")
+        run(runner, OTHER, "--output", str(page))
     assert page.read_text() == "# Mine\n"
+    # it is told before hours have gone by
+    assert runner.ran == []
+
+
+def test_a_fault_that_is_named_twice_is_planted_once() -> None:
+    runner = Runner({("check", OTHER): 1})
+    assert run(runner, OTHER, OTHER, "--stage", "check") == 0
+    assert runner.ran == [("check", None), ("check", OTHER)]
 
 
 def test_programs_read_json(capsys: pytest.CaptureFixture[str]) -> None:
