@@ -7,6 +7,7 @@ means. The baseline, of three seeds, was made while the project's own norms stil
 session-1 and baseline-1.json were written by normbench 0.1, session-2 by the first one of schema 2.
 """
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,13 +85,20 @@ def store_session(
     options: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     status: Status = "finished",
+    planted: str = "",
 ) -> StoredSession:
-    """Store a session of two workers below ``results``, and read it again."""
+    """Store a session of two workers below ``results``, and read it again.
+
+    ``planted`` is the fault that it and all of its runs had planted.
+    """
+    if planted:
+        runs = [dataclasses.replace(run, planted=planted) for run in runs]
     by_key = {run.spec.key: run for run in runs}
     session = Session(
         results,
         name,
         workers=2,
+        planted=planted,
         options={"seeds": 3, **(options or {})},
         environment={**ENVIRONMENT, **(environment or {})},
         cases=cases,
