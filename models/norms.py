@@ -144,6 +144,8 @@ def claims_of(name: str) -> NormClaims:
     family = norm_family(name)
     if family is not None:
         return family.claims
+    if ":" not in name:
+        raise _unknown(name)
     return _declared(name, getattr(_named_object(name), CLAIMS_ATTRIBUTE, {}))
 
 
@@ -203,7 +205,11 @@ def norm_factory(name: str) -> NormFactory:
         return _group(_group_count(name))
     if ":" in name:
         return _imported(name)
-    raise UnknownNorm(f"unknown norm {name!r}: expected one of {SPELLINGS}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UnknownNorm:
+    return UnknownNorm(f"unknown norm {name!r}: expected one of {SPELLINGS}")
 
 
 def _group_count(name: str) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, regularizer_strengths
 
 SPEC = RunSpec("digits", "digits", "batch")
 
@@ -20,6 +20,15 @@ SPEC = RunSpec("digits", "digits", "batch")
 )
 def test_every_regularizer_has_one_spelling(l1: float, l2: float, name: str) -> None:
     assert RunSpec("digits", "digits", "batch", l1=l1, l2=l2).regularizer == name
+    assert regularizer_strengths(name) == (l1, l2)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "l1", "l1:", "l1:0", "l2:-1", "l2:nan", "l2:inf", "l3:1", "l1:1+l1:1", "l1:1,l2:1"]
+)
+def test_another_spelling_of_a_regularizer_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown regularizer '.*': expected none, or l1 and l2"):
+        regularizer_strengths(name)
 
 
 @pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf")])

@@ -18,17 +18,17 @@ from normbench.check.state import module_properties
 from normbench.check.statistics import statistics_properties
 
 
-def check_norm(name: str, *, compiling: bool = True, costs: bool = True) -> Checked:
+def check_norm(name: str, *, compiling: bool = True, costs: bool = True, seed: int = 0) -> Checked:
     """Check the norm called ``name``: its function, statistics, invariances, numerics and costs.
 
-    Without ``compiling`` and ``costs`` it takes a few seconds, else up to a minute. Raises
-    UnknownNorm, and NormDoesNotFit for a norm that can stand in no network.
+    Without ``compiling`` and ``costs`` it takes a few seconds, else up to a minute. ``seed`` is
+    that of the features, and of what a layer draws when it is built. Raises UnknownNorm, and
+    NormDoesNotFit for a norm that can stand in no network.
     """
-    return _checked("norm", name, _norm_properties(name, compiling, costs))
+    return _checked("norm", name, _norm_properties(Subject(name, seed), compiling, costs))
 
 
-def _norm_properties(name: str, compiling: bool, costs: bool) -> Iterator[Property]:
-    subject = Subject(name)
+def _norm_properties(subject: Subject, compiling: bool, costs: bool) -> Iterator[Property]:
     yield from function_properties(subject)
     yield from gradient_properties(subject)
     yield from statistics_properties(subject)

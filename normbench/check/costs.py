@@ -30,7 +30,7 @@ def cost_properties(subject: Subject) -> Iterator[Property]:
 
 def _cost(subject: Subject, name: str, shape: tuple[int, ...]) -> Property:
     order = torch.channels_last  # as the networks have it
-    generator = torch.Generator().manual_seed(0)
+    generator = subject.generator()
     features, gradient = (
         drawn(shape, generator).float().contiguous(memory_format=order) for _ in range(2)
     )

@@ -12,7 +12,6 @@ from normbench.check.properties import Property, Standing
 from normbench.models.norms import INVARIANCES
 
 SECTION = "invariance"
-SEED = 1607
 # Features of this deviation leave the layer's epsilon no weight.
 LARGE = 1e4
 CLOSE = 1e-5  # relative, and over float32's rounding of a layer that computes in it
@@ -70,7 +69,7 @@ CHANGES: dict[str, tuple[Change, Change, str]] = {
 def invariance_properties(subject: Subject) -> Iterator[Property]:
     """Tell what the output is invariant to, or equivariant for a permutation, in training."""
     shape = (4, 3 * subject.multiple, 3, 4)
-    features = LARGE * drawn(shape, torch.Generator().manual_seed(SEED))
+    features = LARGE * drawn(shape, subject.generator())
     for name in INVARIANCES:
         yield measured(SECTION, name, partial(_invariant, subject, name, features))
 
@@ -92,7 +91,7 @@ def _invariant(subject: Subject, name: str, features: Tensor) -> Property:
 def affine_properties(subject: Subject) -> Iterator[Property]:
     """Tell how many parameters there are, what each acts on, and what they do when they begin."""
     shape = (4, 3 * subject.multiple, 2, 3)
-    features = 2 + 3 * drawn(shape, torch.Generator().manual_seed(SEED))
+    features = 2 + 3 * drawn(shape, subject.generator())
     layer = subject.layer(shape)
     section = "parameters"
     trained = {n: p for n, p in layer.named_parameters() if p.requires_grad}

@@ -24,7 +24,6 @@ from normbench.models.norms import (
 ROUNDINGS = 16
 # Numbers of channels are multiples of the smallest of these that the layer can be built for.
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-SEED = 2019
 
 
 class Refused(Exception):
@@ -52,13 +51,15 @@ class Pass:
 class Subject:
     """The norm called ``name``: how to build its layer bare, what it claims, and its formula.
 
-    ``multiple`` is the number that its channels have to be a multiple of.
+    ``multiple`` is the number that its channels have to be a multiple of; all that is drawn at
+    random for it follows from ``seed``.
 
     Raises UnknownNorm, and NormDoesNotFit for a norm that can stand in no network.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, seed: int = 0) -> None:
         self.name = name
+        self.seed = seed
         self.claims: NormClaims = claims_of(name)
         self.formula: Formula | None = formula_of(name)
         self._factory = norm_factory(name)
@@ -80,9 +81,13 @@ class Subject:
                 return multiple
         raise misfits[0]
 
+    def generator(self, draw: int = 0) -> torch.Generator:
+        """Return the random numbers of one ``draw``, below 1,000, the same each time."""
+        return torch.Generator().manual_seed(1000 * self.seed + draw)
+
     def layer(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> nn.Module:
         """Build the layer for features of ``shape``, in training mode, as it begins."""
-        torch.manual_seed(SEED)
+        torch.manual_seed(self.seed)
         built = self._factory(NormSite("check", *shape[1:]))
         return copy.deepcopy(bare_layer(built)).to(dtype).train()
 
@@ -96,7 +101,7 @@ class Subject:
         The numbers are those of float32, so that layers of both types are the same.
         """
         layer = self.layer(shape)
-        generator = torch.Generator().manual_seed(SEED)
+        generator = self.generator()
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.add_(drawn(parameter.shape, generator) / 8)

@@ -26,7 +26,6 @@ from normbench.check.layers import (
 from normbench.check.properties import Property, Standing
 
 SECTION = "numerics"
-SEED = 2105
 IMAGES, CHANNELS, HEIGHT, WIDTH = 8, 6, 6, 6
 
 Context = Callable[[], AbstractContextManager[object]]
@@ -65,7 +64,7 @@ def _shape(subject: Subject) -> tuple[int, int, int, int]:
 
 
 def _drawn(subject: Subject, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(SEED)
+    generator = subject.generator()
     features = (drawn(_shape(subject), generator) * scale).float().double()
     return features, drawn(_shape(subject), generator)
 
@@ -130,7 +129,7 @@ def _thread_count(count: int) -> Iterator[None]:
 def _threads(subject: Subject, name: str) -> Property:
     """Hold two threads against one, on features that are enough for both."""
     shape = (32, CHANNELS * subject.multiple, 24, 24)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = subject.generator()
     features, gradient = drawn(shape, generator), drawn(shape, generator)
     passes = []
     for count in (1, 2):

@@ -40,6 +40,10 @@ class Checked:
     properties: tuple[Property, ...]
     seconds: float
 
+    def __repr__(self) -> str:
+        """Show what a failed assertion should say, and not every property."""
+        return f"Checked({self.kind} {self.subject}: {len(self.broken)} broken)"
+
     def of(self, standing: Standing) -> list[Property]:
         """Return the properties that stand so."""
         return [each for each in self.properties if each.standing is standing]

@@ -14,7 +14,6 @@ from normbench.check.layers import Pass, Refused, Subject, call, drawn, measured
 from normbench.check.properties import Property, Standing
 
 SECTION = "module"
-SEED = 1912
 CLOSE = 1e-5
 
 Check = Callable[["_Module"], str]
@@ -26,7 +25,7 @@ class _Module:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.shape = (6, 3 * subject.multiple, 4, 5)
-        generator = torch.Generator().manual_seed(SEED)
+        generator = subject.generator()
         self.features, self.others, self.gradient = (
             drawn(self.shape, generator).float() for _ in range(3)
         )

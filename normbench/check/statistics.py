@@ -12,7 +12,6 @@ from normbench.check.properties import Property, Standing
 from normbench.models.norms import NormSite, norm_factory
 
 SECTION = "statistics"
-SEED = 1502
 # Differences that rounding makes in float64, or in float32 inside a layer, over what is no rounding
 ROUNDING = 1e-5
 ROUNDING_64 = 1e-9
@@ -73,14 +72,14 @@ def _shape(subject: Subject) -> tuple[int, int, int, int]:
     return 8, 3 * subject.multiple, 3, 4
 
 
-def _drawn(subject: Subject, seed: int) -> Tensor:
-    return drawn(_shape(subject), torch.Generator().manual_seed(SEED + seed))
+def _drawn(subject: Subject, draw: int) -> Tensor:
+    return drawn(_shape(subject), subject.generator(draw))
 
 
 def _shared_axes(subject: Subject, name: str, training: bool) -> Property:
     claims = subject.claims
     shape = (4, 2 * subject.multiple, 2, 3)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = subject.generator()
     features = [drawn(shape, generator) for _ in range(2)]
     axes = _axes(_sharing(subject.trained(shape).train(training), *features))
     told = f"taken over {', '.join(axes)}" if axes else "each element alone"
@@ -166,7 +165,7 @@ def _changed_by_training(subject: Subject) -> list[str]:
 
 def _train(subject: Subject, layer: nn.Module, steps: int) -> list[Tensor]:
     """Take forward passes in training with random features, which are returned."""
-    generator = torch.Generator().manual_seed(SEED + 1)
+    generator = subject.generator(1)
     shape = _shape(subject)
     batches = [drawn(shape, generator) * (1 + step % 3) + step % 2 for step in range(steps)]
     layer.train()

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 HELP = "tell whether a norm, a regularizer or a network is right"
@@ -29,8 +30,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--network", metavar="NAME", action="append", default=[], help="a network (repeatable)"
     )
     command.add_argument(
+        "--seed",
+        metavar="N",
+        type=_seed,
+        default=0,
+        help="what the norms are checked with is drawn by it; default 0",
+    )
+    command.add_argument(
         "--json", action="store_true", help="print a JSON array in place of the tables"
     )
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to 2**32 - 1")
+    return int(text)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -40,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
     from normbench.report.checks import print_checked
 
     checks: list[tuple[Callable[[str], Checked], str]] = [
-        *((check_norm, name) for name in options.norms),
+        *((partial(check_norm, seed=options.seed), name) for name in options.norms),
         *((check_regularizer, name) for name in options.regularizer),
         *((check_network, name) for name in options.network),
     ]

@@ -28,6 +28,13 @@ def test_a_built_in_norm_is_what_its_paper_says(norm: str) -> None:
     assert found.counts["holds"] > 50
 
 
+@pytest.mark.parametrize("seed", [1, 2**32 - 1])
+def test_it_is_so_whatever_is_drawn(seed: int) -> None:
+    first, other = (check_norm("group:4", compiling=False, costs=False, seed=s) for s in (0, seed))
+    assert other.broken == []
+    assert [p.told for p in other.properties] != [p.told for p in first.properties]
+
+
 @pytest.mark.parametrize("norm", ["Right", "RootMeanSquare"])
 def test_a_right_norm_of_ones_own_is_found_right(norm: str) -> None:
     assert checked(norm).broken == []

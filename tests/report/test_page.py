@@ -21,11 +21,13 @@ from selenium.webdriver.support.select import Select
 
 from normbench.analysis.comparison import compare
 from normbench.cases.case import Case, Claim, Contrast, Published
+from normbench.check.properties import Checked, Property, Standing
 from normbench.commands.main import main
 from normbench.report.gallery import mistakes
 from normbench.report.page import ReportError, needed_pictures, write_figures, write_report
 from normbench.results import ClaimVerdict, Epoch, LayerActivations, Mistake, RunResult
 from normbench.spec import RunSpec
+from normbench.storage.checks import store_check
 from normbench.storage.documents import StoredCase
 from normbench.storage.pictures import StoredPictures, store_pictures
 from normbench.storage.session import StoredSession, read_session
@@ -200,6 +202,29 @@ def test_the_verdict_stands_at_the_top(page: webdriver.Chrome) -> None:
     assert "Some CPU (2 cores)" in header
     baseline = page.find_element(By.CLASS_NAME, "baseline").text
     assert "digits batch-none-b64, 3 epochs 99.10 95.00 -4.10" in baseline
+
+
+def test_a_check_that_found_something_is_open_with_what_is_broken_first(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    session = stored(tmp_path, ("batch",))
+    held = Property("module", "pickle", Standing.HOLDS, "as it should be")
+    broken = Property("function", "batch of 1", Standing.BROKEN, "off by <b>3.5</b>")
+    store_check(session.folder, Checked("norm", HOSTILE, (held, broken), 1.0))
+    store_check(session.folder, Checked("network", "digits", (held,), 1.0))
+    browser.get(draw_again(session.folder / "report.html").as_uri())
+    checks = browser.find_elements(By.CSS_SELECTOR, ".checks details")
+    assert [attribute(check, "textContent").split("\n")[1] for check in checks] == [
+        f"norm {HOSTILE}: 1 holds, 1 broken",
+        "network digits: 1 holds",
+    ]
+    rows = checks[0].find_elements(By.CSS_SELECTOR, "tbody tr")
+    assert rows[0].text == "function batch of 1 broken off by <b>3.5</b>"
+    assert [check.find_element(By.TAG_NAME, "table").is_displayed() for check in checks] == [
+        True,
+        False,
+    ]
+    assert log(browser, "browser") == []
 
 
 def test_a_run_that_ended_badly_is_drawn_as_far_as_it_came(

@@ -1,0 +1,131 @@
+"""``normbench check``: its table, its JSON, how it ends, and what it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normbench.commands.main import main
+
+NORM = """
+from torch import nn
+import torch.nn.functional as F
+
+
+class Batch(nn.BatchNorm2d):
+    def forward(self, x):
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
+
+
+class Right(nn.GroupNorm):
+    normbench_claims = {claims}
+
+    def __init__(self, channels):
+        super().__init__(1, channels)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with a module of norms, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+def write(project: Path, name: str, claims: str = "{}") -> None:
+    (project / f"{name}.py").write_text(NORM.replace("{claims}", claims), encoding="utf-8")
+
+
+def test_regularizers_and_networks_are_shown_in_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--regularizer", "l1:0.001+l2:0.01", "--network", "digits"]) == 0
+    told = capsys.readouterr().out
+    assert "regularizer l1:0.001+l2:0.01\n" in told
+    assert "acts on every parameter" in told
+    assert "regularizer l1:0.001+l2:0.01: 3 holds (" in told
+    assert "network digits: 20 holds (" in told
+
+
+def test_as_json_each_check_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--regularizer", "none", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["subject"]) == ("regularizer", "none")
+    assert found["properties"][1] == {
+        "section": "penalty",
+        "name": "acts on nothing",
+        "standing": "holds",
+        "told": "0 parameters are moved",
+    }
+
+
+def test_a_norm_in_the_current_folder_that_is_wrong_ends_it_with_1(project: Path) -> None:
+    write(project, "wrong_at_evaluation")
+    command = [sys.executable, "-m", "normbench", "check", "wrong_at_evaluation:Batch", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=project)
+    assert done.stderr == ""
+    assert done.returncode == 1
+    (found,) = json.loads(done.stdout)
+    broken = [each["name"] for each in found["properties"] if each["standing"] == "broken"]
+    assert broken == ["independent of the other images, evaluation"]
+
+
+@pytest.mark.parametrize("seed", ["-1", "one", "1.5", str(2**32)])
+def test_a_seed_is_a_whole_number(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["check", "batch", "--seed", seed])
+    assert f"{seed!r}: expected a whole number from 0 to 2**32 - 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "nothing to check: name a NORM, a --regularizer or a --network"),
+        (["bach"], "unknown norm 'bach': expected one of none, batch"),
+        (["group:0"], "unknown norm 'group:0': expected group:G with a whole number G"),
+        (["--regularizer", "l3:1"], "unknown regularizer 'l3:1': expected none, or l1 and l2"),
+        (["--network", "resnet"], "unknown network 'resnet': expected one of digits"),
+    ],
+)
+def test_what_cannot_be_checked_ends_it_with_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"normbench: {told}")
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("claims", "told"),
+    [
+        ("['N']", r"is a list: expected a dict with keys out of axes, affine, "),
+        ("{'axis': ['N']}", "has an unknown key 'axis': expected one of axes, affine, "),
+        ("{'axes': ['M']}", r"has axes = \['M'\]: expected a list of axes out of N, C, C/G, H, W"),
+        ("{'affine': 'yes'}", "has affine = 'yes': expected one of none, per channel, per element"),
+        ("{'batch_independent': 1}", "has batch_independent = 1: expected True or False"),
+        ("{'invariances': 'scale'}", "has invariances = 'scale': expected a list out of scale,"),
+    ],
+)
+def test_claims_that_are_none_are_told(
+    project: Path, claims: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"claiming_{abs(hash(claims))}"
+    write(project, name, claims)
+    assert main(["check", f"{name}:Right"]) == 2
+    assert re.match(f"normbench: normbench_claims of {name}:Right {told}", capsys.readouterr().err)
+
+
+def test_claims_are_held_to(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(project, "claiming_means_of_maps", "{'axes': ['H', 'W'], 'affine': 'per channel'}")
+    assert main(["check", "claiming_means_of_maps:Right", "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    broken = {p["name"]: p["told"] for p in found["properties"] if p["standing"] == "broken"}
+    assert broken["elements that share a statistic, training"] == (
+        "taken over C, H, W, where H, W is claimed"
+    )
+    assert set(broken) == {
+        f"elements that share a statistic, {m}" for m in ("training", "evaluation")
+    }
