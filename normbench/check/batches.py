@@ -9,6 +9,7 @@ the crops (down, right, each for all images), and a number from 0 to 1 of the fl
 up to 2,048 images at once; a trace has fewer.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from normbench.check.recording import Recording
+from normbench.check.recording import RecordedStep, Recording
 from normbench.check.reference import cross_entropy
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
@@ -41,6 +42,11 @@ class Images:
     images: Array
     labels: NDArray[np.int64]
 
+    @property
+    def size(self) -> int:
+        """The height and width of an image."""
+        return int(self.images.shape[-1])
+
     def __getitem__(self, chosen: NDArray[np.int64]) -> "Images":
         return Images(self.images[chosen], self.labels[chosen])
 
@@ -50,6 +56,7 @@ def images_of(images: Tensor, labels: Tensor) -> Images:
     return Images(images.double().numpy(), labels.numpy().astype(np.int64))
 
 
+@functools.cache
 def digits_parts() -> tuple[Images, Images]:
     """Return scikit-learn's digits to train and to test on: every fourth is a test image."""
     from sklearn.datasets import load_digits
@@ -203,69 +210,79 @@ def tolerance(image_size: int, std: float) -> float:
     return ROUNDINGS * UNIT * (2 * image_size + 1) / std
 
 
-def training_faults(recording: Recording, train: Images, size: int) -> Iterator[str]:
-    """Tell how the batches that were trained on differ from what they are to be."""
-    training, spec, data = recording.training, recording.training.spec, recording.training.data
-    augmentation = training.recipe.augmentation
+@dataclass(frozen=True)
+class ExpectedEpoch:
+    """An epoch as it has to be: images before normalization, labels, and which images they are."""
+
+    images: Array
+    labels: NDArray[np.int64]
+    order: tuple[int, ...]
+
+
+def expected_epochs(
+    train: Images, spec: RunSpec, augmentation: Augmentation, size: int
+) -> list[ExpectedEpoch]:
+    """Return the epochs of a run, each image changed by itself."""
     generator = torch.Generator().manual_seed(spec.seed)
     part = drawn_part(spec, len(train.labels), generator)
-    per_epoch = len(part) // spec.batch_size
-    if len(recording.steps) != per_epoch * spec.epochs:
-        yield (
-            f"expected {spec.epochs} epochs of {per_epoch} steps, an incomplete batch left out, "
-            f"seen {len(recording.steps)} steps"
-        )
-    within = tolerance(train.images.shape[-1], data.std)
-    orders: list[tuple[int, ...]] = []
-    for epoch in range(spec.epochs):
+    epochs = []
+    for _ in range(spec.epochs):
         draws = drawn_epoch(len(part), spec.batch_size, augmentation, generator)
         chosen = part[draws.order]
-        orders.append(tuple(chosen))
-        steps = recording.steps[epoch * per_epoch : (epoch + 1) * per_epoch]
-        for number, step in enumerate(steps):
-            for place in range(spec.batch_size):
-                index = number * spec.batch_size + place
-                image = train.images[chosen[index]]
-                pixels = changed(image, draws, index, augmentation, size)
-                expected = (pixels / 255 - data.mean) / data.std
-                where = f"step {epoch * per_epoch + number + 1}, image {place}"
-                yield from _image_faults(
-                    where,
-                    expected,
-                    step.images,
-                    place,
-                    within,
-                    int(train.labels[chosen[index]]),
-                    step.labels,
-                )
-    yield from order_faults(orders, len(part))
+        images = [
+            changed(train.images[index], draws, place, augmentation, size)
+            for place, index in enumerate(chosen)
+        ]
+        epochs.append(ExpectedEpoch(np.stack(images), train.labels[chosen], tuple(chosen)))
+    return epochs
 
 
-def _image_faults(
-    where: str,
-    expected: Array,
-    images: Tensor,
-    place: int,
-    within: float,
-    label: int,
-    labels: Tensor,
+def training_faults(
+    recording: Recording, epochs: Sequence[ExpectedEpoch], image_size: int
 ) -> Iterator[str]:
-    if place >= len(images):
-        yield f"{where}: expected to be there, seen a batch of {len(images)}"
-        return
-    seen = images[place].double().numpy()
+    """Tell how the batches that were trained on differ from what they are to be.
+
+    ``image_size`` is that of the data set's images.
+    """
+    training = recording.training
+    data, size = training.data, training.spec.batch_size
+    per_epoch = len(epochs[0].labels) // size
+    if len(recording.steps) != per_epoch * len(epochs):
+        yield (
+            f"expected {len(epochs)} epochs of {per_epoch} steps, an incomplete batch left out, "
+            f"seen {len(recording.steps)} steps"
+        )
+    within = tolerance(image_size, data.std)
+    for number, step in enumerate(recording.steps[: per_epoch * len(epochs)]):
+        epoch, start = epochs[number // per_epoch], number % per_epoch * size
+        batch = slice(start, start + size)
+        expected = (epoch.images[batch] / 255 - data.mean) / data.std
+        yield from batch_faults(number + 1, expected, epoch.labels[batch], step, within)
+    yield from order_faults([epoch.order for epoch in epochs], training.spec.train_images or 0)
+
+
+def batch_faults(
+    number: int, expected: Array, labels: NDArray[np.int64], step: RecordedStep, within: float
+) -> Iterator[str]:
+    """Tell how the batch of a step differs from what it is to be."""
+    seen = step.images.double().numpy()
     if seen.shape != expected.shape:
-        yield f"{where}: expected a shape of {expected.shape}, seen {seen.shape}"
+        yield f"step {number}, images: expected a shape of {expected.shape}, seen {seen.shape}"
         return
     error = np.abs(seen - expected)
-    if not error.max() <= within:
-        at = np.unravel_index(error.argmax(), error.shape)
+    off = ~(error <= within).all((1, 2, 3))
+    for place in np.flatnonzero(off):
+        at = np.unravel_index(error[place].argmax(), error[place].shape)
         yield (
-            f"{where}: the pixel {tuple(map(int, at))} is off by {error.max():.3g}, where "
-            f"{within:.3g} is the bound: expected {expected[at]:.6g}, seen {seen[at]:.6g}"
+            f"step {number}, image {place}: the pixel {tuple(map(int, at))} is off by "
+            f"{error[place][at]:.3g}, where {within:.3g} is the bound: expected "
+            f"{expected[place][at]:.6g}, seen {seen[place][at]:.6g}"
         )
-    if int(labels[place]) != label:
-        yield f"{where}: expected its image's label {label}, seen {int(labels[place])}"
+    for place in np.flatnonzero(step.labels.numpy() != labels):
+        yield (
+            f"step {number}, image {place}: expected its image's label {labels[place]}, seen "
+            f"{int(step.labels[place])}"
+        )
 
 
 def order_faults(orders: Sequence[tuple[int, ...]], count: int) -> Iterator[str]:

@@ -118,11 +118,11 @@ def convolution(features: Tensor, weight: Tensor, bias: Tensor | None, stage: St
     size = (height + 2 * stage.padding - kernel) // stage.stride + 1
     columns = unfold(features, kernel, padding=stage.padding, stride=stage.stride)
     terms = columns.shape[1] // groups
-    by_group = columns.reshape(images, groups, terms, -1).permute(1, 2, 0, 3)
-    product = torch.bmm(
-        weight.reshape(groups, outputs // groups, terms), by_group.reshape(groups, terms, -1)
+    product = torch.matmul(
+        weight.reshape(groups, outputs // groups, terms),
+        columns.reshape(images, groups, terms, -1),
     )
-    convolved = product.reshape(outputs, images, size, size).transpose(0, 1)
+    convolved = product.reshape(images, outputs, size, size)
     return convolved if bias is None else convolved + bias.reshape(-1, 1, 1)
 
 

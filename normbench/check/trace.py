@@ -16,6 +16,7 @@ place of the normal ``z``. ``c`` is its quantile at ALARM over COMPARISONS: the 
 alarm in a whole session, divided by a number of comparisons that is more than a session has.
 """
 
+import functools
 import hashlib
 import itertools
 import math
@@ -29,8 +30,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from normbench.check.batches import (
+    ExpectedEpoch,
     Images,
     digits_parts,
+    expected_epochs,
     figure_faults,
     images_of,
     loaded,
@@ -56,9 +59,8 @@ from normbench.check.reference import (
     settings_of,
 )
 from normbench.check.rounding import Float32Rounding
-from normbench.check.trace_record import DIGITS, Trace
+from normbench.check.trace_record import DIGITS, Trace, Traced, trace_spec
 from normbench.models.networks import network_class
-from normbench.spec import RunSpec
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.datasets import DATASETS
 from normbench.training.fingerprints import code_digest, fingerprint
@@ -301,26 +303,8 @@ def unmoved(steps: Sequence[RecordedStep]) -> Iterator[str]:
                 yield f"{name} changed between step {index} and step {index + 1}, as by evaluation"
 
 
-# Enough for fifty steps: five epochs of ten batches, with some images left over that fill none.
-BATCH_SIZE, EPOCHS, TRAIN_IMAGES = 8, 5, 86
 # Of the data sets whose images are random.
 RANDOM_IMAGES, RANDOM_TEST_IMAGES = 100, 24
-
-
-def trace_spec(recipe: str, norm: str, l1: float = 0.0, l2: float = 0.0) -> RunSpec:
-    """Return the run that a trace of a recipe and a norm takes, with the recipe's network."""
-    network = recipe.partition("-")[0]
-    return RunSpec(
-        network,
-        network,
-        norm,
-        l1=l1,
-        l2=l2,
-        batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
-        recipe=recipe,
-        train_images=TRAIN_IMAGES,
-    )
 
 
 def random_data(dataset: str) -> ImageData:
@@ -346,6 +330,7 @@ def trace_data(dataset: str) -> ImageData:
     return random_data(dataset)
 
 
+@functools.cache
 def sources_of(dataset: str) -> tuple[Images, Images]:
     """Return the images to train and to test on that a trace's data has to be equal to."""
     if dataset == "digits":
@@ -357,20 +342,27 @@ def sources_of(dataset: str) -> tuple[Images, Images]:
     )
 
 
+@functools.cache
+def _epochs(recipe: str, seed: int) -> list[ExpectedEpoch]:
+    """Return the epochs of the traces with a recipe, whatever norm and regularizer they have."""
+    spec = trace_spec(recipe, "none").with_seed(seed)
+    size = network_class(spec.network).image_size
+    train, _ = sources_of(spec.dataset)
+    return expected_epochs(train, spec, find_recipe(recipe).augmentation, size)
+
+
 def take_trace(
-    name: str,
-    spec: RunSpec,
+    traced: Traced,
     processor: str = "",
     kind: type[RecordedTraining] = RecordedTraining,
     data: ImageData | None = None,
 ) -> Trace:
-    """Record the run of ``spec``, and hold it against the reference and its data.
+    """Record a run, and hold it against the reference and its data.
 
-    ``name`` is what the trace is called, ``processor`` the one that it is taken on. ``kind`` is
-    the engine, and ``data`` what it is given: else the digits, and for other data sets random
-    images. Raises what training raises.
+    ``processor`` is the one that it is taken on. ``kind`` is the engine, and ``data`` what it is
+    given: else the digits, and for other data sets random images. Raises what training raises.
     """
-    start = time.perf_counter()
+    start, spec = time.perf_counter(), traced.spec
     data = data or trace_data(spec.dataset)
     train, test = sources_of(spec.dataset)
     recording = record(spec, data, kind)
@@ -382,12 +374,12 @@ def take_trace(
         *(str(comparison) for comparison in comparisons if comparison.broken),
         *unmoved(recording.steps),
         *loaded(data, train, test),
-        *training_faults(recording, train, size),
+        *training_faults(recording, _epochs(spec.recipe, spec.seed), train.size),
         *test_faults(recording, test, size),
         *figure_faults(recording, test),
     ]
     return Trace(
-        name=name,
+        name=traced.name,
         spec=spec,
         ground={
             "torch": torch.__version__,

@@ -11,6 +11,37 @@ from normbench.spec import RunSpec
 GROUND = ("torch", "processor", "threads", "device", "code", "fingerprint")
 
 
+# Hexadecimal digits of a digest.
+DIGITS = 8
+
+# Enough for fifty steps: five epochs of ten batches, with some images left over that fill none.
+BATCH_SIZE, EPOCHS, TRAIN_IMAGES = 8, 5, 86
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A run that is traced, by what its trace is called."""
+
+    name: str
+    spec: RunSpec
+
+
+def trace_spec(recipe: str, norm: str, l1: float = 0.0, l2: float = 0.0) -> RunSpec:
+    """Return the run that a trace of a recipe and a norm takes, with the recipe's network."""
+    network = recipe.partition("-")[0]
+    return RunSpec(
+        network,
+        network,
+        norm,
+        l1=l1,
+        l2=l2,
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS,
+        recipe=recipe,
+        train_images=TRAIN_IMAGES,
+    )
+
+
 @dataclass(frozen=True)
 class Trace:
     """Some steps of training, as the engine took them, and what an independent one says of them.
@@ -30,6 +61,7 @@ class Trace:
     digests: Mapping[str, str]
     norms: Mapping[str, tuple[float, ...]]
     broken: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     share: float = 0.0
     where: str = ""
     note: str = ""
@@ -63,14 +95,11 @@ class Trace:
                     "digests": {name: str(row) for name, row in values["digests"].items()},
                     "norms": norms,
                     "broken": tuple(map(str, values.get("broken", ()))),
+                    "beside": tuple(map(str, values.get("beside", ()))),
                 }
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"expected a trace: {error!r}") from error
-
-
-# Hexadecimal digits of a digest.
-DIGITS = 8
 
 
 def digest_at(trace: Trace, tensor: str, step: int) -> str:

@@ -13,6 +13,7 @@ from normbench.check.batches import (
     cropped,
     digits_parts,
     drawn_epoch,
+    expected_epochs,
     figure_faults,
     images_of,
     loaded,
@@ -21,9 +22,17 @@ from normbench.check.batches import (
     training_faults,
 )
 from normbench.check.recording import Recording, record
-from normbench.check.trace import random_data, trace_data, trace_spec
+from normbench.check.trace import random_data, trace_data
+from normbench.check.trace_record import trace_spec
 from normbench.training.augmentation import augment
 from normbench.training.recipes import AFFINE, CROP_AND_FLIP, Augmentation
+
+
+def faults(recording: Recording) -> list[str]:
+    train, _ = digits_parts()
+    spec, recipe = recording.training.spec, recording.training.recipe
+    epochs = expected_epochs(train, spec, recipe.augmentation, 8)
+    return list(training_faults(recording, epochs, 8))
 
 
 def recorded(seed: int = 0) -> Recording:
@@ -86,23 +95,20 @@ def test_the_engine_changes_images_as_the_plain_implementation(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_right_batches_are_not_blamed(seed: int) -> None:
-    train, _ = digits_parts()
-    assert list(training_faults(recorded(seed), train, 8)) == []
+    assert faults(recorded(seed)) == []
 
 
 def test_a_pixel_that_is_off_is_told() -> None:
     recording = recorded()
     recording.steps[12].images[3, 0, 2, 5] += 1e-3
-    train, _ = digits_parts()
-    (told,) = training_faults(recording, train, 8)
+    (told,) = faults(recording)
     assert told.startswith("step 13, image 3: the pixel (0, 2, 5) is off by 0.001")
 
 
 def test_an_epoch_without_its_last_batch_is_told() -> None:
     recording = recorded()
     recording.steps.pop()
-    train, _ = digits_parts()
-    assert "seen 49 steps" in next(iter(training_faults(recording, train, 8)))
+    assert "seen 49 steps" in faults(recording)[0]
 
 
 def test_orders_have_each_image_once_and_are_new() -> None:

@@ -23,9 +23,9 @@ from normbench.check.trace import (
     norm_layer,
     state_of,
     trace_data,
-    trace_spec,
     unmoved,
 )
+from normbench.check.trace_record import trace_spec
 from normbench.models.networks import Stage
 
 

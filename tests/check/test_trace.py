@@ -13,9 +13,8 @@ from normbench.check.trace import (
     relative,
     take_trace,
     trace_data,
-    trace_spec,
 )
-from normbench.check.trace_record import Trace
+from normbench.check.trace_record import Trace, Traced, trace_spec
 from normbench.training.trainer import train
 from tests.check.wrong_engines import WRONG_ENGINES, engine
 
@@ -31,26 +30,26 @@ def one_torch_thread() -> None:
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
 def test_a_right_engine_is_not_blamed(norm: str, seed: int) -> None:
     spec = trace_spec("digits", norm, l1=0.001 * (seed % 2)).with_seed(seed)
-    found = take_trace("right", spec)
+    found = take_trace(Traced("right", spec))
     assert found.broken == ()
     assert 0 < found.share < 0.2
 
 
 @pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "cifar10"])
 def test_a_right_engine_is_not_blamed_with_another_recipe(recipe: str) -> None:
-    assert take_trace("right", trace_spec(recipe, "group:2", l1=0.001)).broken == ()
+    assert take_trace(Traced("right", trace_spec(recipe, "group:2", l1=0.001))).broken == ()
 
 
 @pytest.mark.parametrize("name", WRONG_ENGINES)
 def test_a_wrong_engine_is_found(name: str) -> None:
     change, told = WRONG_ENGINES[name]
-    found = take_trace(name, PLAIN, kind=engine(change))
+    found = take_trace(Traced(name, PLAIN), kind=engine(change))
     assert told in "\n".join(found.broken)
 
 
 def test_what_is_broken_is_told_by_step_tensor_expected_seen_and_bound() -> None:
     change, _ = WRONG_ENGINES["dampening 0.5"]
-    first = take_trace("wrong", PLAIN, kind=engine(change)).broken[0]
+    first = take_trace(Traced("wrong", PLAIN), kind=engine(change)).broken[0]
     # the first step of SGD has no momentum to dampen
     assert first.startswith("step 2, ")
     for part in (" off by ", " is the bound: expected ", " at [", ", seen "):
@@ -58,7 +57,7 @@ def test_what_is_broken_is_told_by_step_tensor_expected_seen_and_bound() -> None
 
 
 def test_a_norm_without_a_formula_is_held_against_itself_in_float64() -> None:
-    found = take_trace("own", trace_spec("digits", "torch.nn:BatchNorm2d"))
+    found = take_trace(Traced("own", trace_spec("digits", "torch.nn:BatchNorm2d")))
     assert found.broken == ()
     assert "no formula" in found.note
 
@@ -67,14 +66,16 @@ def test_labels_that_were_loaded_wrong_are_found() -> None:
     data = trace_data("digits")
     labels = data.train_labels.clone()
     labels[1000] = (labels[1000] + 1) % 10
-    found = take_trace("labels", PLAIN, data=dataclasses.replace(data, train_labels=labels))
+    found = take_trace(Traced("labels", PLAIN), data=dataclasses.replace(data, train_labels=labels))
     assert "training labels: 1 of 1348 differ from their source, such as image 1000" in str(
         found.broken
     )
 
 
 def test_a_wrong_mean_is_found() -> None:
-    found = take_trace("mean", PLAIN, data=dataclasses.replace(trace_data("digits"), mean=0.31))
+    found = take_trace(
+        Traced("mean", PLAIN), data=dataclasses.replace(trace_data("digits"), mean=0.31)
+    )
     assert "the mean of the training pixels: expected 0.3054, seen 0.3100" in found.broken
 
 
@@ -87,7 +88,7 @@ def test_recording_leaves_training_as_it_is() -> None:
 
 
 def test_two_traces_of_one_engine_are_equal_and_small_and_stay_so_when_stored() -> None:
-    first, second = (take_trace("twice", PLAIN) for _ in range(2))
+    first, second = (take_trace(Traced("twice", PLAIN)) for _ in range(2))
     assert (first.digests, first.norms, first.losses) == (
         second.digests,
         second.norms,
