@@ -20,6 +20,7 @@ import functools
 import hashlib
 import itertools
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ class Tracer:
         return Reference.of(network_class(self.spec.network), norm)
 
     def _settings(self, index: int) -> Settings:
-        spec, steps = self.spec, len(self.recording.steps)
+        spec = self.spec
+        # of the spec, and not those that the engine has taken: the schedule is as long as the run
+        images = spec.train_images or len(self.recording.training.data.train_labels)
+        steps = images // spec.batch_size * spec.epochs
         return settings_of(self.recipe, spec.l1, spec.l2, spec.batch_size, index, steps)
 
     def _stepped(self, index: int, choices: Choices) -> Stepped:
@@ -147,8 +151,7 @@ class Tracer:
     def loss(self, index: int) -> float:
         """Return a step's cross-entropy, of the engine's logits."""
         step, smoothing = self.recording.steps[index], self.recipe.label_smoothing
-        loss = cross_entropy(step.logits.double(), step.labels, smoothing).item()
-        return float(f"{loss:.9g}")
+        return nine_digits(cross_entropy(step.logits.double(), step.labels, smoothing).item())
 
     def comparisons(self) -> Iterator[Comparison]:
         """Yield every comparison of every step, then that of the evaluation."""
@@ -161,6 +164,20 @@ class Tracer:
             seen = {"logits": recorded.logits, **recorded.after.tensors}
             yield from compared(index + 1, seen, expected, bounds)
         yield self._evaluation()
+
+    def unrepeatable(self) -> Iterator[str]:
+        """Tell of a reference that comes out differently twice, as of a norm that draws numbers.
+
+        Its own differences would be taken for rounding, and the bound be too wide to see anything.
+        """
+        first, second = (tensors_of(self._stepped(0, Choices())) for _ in range(2))
+        for name, tensor in first.items():
+            if not torch.equal(tensor, second[name]):
+                yield (
+                    f"step 1, {name}: the norm itself, in float64, comes out differently when the "
+                    "step is taken again: expected it to be deterministic, and to draw nothing"
+                )
+                return
 
     def deviations(self) -> tuple[dict[str, float], int]:
         """Measure what rounding does to each tensor, over its norm; return by how many runs."""
@@ -275,11 +292,12 @@ def compared(
 ) -> Iterator[Comparison]:
     """Compare tensors by their names; ``bounds`` are over the norm of what is expected."""
     for name, right in expected.items():
-        right, came = right.double(), seen[name].double()
-        if came.shape != right.shape:
-            shapes = f": expected a shape of {tuple(right.shape)}, seen {tuple(came.shape)}"
+        if name not in seen or seen[name].shape != right.shape:
+            shape = tuple(seen[name].shape) if name in seen else "none"
+            shapes = f": expected a shape of {tuple(right.shape)}, seen {shape}"
             yield Comparison(step, name, math.inf, 0.0, shapes)
             continue
+        right, came = right.double(), seen[name].double()
         difference = came - right
         error = difference.norm().item()
         bound = bounds.get(name, 0.0) * right.norm().item()
@@ -299,7 +317,7 @@ def unmoved(steps: Sequence[RecordedStep]) -> Iterator[str]:
     for index, (before, after) in enumerate(itertools.pairwise(steps), start=1):
         then = after.before.tensors
         for name, tensor in before.after.tensors.items():
-            if not torch.equal(tensor, then[name]):
+            if name not in then or not torch.equal(tensor, then[name]):
                 yield f"{name} changed between step {index} and step {index + 1}, as by evaluation"
 
 
@@ -371,6 +389,7 @@ def take_trace(
     worst = max(comparisons, key=lambda comparison: comparison.share)
     size = recording.training.network.image_size
     broken = [
+        *(() if tracer.norm else tracer.unrepeatable()),
         *(str(comparison) for comparison in comparisons if comparison.broken),
         *unmoved(recording.steps),
         *loaded(data, train, test),
@@ -393,7 +412,7 @@ def take_trace(
         digests={n: "".join(map(digest, ts)) for n, ts in recorded_tensors(recording).items()},
         norms={n: tuple(map(size_of, ts)) for n, ts in recorded_tensors(recording).items()},
         broken=tuple(broken),
-        share=float(f"{worst.share:.3g}") if math.isfinite(worst.share) else -1.0,
+        share=nine_digits(worst.share),
         where=worst.place,
         note="" if tracer.norm else OWN_NORM,
         seconds=round(time.perf_counter() - start, 3),
@@ -426,4 +445,10 @@ def digest(tensor: Tensor) -> str:
 
 def size_of(tensor: Tensor) -> float:
     """Return the root of the sum of squares in float64, to nine digits."""
-    return float(f"{tensor.double().norm().item():.9g}")
+    return nine_digits(tensor.double().norm().item())
+
+
+def nine_digits(value: float) -> float:
+    """Return a number to nine digits; what is not finite as the largest number that there is."""
+    # a stored document holds neither infinity nor NaN
+    return float(f"{value:.9g}") if math.isfinite(value) else sys.float_info.max
