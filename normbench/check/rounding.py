@@ -29,33 +29,22 @@ UNIT = 2.0**-24
 EXACT = frozenset(
     (
         *("_to_copy", "_unsafe_view", "abs", "amax", "arange", "argmax", "as_strided"),
-        *("bitwise_and", "bitwise_not", "cat", "clone", "constant_pad_nd"),
-        *("contiguous", "copy_", "detach", "empty", "empty_like", "eq", "fill_", "flip"),
-        *("full", "full_like", "gather", "ge", "gt", "im2col", "index", "index_put"),
-        *("index_put_", "index_select", "is_same_size", "isnan", "le", "lift_fresh"),
-        *("logical_and", "logical_not", "lt", "masked_fill", "max", "maximum", "min"),
-        *("minimum", "ne", "neg", "new_empty", "new_zeros", "ones", "ones_like", "relu"),
-        *("scalar_tensor", "select_backward", "set_", "sgn", "sign", "slice_backward"),
-        *("stack", "threshold_backward", "where", "zero_", "zeros", "zeros_like"),
+        *("bitwise_and", "bitwise_not", "cat", "clone", "constant_pad_nd", "contiguous"),
+        *("copy_", "detach", "empty", "empty_like", "eq", "fill_", "flip", "full"),
+        *("full_like", "gather", "ge", "gt", "im2col", "index", "index_put", "index_put_"),
+        *("index_select", "is_same_size", "isnan", "le", "lift_fresh", "logical_and"),
+        *("logical_not", "lt", "masked_fill", "max", "maximum", "min", "minimum", "ne"),
+        *("neg", "new_empty", "new_zeros", "ones", "ones_like", "relu", "scalar_tensor"),
+        *("select_backward", "set_", "sgn", "sign", "slice_backward", "stack"),
+        *("threshold_backward", "where", "zero_", "zeros", "zeros_like"),
     )
 )
 # Operations whose results are right but for their own rounding.
 ELEMENTWISE = frozenset(
     (
-        *(
-            "add",
-            "add_",
-            "addcmul",
-            "addcmul_",
-            "div",
-            "div_",
-            "exp",
-            "log",
-            "log1p",
-            "mul",
-            "mul_",
-        ),
-        *("pow", "pow_", "reciprocal", "rsqrt", "rsub", "sigmoid", "sqrt", "sub", "sub_", "tanh"),
+        *("add", "add_", "addcmul", "addcmul_", "div", "div_", "exp", "log", "log1p", "mul"),
+        *("mul_", "pow", "pow_", "reciprocal", "rsqrt", "rsub", "sigmoid", "sqrt", "sub"),
+        *("sub_", "tanh"),
     )
 )
 
@@ -63,7 +52,8 @@ ELEMENTWISE = frozenset(
 class Float32Rounding(TorchDispatchMode):
     """Moves the result of each float64 operation as if float32 had rounded it, by random errors.
 
-    An operation of which nothing is known is taken for a sum of all elements of its inputs.
+    An operation of which nothing is known is taken for a sum of all elements of its inputs, and
+    what it writes to is moved as well, as the running statistics that batch_norm is given.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -81,14 +71,17 @@ class Float32Rounding(TorchDispatchMode):
         name = func.overloadpacket.__name__
         rounds = not func.is_view and name not in EXACT
         deviation = _SUMS[name](func, args, kwargs) if rounds and name in _SUMS else None
+        known = name in ELEMENTWISE or name in _SUMS
+        # schemas do not tell: that of native_batch_norm declares no writing
+        before = [] if known or not rounds else [(a, a.clone()) for a in args if _is_moved(a)]
         result = func(*args, **kwargs)
         if not rounds:
             return result
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
-        outputs += [each for each in _written(func, args) if all(each is not o for o in outputs)]
-        for output in outputs:
-            if isinstance(output, Tensor) and output.dtype == torch.float64:
-                self._move(output, deviation, 1 if name in ELEMENTWISE else _largest(args))
+        written = [tensor for tensor, copy in before if not torch.equal(tensor, copy)]
+        outputs += [each for each in written if all(each is not output for output in outputs)]
+        for output in filter(_is_moved, outputs):
+            self._move(output, deviation, 1 if name in ELEMENTWISE else _largest(args))
         return result
 
     def _move(self, output: Tensor, deviation: Tensor | None, terms: int) -> None:
@@ -98,10 +91,8 @@ class Float32Rounding(TorchDispatchMode):
         output.add_(size * drawn, alpha=UNIT * math.sqrt(terms if deviation is None else 1))
 
 
-def _written(func: Any, args: Sequence[Any]) -> list[Any]:
-    """Return the arguments that an operation writes to, as batch_norm to its statistics."""
-    declared = zip(func._schema.arguments, args, strict=False)
-    return [arg for place, arg in declared if place.alias_info and place.alias_info.is_write]
+def _is_moved(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float64
 
 
 def _largest(args: Sequence[Any]) -> int:
