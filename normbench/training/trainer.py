@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -197,8 +197,11 @@ def train(
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     checkpoint_file: Path | None = None,
+    begin: "Begin | None" = None,
 ) -> RunResult:
     """Train as ``spec`` says and return the outcome; ``on_epoch`` is told of each epoch's end.
+
+    ``begin`` makes the run before its first epoch, where it is to be watched; else Training.begin.
 
     Goes on from ``checkpoint_file`` where an interrupted run of the same spec, network, recipe,
     code and torch has left one, to the outcome that it would have had; with a warning from the
@@ -210,17 +213,18 @@ def train(
     """
     check_network(spec.network, spec.norm)
     find_recipe(spec.recipe)
+    begin = begin or Training.begin
     digest, code = fingerprint(spec.network, spec.recipe), code_digest(spec.norm)
     started = datetime.now(UTC)
     devices = [device] if device.type == "cuda" else []
     with on_device(device), torch.random.fork_rng(devices=devices):
-        training = Training.begin(spec, data, device)
+        training = begin(spec, data, device)
         checkpoint = None
         if checkpoint_file is not None:
             identity = f"{spec.key} {digest} {code} {torch.__version__} {device.type}"
             checkpoint = Checkpoint(checkpoint_file, identity)
             if not checkpoint.restore(training.restore):
-                training = Training.begin(spec, data, device)
+                training = begin(spec, data, device)
         evaluation = training.run(on_epoch, checkpoint)
     network = training.network
     epochs = training.epochs
@@ -286,7 +290,7 @@ class Training:
         self._cpu_start = time.process_time()
 
     @classmethod
-    def begin(cls, spec: RunSpec, data: ImageData, device: torch.device) -> "Training":
+    def begin(cls, spec: RunSpec, data: ImageData, device: torch.device) -> Self:
         """Return the run before its first epoch; seeds the global random numbers."""
         torch.manual_seed(spec.seed)
         network = build_network(spec.network, spec.norm, spec.dropout).to(device)
@@ -367,3 +371,7 @@ class Training:
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.activations = state["activations"]
         self._cpu_start = time.process_time() - state["cpu_seconds"]
+
+
+# Makes a run of a spec on the images, on a device, before its first epoch.
+Begin = Callable[[RunSpec, ImageData, torch.device], Training]
