@@ -43,6 +43,7 @@ from normbench.check.batches import (
 )
 from normbench.check.formulas import formula_of
 from normbench.check.recording import (
+    CPU,
     RecordedStep,
     RecordedTraining,
     Recording,
@@ -200,10 +201,9 @@ class Tracer:
 
     def _evaluation(self) -> Comparison:
         """Compare the logits of the last evaluation, at the state after the last step."""
-        training, last = self.recording.training, self.recording.steps[-1].after
-        evaluation, images = training.evaluation, training.test_images.double()
-        assert evaluation is not None
-        norms = training.norm_layers() if self.norm is None else {}
+        recording, last = self.recording, self.recording.steps[-1].after
+        images = recording.test_images.double()
+        norms = recording.training.norm_layers() if self.norm is None else {}
         reference, state = self.reference(norms), state_of(last)
 
         def logits(images: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class Tracer:
                     moved = logits(few)
                 squares += relative(moved, expected[: len(few)]) ** 2
         bound = quantile(EVALUATIONS) * math.sqrt(squares / EVALUATIONS)
-        seen = {"logits": evaluation.logits}
+        seen = {"logits": recording.evaluation.logits}
         (found,) = compared(0, seen, {"logits": expected}, {"logits": bound})
         return found
 
@@ -344,7 +344,7 @@ def random_data(dataset: str) -> ImageData:
 def trace_data(dataset: str) -> ImageData:
     """Return what a trace is given: the digits as they are loaded, or random images."""
     if dataset == "digits":
-        return load_dataset(dataset, Path(), torch.device("cpu"))
+        return load_dataset(dataset, Path(), CPU)
     return random_data(dataset)
 
 
@@ -361,12 +361,12 @@ def sources_of(dataset: str) -> tuple[Images, Images]:
 
 
 @functools.cache
-def _epochs(recipe: str, seed: int) -> list[ExpectedEpoch]:
+def _epochs(recipe: str, seed: int, device: torch.device) -> list[ExpectedEpoch]:
     """Return the epochs of the traces with a recipe, whatever norm and regularizer they have."""
     spec = trace_spec(recipe, "none").with_seed(seed)
     size = network_class(spec.network).image_size
     train, _ = sources_of(spec.dataset)
-    return expected_epochs(train, spec, find_recipe(recipe).augmentation, size)
+    return expected_epochs(train, spec, find_recipe(recipe).augmentation, size, device)
 
 
 def take_trace(
@@ -374,16 +374,18 @@ def take_trace(
     processor: str = "",
     kind: type[RecordedTraining] = RecordedTraining,
     data: ImageData | None = None,
+    device: torch.device = CPU,
 ) -> Trace:
     """Record a run, and hold it against the reference and its data.
 
     ``processor`` is the one that it is taken on. ``kind`` is the engine, and ``data`` what it is
-    given: else the digits, and for other data sets random images. Raises what training raises.
+    given: else the digits, and for other data sets random images. The reference is taken on the
+    CPU, whatever the ``device`` of the run. Raises what training raises.
     """
     start, spec = time.perf_counter(), traced.spec
     data = data or trace_data(spec.dataset)
     train, test = sources_of(spec.dataset)
-    recording = record(spec, data, kind)
+    recording = record(spec, data, kind, device)
     tracer = Tracer(recording)
     comparisons = list(tracer.comparisons())
     worst = max(comparisons, key=lambda comparison: comparison.share)
@@ -393,7 +395,7 @@ def take_trace(
         *(str(comparison) for comparison in comparisons if comparison.broken),
         *unmoved(recording.steps),
         *loaded(data, train, test),
-        *training_faults(recording, _epochs(spec.recipe, spec.seed), train.size),
+        *training_faults(recording, _epochs(spec.recipe, spec.seed, device), train.size),
         *test_faults(recording, test, size),
         *figure_faults(recording, test),
     ]
@@ -404,7 +406,7 @@ def take_trace(
             "torch": torch.__version__,
             "processor": processor,
             "threads": str(torch.get_num_threads()),
-            "device": "cpu",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "code": code_digest(spec.norm),
             "fingerprint": fingerprint(spec.network, spec.recipe),
         },
@@ -433,7 +435,7 @@ def recorded_tensors(recording: Recording) -> dict[str, list[Tensor]]:
             if not name.startswith("momentum") and tensor.is_floating_point():
                 found.setdefault(name, []).append(tensor)
     if recording.training.evaluation is not None:
-        found["logits"].append(recording.training.evaluation.logits)
+        found["logits"].append(recording.evaluation.logits)
     return found
 
 

@@ -183,7 +183,8 @@ class Runner:
 
         A difference from a baseline's on the same ground breaks it. Raises what training raises.
         """
-        trace = take_trace(traced, " ".join(filter(None, processor().values())))
+        machine = " ".join(filter(None, processor().values()))
+        trace = take_trace(traced, machine, device=self.device)
         for baseline in self._reference.baselines if self._reference else ():
             found = beside(trace, baseline.traces, baseline.name)
             if found is None or found.standing is TraceStanding.EQUAL:
