@@ -14,8 +14,10 @@ GROUND = ("torch", "processor", "threads", "device", "code", "fingerprint")
 # Hexadecimal digits of a digest.
 DIGITS = 8
 
-# Enough for fifty steps: five epochs of ten batches, with some images left over that fill none.
-BATCH_SIZE, EPOCHS, TRAIN_IMAGES = 8, 5, 86
+# Fifty steps, over whose epochs orders can be compared, with some images left over that fill no
+# batch. The digits, of which there are the most traces, have the smaller batches.
+EPOCHS, STEPS_PER_EPOCH, LEFT_OVER = 5, 10, 3
+BATCH_SIZES = {"digits": 4, "mnist": 8, "cifar10": 8}
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ def trace_spec(recipe: str, norm: str, l1: float = 0.0, l2: float = 0.0) -> RunS
         norm,
         l1=l1,
         l2=l2,
-        batch_size=BATCH_SIZE,
+        batch_size=BATCH_SIZES[network],
         epochs=EPOCHS,
         recipe=recipe,
-        train_images=TRAIN_IMAGES,
+        train_images=STEPS_PER_EPOCH * BATCH_SIZES[network] + LEFT_OVER,
     )
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from normbench.cases.case import OWN, GridOptions
-from normbench.cases.catalogue import Catalogue, cases_folder, grid_id
+from normbench.cases.catalogue import SUITE, Catalogue, cases_folder, grid_id, traced_runs
 from normbench.cases.errors import CasesError
+from normbench.cases.grids import load_cases
+from normbench.training.recipes import RECIPES
 
 from ..conftest import tiny_grid
 
@@ -259,3 +261,20 @@ def test_a_file_of_ones_own_is_run_whatever_tier_it_says(folder: Path, tmp_path:
     again = Catalogue(SMOKE, [own])
     again.add(folder)
     assert {case.grid for case in again.cases} == {"tiny", "mine"}
+
+
+def test_each_recipe_that_no_grid_of_the_smoke_tier_trains_is_traced() -> None:
+    digits = load_cases(SUITE / "cases" / "digits.toml", SMOKE)
+    runs = traced_runs(SMOKE, digits)
+    assert {run.spec.recipe for run in runs} == RECIPES.keys()
+    assert len(runs) == 7 * 5 + 5
+    assert [run.name for run in runs[:2]] == ["digits-none-none", "digits-none-l1:0.001"]
+    assert {run.spec.batch_size for run in runs} == {4, 8}
+    # another norm in each, of those that the digits have
+    others = [run.spec.norm for run in runs[35:]]
+    assert len(set(others)) == 5
+    assert set(others) < {run.spec.norm for run in runs[:35]}
+
+
+def test_own_files_alone_are_traced_alone() -> None:
+    assert traced_runs(GridOptions(OWN), []) == []
