@@ -110,6 +110,7 @@ def trace(setup: Setup, tell: Tell) -> None:
     outcome = pytest_run(
         *(setup, "trace", setup.seconds - 2, str(TRACE.relative_to(ROOT))),
         *("--bench-device", setup.device, "--bench-tier", "smoke", "--maxfail", "3"),
+        *("-n", str(min(8, len(os.sched_getaffinity(0))))),
         *("--bench-results", str(setup.folder / "trace")),
     )
     tell({**outcome, "told": told_of(outcome)})
