@@ -123,7 +123,9 @@ def shortcomings(session: StoredSession) -> list[str]:
             found.append(
                 f"{_named(len(worse), 'case')} worse than in {comparison.baseline}: {listed}"
             )
-        found += without_comparison(comparison)
+        # a session of traces alone has compared those
+        if session.judged_cases or not session.traces:
+            found += without_comparison(comparison)
         if options.get("strict"):
             most = float(options.get("max_undecided", MAX_UNDECIDED))
             found += [f"--bench-strict: {gap}" for gap in gaps(comparison, most)]

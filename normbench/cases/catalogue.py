@@ -8,6 +8,7 @@ from normbench.cases.case import CLAIMS, COMPARISON, OWN, Case, Claim, GridOptio
 from normbench.cases.claims import is_claims_file, load_claims
 from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
+from normbench.check.trace_record import Traced, trace_spec
 from normbench.models.networks import NETWORKS
 from normbench.models.norms import FAMILIES
 from normbench.spec import regularizer_name
@@ -38,6 +39,31 @@ def checked_names(options: GridOptions) -> dict[str, list[str]]:
         "regularizer": regularizers,
         "network": list(NETWORKS),
     }
+
+
+# A norm for each recipe that no grid of the smoke tier trains, each another one. Batch
+# normalization, whose traces are the largest, is traced on the digits.
+TRACED_RECIPES = {
+    "mnist": "layer",
+    "mnist-l1": "layer_chw",
+    "mnist-batch-size": "group:2",
+    "cifar10": "group:4",
+    "cifar10-batch-size": "instance",
+}
+
+
+def traced_runs(options: GridOptions, cases: Sequence[Case]) -> list[Traced]:
+    """Return what is traced: each norm and regularizer of ``cases`` once, and the other recipes."""
+    found = {}
+    for case in cases:
+        spec = case.spec
+        name = f"{case.grid}-{spec.norm}-{spec.regularizer}"
+        found[name] = trace_spec(spec.recipe, spec.norm, spec.l1, spec.l2)
+    for recipe, norm in TRACED_RECIPES.items() if options.tier != OWN else ():
+        if norm in options.grid_norms([norm]):
+            l1 = 0.001 if recipe == "mnist-l1" else 0.0
+            found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, l1)
+    return [Traced(name, spec) for name, spec in found.items()]
 
 
 class Catalogue:

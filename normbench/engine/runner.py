@@ -13,17 +13,22 @@ from normbench.analysis.claims import ClaimResult, judge
 from normbench.analysis.comparison import CaseComparison, Reference
 from normbench.analysis.looks import goes_on, planned_looks
 from normbench.analysis.statistics import UNKNOWN
+from normbench.analysis.traces import TraceStanding, beside
 from normbench.cases.case import Case, Claim, MeansCount
 from normbench.check.conformance import CHECKS
 from normbench.check.properties import Checked
 from normbench.check.statistics import means_computed
+from normbench.check.trace import take_trace
+from normbench.check.trace_record import Trace, Traced
 from normbench.engine.devices import parse_device, tune_malloc
 from normbench.engine.options import Options
 from normbench.results import UNFINISHED, Epoch, RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import BaselineCase, find_baseline
 from normbench.storage.checks import store_check
+from normbench.storage.environment import processor
 from normbench.storage.runs import RunStore
+from normbench.storage.traces import store_trace
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.trainer import train
 
@@ -172,6 +177,23 @@ class Runner:
         checked = dataclasses.replace(CHECKS[kind](name), planted=self.planted)
         store_check(self.store.folder, checked)
         return checked
+
+    def trace(self, traced: Traced) -> Trace:
+        """Return a trace once it is stored, and how it stands beside those of the baselines.
+
+        A difference from a baseline's on the same ground breaks it. Raises what training raises.
+        """
+        trace = take_trace(traced, " ".join(filter(None, processor().values())))
+        for baseline in self._reference.baselines if self._reference else ():
+            found = beside(trace, baseline.traces, baseline.name)
+            if found is None or found.standing is TraceStanding.EQUAL:
+                continue
+            if found.standing is TraceStanding.DIFFERENT:
+                trace = dataclasses.replace(trace, broken=(*trace.broken, found.told))
+            else:
+                trace = dataclasses.replace(trace, beside=(*trace.beside, found.told))
+        store_trace(self.store.folder, trace)
+        return trace
 
     def judge(self, claim: Claim) -> ClaimResult:
         """Return what the runs say of the claim, training those that nobody has.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from normbench.analysis.claims import ClaimResult
     from normbench.cases.case import Case, Claim
     from normbench.check.properties import Checked
+    from normbench.check.trace_record import Trace, Traced
     from normbench.engine.runner import Runner
     from normbench.plugin.collection import Collected
     from normbench.plugin.session import SessionPlugin
@@ -57,6 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "conformance: parametrize `norm`, `regularizer` or `network` with the names of those that "
         "the suite has, and of --bench-norm, from the standard tier on",
     )
+    config.addinivalue_line(
+        "markers",
+        "traces(*grids): parametrize `traced` with a run of each norm and regularizer of the grids "
+        "named so, and of every recipe that they do not train",
+    )
     for family in sorted({dataset.family for dataset in DATASETS.values()}):
         config.addinivalue_line("markers", f"{family}: cases that train on {family}")
     require_consistent(config)
@@ -83,6 +89,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         _collected(metafunc.config).parametrize(metafunc, cases)
     if kinds := {"norm", "regularizer", "network"} & wanted if marker("conformance") else ():
         _collected(metafunc.config).parametrize_checks(metafunc, kinds)
+    if "traced" in wanted and marker("traces"):
+        _collected(metafunc.config).parametrize_traces(metafunc)
 
 
 def _given(metafunc: pytest.Metafunc) -> set[str]:
@@ -122,7 +130,9 @@ def _asks_for_runs(item: pytest.Item) -> bool:
     """Whether the test takes one of our fixtures, and none of its own project that is called so."""
     fixtures = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
     asked = (
-        fixtures[name][-1] for name in ("run", "run_case", "judge", "check") if fixtures.get(name)
+        fixtures[name][-1]
+        for name in ("run", "run_case", "judge", "check", "trace")
+        if fixtures.get(name)
     )
     return any(fixture.func.__module__ == __name__ for fixture in asked)
 
@@ -305,6 +315,21 @@ def check(request: pytest.FixtureRequest) -> Callable[[str, str], Checked]:
         return runner.check(kind, name)
 
     return check_one
+
+
+@pytest.fixture
+def trace(request: pytest.FixtureRequest) -> Callable[[Traced], Trace]:
+    """Trace a run, store the trace with the session, and return it.
+
+    What is broken of it says at which step and tensor the engine is wrong.
+    """
+    runner = _runner(request)
+
+    def trace_one(traced: Traced) -> Trace:
+        request.node.user_properties.append((CHECK_PROPERTY, f"trace {traced.name}"))
+        return runner.trace(traced)
+
+    return trace_one
 
 
 @pytest.fixture(name="judge")

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from normbench.cases.case import Case, Claim
-from normbench.cases.catalogue import Catalogue, cases_folder, checked_names, grid_id
+from normbench.cases.catalogue import (
+    Catalogue,
+    cases_folder,
+    checked_names,
+    grid_id,
+    traced_runs,
+)
+from normbench.check.trace_record import Traced
 from normbench.engine.controller import selected
 from normbench.engine.costs import estimated_seconds
 from normbench.plugin.options import options_of
@@ -44,12 +51,7 @@ class Collected:
         marker = metafunc.definition.get_closest_marker("cases")
         grids = marker.args if marker else ()
         catalogue = self.catalogue
-        try:
-            catalogue.add(cases_folder(Path(metafunc.definition.path)))
-            catalogue.require(*grids)
-        except ValueError as error:
-            lines = [*self.error.splitlines(), *str(error).splitlines()]
-            self.error = "\n".join(dict.fromkeys(lines))
+        self._read(metafunc, *grids)
         if metafunc.definition.get_closest_marker("claims"):
             cases = catalogue.claimed_cases
             if "claim" in wanted:
@@ -63,6 +65,24 @@ class Collected:
             by_grid = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
             whole = [_parameter(grid_id(grid), group, group) for grid, group in by_grid.items()]
             metafunc.parametrize("cases", whole)
+
+    def _read(self, metafunc: pytest.Metafunc, *grids: str) -> None:
+        """Read the cases beside a test, and note what is wrong with them or lacks a grid."""
+        try:
+            self.catalogue.add(cases_folder(Path(metafunc.definition.path)))
+            self.catalogue.require(*grids)
+        except ValueError as error:
+            lines = [*self.error.splitlines(), *str(error).splitlines()]
+            self.error = "\n".join(dict.fromkeys(lines))
+
+    def parametrize_traces(self, metafunc: pytest.Metafunc) -> None:
+        """Give a test the runs that are traced."""
+        self._ours.add(_function(metafunc.definition))
+        marker = metafunc.definition.get_closest_marker("traces")
+        grids = marker.args if marker else ()
+        self._read(metafunc, *grids)
+        runs = traced_runs(self.options.grid, self.catalogue.grids(*grids) if grids else [])
+        metafunc.parametrize("traced", [pytest.param(run, id=run.name) for run in runs])
 
     def parametrize_checks(self, metafunc: pytest.Metafunc, kinds: Set[str]) -> None:
         """Give a test the names of the norms, regularizers or networks that the tier checks."""
@@ -90,7 +110,7 @@ class Collected:
                 return
             raise pytest.UsageError(self.error)
         ours = [item for item in items if _function(item) in self._ours]
-        empty = [item for item in ours if not (_cases(item) or _claim(item) or _checks(item))]
+        empty = [item for item in ours if not _has_subject(item)]
         if empty:
             self.config.hook.pytest_deselected(items=empty)
         cases = {item: case for item in items if (case := self.case_of(item)) is not None}
@@ -159,6 +179,12 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
 def _claim(item: pytest.Item) -> Claim | None:
     claim = _parameters(item).get("claim")
     return claim if isinstance(claim, Claim) else None
+
+
+def _has_subject(item: pytest.Item) -> bool:
+    """Whether there is something in this tier that the test is about."""
+    traced = isinstance(_parameters(item).get("traced"), Traced)
+    return bool(_cases(item) or _claim(item) or _checks(item) or traced)
 
 
 def _checks(item: pytest.Item) -> list[str]:

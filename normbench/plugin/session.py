@@ -27,6 +27,7 @@ from normbench.report.tables import (
     terminal_comparison,
     terminal_table,
 )
+from normbench.report.traces import trace_lines
 from normbench.storage.documents import Selection
 from normbench.storage.environment import new_session_name
 from normbench.storage.runs import RunStore
@@ -163,6 +164,11 @@ class SessionPlugin:
                 terminalreporter.section("normbench: checks")
                 for checked in stored.checks:
                     terminalreporter.write_line(check_summary(checked), red=bool(checked.broken))
+            if loud and stored.traces:
+                terminalreporter.section("normbench: traces")
+                red = any(trace.broken for trace in stored.traces)
+                for line in trace_lines(stored.traces):
+                    terminalreporter.write_line(line, red=red)
             terminalreporter.write_line(f"normbench: results in {stored.folder}")
         for note in self.outcome.notes:
             terminalreporter.write_line(f"normbench: {note}")

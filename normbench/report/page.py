@@ -23,6 +23,7 @@ from normbench.report.checks import check_rows
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
 from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparison_frame, figure
+from normbench.report.traces import trace_rows
 from normbench.results import WEIGHT_EDGES, Epoch, RunResult, by_configuration
 from normbench.spec import RunSpec, counted_epochs
 from normbench.storage.documents import StoredComparison
@@ -77,7 +78,7 @@ class Drawn:
         """Work the tables out; raises ReportError where nothing was run, and as require_rows."""
         session.require_rows()
         tables, claims = case_tables(session), stored_claims(session)
-        if not tables and not claims and not session.checks:
+        if not (tables or claims or session.checks or session.traces):
             raise ReportError(f"{session.folder}: the session has not ended, or ran no case")
         stored = session.document.comparison
         return cls(
@@ -155,6 +156,7 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
         "counts": [(v, n, v not in NOT_FAILED) for v, n in counts.items()],
         "claims": told,
         "checks": [check_rows(checked) for checked in session.checks],
+        "traces": trace_rows(session.traces) if session.traces else None,
         "claim_counts": Counter(head["verdict"] for head, _ in told),
         "comparison": _comparison(drawn.comparison, document.comparison),
         "shortcomings": shortcomings(session),

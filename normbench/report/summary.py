@@ -19,6 +19,7 @@ from normbench.report.tables import (
     markdown_table,
     provenance,
 )
+from normbench.report.traces import told
 from normbench.results import CaseVerdict, Outcome
 from normbench.storage.files import write_atomic
 from normbench.storage.session import StoredSession
@@ -39,6 +40,8 @@ def session_summary(session: StoredSession) -> str:
         counts += [f"{unexpected} of them not as expected"] if unexpected else []
     if session.checks:
         counts.append(f"{len(session.checks)} check{'s' if len(session.checks) > 1 else ''}")
+    if session.traces:
+        counts.append(f"{len(session.traces)} trace{'s' if len(session.traces) > 1 else ''}")
     parts = [f"## normbench: {', '.join(counts)}"]
     if session.planted:
         parts.append(
@@ -52,6 +55,8 @@ def session_summary(session: StoredSession) -> str:
             parts += [f"### {grid}: not passed", markdown_table(failed)]
     for checked in session.checks:
         parts += [f"**{checked.kind} {checked.subject}:** {broken}" for broken in checked.broken]
+    for trace in session.traces:
+        parts += [f"**trace {line}**" if trace.broken else f"trace {line}" for line in told(trace)]
     skipped = [case for case in session.judged_cases if case.verdict is CaseVerdict.SKIPPED]
     for reason, number in Counter(case.reason or "no reason given" for case in skipped).items():
         parts.append(f"{number} skipped: {reason}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
+from normbench.check.trace_record import GROUND, Trace
 from normbench.results import RunResult, Status, by_configuration
 from normbench.spec import RunSpec
 from normbench.storage.documents import (
@@ -23,9 +24,10 @@ from normbench.storage.documents import (
 )
 from normbench.storage.files import write_atomic
 from normbench.storage.session import SessionError, StoredSession, read_session
+from normbench.storage.traces import trace_text
 from normbench.training.datasets import images_per_epoch
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no traces
 
 
 class BaselineError(ValueError):
@@ -104,8 +106,9 @@ class Baseline:
     """A session's runs with where they were made.
 
     ``sequential`` says that --bench-seeds auto chose the number of runs, so that tests on them
-    have to allow for its looks. Runs with a planted fault, which ``planted`` names, can be compared
-    with a baseline, and are never stored as one.
+    have to allow for its looks. ``traces`` are those that nothing was broken of, several of one
+    name where they were taken on different ground. Runs with a planted fault, which ``planted``
+    names, can be compared with a baseline, and are never stored as one.
     """
 
     name: str
@@ -114,6 +117,7 @@ class Baseline:
     sequential: bool
     environment: Mapping[str, Any]
     cases: Mapping[RunSpec, BaselineCase]
+    traces: tuple[Trace, ...] = ()
     planted: str = ""
 
     @classmethod
@@ -125,6 +129,7 @@ class Baseline:
         sequential: bool,
         environment: Mapping[str, Any],
         runs: Iterable[RunResult],
+        traces: Iterable[Trace] = (),
     ) -> "Baseline":
         """Put the runs together; raises BaselineError where different faults were planted."""
         runs = list(runs)
@@ -142,6 +147,7 @@ class Baseline:
             sequential=sequential,
             environment=environment,
             cases={c: BaselineCase.of(c, rs) for c, rs in by_configuration(runs).items()},
+            traces=tuple(trace for trace in traces if not trace.broken),
             planted="".join(planted),
         )
 
@@ -166,6 +172,7 @@ class Baseline:
             sequential=session.sequential,
             environment=document.environment,
             runs=session.results.values() if confirming else session.planned_runs,
+            traces=session.traces,
         )
         # also where no row says so
         return dataclasses.replace(found, planted=session.planted)
@@ -175,8 +182,9 @@ class Baseline:
         """Read what write has written; raises BaselineError for anything else."""
         try:
             values = read_json(file)
-            require_schema(values, file, SCHEMA)
+            require_schema(values, file, 1, SCHEMA)
             document = validated(_BaselineDocument, values, file)
+            traces = tuple(map(Trace.of_dict, document.traces))
         except ValueError as error:
             raise BaselineError(
                 f"cannot read the baseline {error}; expected a file that --bench-save-baseline "
@@ -201,6 +209,7 @@ class Baseline:
             sequential=document.sequential,
             environment=document.environment,
             cases={case.spec: case for case in cases},
+            traces=traces,
         )
 
     def write(self, file: Path) -> None:
@@ -218,7 +227,11 @@ class Baseline:
             "environment": self.environment,
         }
         cases = ",\n".join(_case_text(case) for case in self.cases.values())
-        text = f'{json.dumps(head, indent=1)[:-2]},\n "cases": [\n{cases}\n ]\n}}\n'
+        traces = ",\n".join(f"  {trace_text(trace)}" for trace in self.traces)
+        text = (
+            f'{json.dumps(head, indent=1)[:-2]},\n "cases": [\n{cases}\n ],\n'
+            f' "traces": [\n{traces}\n ]\n}}\n'
+        )
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, text)
@@ -260,13 +273,14 @@ class _CaseDocument(Document):
 class _BaselineDocument(Document):
     """A baseline's file."""
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[1, 2] = Field(2, alias="schema")
     name: str
     created: str
     workers: int
     sequential: bool
     environment: dict[str, Any]
     cases: tuple[_CaseDocument, ...] = Field(min_length=1)
+    traces: tuple[dict[str, Any], ...] = ()
 
 
 def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
@@ -276,7 +290,7 @@ def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
     session's speed is held against it. Fields that a later version has added to the parts are left
     out, as how to join them is not known. Raises BaselineError for runs that ended badly, that
     had a fault planted, that were made by different builds of torch or by different recipes, and
-    where two parts have different runs of one seed.
+    where two parts have different runs of one seed, or traces that differ on one ground.
     """
     for part in parts:
         part.require_nothing_planted()
@@ -304,7 +318,24 @@ def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
         sequential=any(part.sequential for part in parts),
         environment=environment,
         cases=cases,
+        traces=_joined_traces(parts),
     )
+
+
+def _joined_traces(parts: Sequence[Baseline]) -> tuple[Trace, ...]:
+    """Return the traces of all parts, those that are equal once."""
+    found: dict[tuple[object, ...], Trace] = {}
+    for part in parts:
+        for trace in part.traces:
+            key = (trace.name, trace.spec, *(trace.ground[name] for name in GROUND))
+            known = found.setdefault(key, trace)
+            if known.digests != trace.digests:
+                raise BaselineError(
+                    f"cannot join the traces {trace.name}: they differ, though the machine, torch, "
+                    "threads and code are the same; expected them equal to the bit: find out why "
+                    "training is not deterministic there, and make the baseline anew"
+                )
+    return tuple(found.values())
 
 
 def _all_of(values: Sequence[Any]) -> Any:

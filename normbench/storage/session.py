@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from normbench.cases.case import Case, Claim
 from normbench.check.properties import Checked
+from normbench.check.trace_record import Trace
 from normbench.results import RunResult, Runs
 from normbench.storage.checks import read_checks
 from normbench.storage.documents import (
@@ -29,6 +30,7 @@ from normbench.storage.documents import (
 from normbench.storage.files import write_atomic
 from normbench.storage.first_schema import upgraded
 from normbench.storage.runs import RunStore
+from normbench.storage.traces import read_traces
 
 
 class SessionError(ValueError):
@@ -125,6 +127,14 @@ class StoredSession:
         """What the session's checks have found; raises SessionError where it cannot be read."""
         try:
             return read_checks(self.folder)
+        except (OSError, ValueError) as error:
+            raise SessionError(str(error)) from error
+
+    @cached_property
+    def traces(self) -> tuple[Trace, ...]:
+        """The session's traces; raises SessionError where one cannot be read."""
+        try:
+            return read_traces(self.folder)
         except (OSError, ValueError) as error:
             raise SessionError(str(error)) from error
 

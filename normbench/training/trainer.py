@@ -4,10 +4,11 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -167,14 +168,40 @@ def prepare_images(images: Tensor, data: ImageData, size: int) -> Tensor:
     return prepared.contiguous(memory_format=torch.channels_last)
 
 
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one, with float32 that is float32, and leave all as it was found.
+
+    What is launched with no word of its device goes to the current one. cuDNN takes convolutions
+    in TF32, with a mantissa of 10 bits, unless it is told not to, and then always chooses kernels
+    in the same way, among those that add in a fixed order.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    precision = torch.get_float32_matmul_precision()
+    exact = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with torch.cuda.device(device), exact:
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
 def train(
     spec: RunSpec,
     data: ImageData,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     checkpoint_file: Path | None = None,
+    begin: "Begin | None" = None,
 ) -> RunResult:
     """Train as ``spec`` says and return the outcome; ``on_epoch`` is told of each epoch's end.
+
+    ``begin`` makes the run before its first epoch, where it is to be watched; else Training.begin.
 
     Goes on from ``checkpoint_file`` where an interrupted run of the same spec, network, recipe,
     code and torch has left one, to the outcome that it would have had; with a warning from the
@@ -186,16 +213,18 @@ def train(
     """
     check_network(spec.network, spec.norm)
     find_recipe(spec.recipe)
+    begin = begin or Training.begin
     digest, code = fingerprint(spec.network, spec.recipe), code_digest(spec.norm)
     started = datetime.now(UTC)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        training = Training.begin(spec, data, device)
+    devices = [device] if device.type == "cuda" else []
+    with on_device(device), torch.random.fork_rng(devices=devices):
+        training = begin(spec, data, device)
         checkpoint = None
         if checkpoint_file is not None:
             identity = f"{spec.key} {digest} {code} {torch.__version__} {device.type}"
             checkpoint = Checkpoint(checkpoint_file, identity)
             if not checkpoint.restore(training.restore):
-                training = Training.begin(spec, data, device)
+                training = begin(spec, data, device)
         evaluation = training.run(on_epoch, checkpoint)
     network = training.network
     epochs = training.epochs
@@ -261,7 +290,7 @@ class Training:
         self._cpu_start = time.process_time()
 
     @classmethod
-    def begin(cls, spec: RunSpec, data: ImageData, device: torch.device) -> "Training":
+    def begin(cls, spec: RunSpec, data: ImageData, device: torch.device) -> Self:
         """Return the run before its first epoch; seeds the global random numbers."""
         torch.manual_seed(spec.seed)
         network = build_network(spec.network, spec.norm, spec.dropout).to(device)
@@ -328,7 +357,12 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where state was taken, in a training of the same spec."""
         restore_network(self.network, state["network"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            # a captured step reads it where it was, on the run's device
+            if isinstance(rate, Tensor):
+                group["lr"] = rate.fill_(float(group["lr"]))
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["random"])
@@ -337,3 +371,7 @@ class Training:
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.activations = state["activations"]
         self._cpu_start = time.process_time() - state["cpu_seconds"]
+
+
+# Makes a run of a spec on the images, on a device, before its first epoch.
+Begin = Callable[[RunSpec, ImageData, torch.device], Training]

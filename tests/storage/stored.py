@@ -4,7 +4,8 @@ The golden files are of one project: a grid of batch, layer, group:4 and two nor
 digits, two epochs each, a claim that compares batch with layer over two seeds, and one that counts
 means. The baseline, of three seeds, was made while the project's own norms still trained; it has
 ``instance``, which no session has, lacks ``layer``, and knows ``group:4`` by another fingerprint.
-session-1 and baseline-1.json were written by normbench 0.1, session-2 by the first one of schema 2.
+session-1 and baseline-1.json were written by normbench 0.1, session-2 by the first one of schema 2;
+baseline-2.json is baseline-1.json with TRACE, by the first one that had traces.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from normbench.analysis.comparison import Comparison, Reference
 from normbench.analysis.spread import Spread
 from normbench.analysis.verdicts import with_verdicts
 from normbench.cases.case import Case, Claim
+from normbench.check.trace_record import Trace
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
@@ -38,6 +40,34 @@ ENVIRONMENT: Mapping[str, Any] = {
     "torchvision": "0.29.2",
     "commit": "abc",
 }
+
+# Of two steps and an evaluation.
+TRACE = Trace(
+    name="digits-batch-none",
+    spec=RunSpec("digits", "digits", "batch", recipe="digits", batch_size=8, train_images=16),
+    ground={
+        "torch": "2.15.0",
+        "processor": "Some CPU",
+        "threads": "1",
+        "device": "cpu",
+        "code": "abc",
+        "fingerprint": "def",
+    },
+    losses=(2.3, 2.2),
+    digests={
+        "logits": "0123456789abcdef01234567",
+        "parameter classifier.weight": "89abcdef01234567",
+    },
+    norms={"logits": (1.0, 1.5, 7.0), "parameter classifier.weight": (2.0, 2.5)},
+    share=0.02,
+    where="step 1, logits",
+    seconds=0.5,
+)
+
+
+def on_ground(**ground: str) -> Trace:
+    """Return TRACE as if it had been taken elsewhere."""
+    return dataclasses.replace(TRACE, ground={**TRACE.ground, **ground})
 
 
 def finished(spec: RunSpec, *accuracies: float) -> RunResult:

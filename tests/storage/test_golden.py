@@ -12,7 +12,7 @@ from normbench.results import CaseVerdict, ClaimVerdict, Outcome
 from normbench.storage.baseline import Baseline
 from normbench.storage.session import Session, SessionError, StoredSession, read_session
 
-from .stored import GOLDEN, edit_document, golden_copy
+from .stored import GOLDEN, TRACE, edit_document, golden_copy
 
 SESSIONS = ("session-1", "session-2")
 IMAGES = 449  # of the test set of digits
@@ -139,8 +139,10 @@ def test_a_session_has_its_comparison(name: str) -> None:
             assert case.difference.value == pytest.approx(share(now) - share(before))
 
 
-def test_the_baseline_has_its_cases_and_runs() -> None:
-    baseline = Baseline.read(GOLDEN / "baseline-1.json")
+@pytest.mark.parametrize("schema", [1, 2])
+def test_the_baseline_has_its_cases_and_runs(schema: int) -> None:
+    baseline = Baseline.read(GOLDEN / f"baseline-{schema}.json")
+    assert baseline.traces == ((TRACE,) if schema == 2 else ())
     right = {norm: before for norm, (_, before, *_) in COMPARED.items() if norm != "layer"}
     right["instance"] = [429, 432, 425]
     cases = {spec.norm: case for spec, case in baseline.cases.items()}

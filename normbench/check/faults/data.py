@@ -38,12 +38,12 @@ def _next_class(data: ImageData, every: int) -> ImageData:
     return dataclasses.replace(data, train_labels=labels)
 
 
-@_in_training("labels-1-percent", "One training image in 100 has the next class as its label.")
+@_in_training("labels-1-in-100", "One training image in 100 has the next class as its label.")
 def _(data: ImageData) -> ImageData:
     return _next_class(data, 100)
 
 
-@_in_training("labels-0.2-percent", "One training image in 500 has the next class as its label.")
+@_in_training("labels-1-in-500", "One training image in 500 has the next class as its label.")
 def _(data: ImageData) -> ImageData:
     return _next_class(data, 500)
 

@@ -19,7 +19,11 @@ def _(_: Callable[..., nn.Module], module: nn.Module) -> nn.Module:
     return module
 
 
-@fault("evaluation-mode-on-the-surface", "evaluation", "train() and eval() reach no child.")
+@fault(
+    "evaluation-mode-on-the-surface",
+    "evaluation",
+    "A module's train() and eval() do not reach its children.",
+)
 @instead_of(nn.Module, "train")
 def _(_: Callable[..., nn.Module], module: nn.Module, mode: bool = True) -> nn.Module:
     module.training = mode

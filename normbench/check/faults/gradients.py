@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.check.faults import sources
-from normbench.check.faults.norms import (
+from normbench.check.faults.operators import (
     Batch,
     Grouped,
     Layered,

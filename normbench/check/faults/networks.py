@@ -45,7 +45,12 @@ def _(_: Operator, features: Tensor, kernel_size: int, *__: Any, **___: Any) -> 
     return F.avg_pool2d(features, kernel_size)
 
 
-@fault("dropout-not-scaled", "network", "Dropout does not scale up what it keeps.")
+@fault(
+    "dropout-not-scaled",
+    "network",
+    "Dropout does not scale up what it keeps.",
+    why_not_found="no case of the suite has dropout, which users' own cases may have",
+)
 @instead_of(F, "dropout")
 def _(
     original: Operator, features: Tensor, p: float = 0.5, training: bool = True, *given: Any

@@ -1,16 +1,13 @@
 """Faults in the precision, and the repeatability, of single operators."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normbench.check.faults.norms import Batch, in_batch_norm
+from normbench.check.faults.operators import Batch, Operator, in_batch_norm
 from normbench.check.faults.planting import fault, instead_of
-
-Operator = Callable[..., Tensor]
 
 
 def _in_bfloat16(original: Operator, *given: Any, **named: Any) -> Tensor:

@@ -41,13 +41,15 @@ class Fault:
 GATHERED: dict[str, Fault] = {}
 
 
-def fault(name: str, part: str, told: str, source: str = "") -> Callable[[Planting], Planting]:
+def fault(
+    name: str, part: str, told: str, source: str = "", why_not_found: str = ""
+) -> Callable[[Planting], Planting]:
     """Gather what the decorated function plants as the fault called ``name``."""
     assert part in PARTS, f"{name} has the part {part!r}: expected one of {PARTS}"
     assert name not in GATHERED, f"{name} is there twice"
 
     def gather(plant: Planting) -> Planting:
-        GATHERED[name] = Fault(name, part, told, source, plant)
+        GATHERED[name] = Fault(name, part, told, source, plant, why_not_found)
         return plant
 
     return gather

@@ -1,0 +1,113 @@
+"""What a trace leaves behind; needs no torch, as reports and comparisons read it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from normbench.spec import RunSpec
+
+# What decides whether two traces of one spec have to be equal to the bit, beside the spec.
+GROUND = ("torch", "processor", "threads", "device", "code", "fingerprint")
+
+
+# Hexadecimal digits of a digest.
+DIGITS = 8
+
+# Enough for fifty steps: five epochs of ten batches, with some images left over that fill none.
+BATCH_SIZE, EPOCHS, TRAIN_IMAGES = 8, 5, 86
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A run that is traced, by what its trace is called."""
+
+    name: str
+    spec: RunSpec
+
+
+def trace_spec(recipe: str, norm: str, l1: float = 0.0, l2: float = 0.0) -> RunSpec:
+    """Return the run that a trace of a recipe and a norm takes, with the recipe's network."""
+    network = recipe.partition("-")[0]
+    return RunSpec(
+        network,
+        network,
+        norm,
+        l1=l1,
+        l2=l2,
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS,
+        recipe=recipe,
+        train_images=TRAIN_IMAGES,
+    )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Some steps of training, as the engine took them, and what an independent one says of them.
+
+    ``losses`` are a step's cross-entropy with label smoothing, in float64 from the engine's
+    logits. ``digests`` hold, of each tensor and after each step, eight hexadecimal digits of its
+    float32 numbers, joined; ``norms`` its root of the sum of squares in float64, to nine digits.
+    The last entry of ``logits`` is that of the evaluation. ``broken`` says what disagrees, a line
+    each; ``share`` is the largest error over its bound, and ``where`` says of what. ``note`` is
+    what a reader has to know of the reference. ``ground`` has a text for each of GROUND.
+    """
+
+    name: str
+    spec: RunSpec
+    ground: Mapping[str, str]
+    losses: tuple[float, ...]
+    digests: Mapping[str, str]
+    norms: Mapping[str, tuple[float, ...]]
+    broken: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    share: float = 0.0
+    where: str = ""
+    note: str = ""
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """Show what a failed assertion should say, and not the trace's thousand figures."""
+        return f"Trace({self.name}: {len(self.broken)} broken)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in builtin types."""
+        return {**dataclasses.asdict(self), "spec": self.spec.to_dict()}
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> "Trace":
+        """Return what to_dict was called on; raises ValueError where it is none."""
+        try:
+            known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+            spec_fields = {f.name for f in dataclasses.fields(RunSpec)}
+            spec = RunSpec(**{k: v for k, v in values["spec"].items() if k in spec_fields})
+            norms = {name: tuple(map(float, row)) for name, row in values["norms"].items()}
+            for name, row in norms.items():
+                if len(values["digests"][name]) != DIGITS * len(row):
+                    raise ValueError(f"{name} has not {DIGITS} digits of a digest for each norm")
+            return cls(
+                **{
+                    **known,
+                    "spec": spec,
+                    "ground": {key: str(values["ground"][key]) for key in GROUND},
+                    "losses": tuple(map(float, values["losses"])),
+                    "digests": {name: str(row) for name, row in values["digests"].items()},
+                    "norms": norms,
+                    "broken": tuple(map(str, values.get("broken", ()))),
+                    "beside": tuple(map(str, values.get("beside", ()))),
+                }
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"expected a trace: {error!r}") from error
+
+
+def digest_at(trace: Trace, tensor: str, step: int) -> str:
+    """Return the digest of a tensor after a step, the first being 0."""
+    return trace.digests[tensor][DIGITS * step : DIGITS * (step + 1)]
+
+
+def listed(broken: Sequence[str], most: int = 3) -> str:
+    """Return the first of what is broken, and how many more there are."""
+    more = f" (and {len(broken) - most} more)" if len(broken) > most else ""
+    return "; ".join(broken[:most]) + more

@@ -1,0 +1,117 @@
+"""The engine held against the reference: right engines pass, each wrong one is found and named."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from normbench.check.recording import record
+from normbench.check.trace import (
+    Tracer,
+    quantile,
+    relative,
+    take_trace,
+    trace_data,
+)
+from normbench.check.trace_record import Trace, Traced, trace_spec
+from normbench.training.trainer import train
+from tests.check.wrong_engines import WRONG_ENGINES, engine
+
+PLAIN = trace_spec("digits", "batch", l2=0.001)
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
+def test_a_right_engine_is_not_blamed(norm: str, seed: int) -> None:
+    spec = trace_spec("digits", norm, l1=0.001 * (seed % 2)).with_seed(seed)
+    found = take_trace(Traced("right", spec))
+    assert found.broken == ()
+    assert 0 < found.share < 0.2
+
+
+@pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "cifar10"])
+def test_a_right_engine_is_not_blamed_with_another_recipe(recipe: str) -> None:
+    assert take_trace(Traced("right", trace_spec(recipe, "group:2", l1=0.001))).broken == ()
+
+
+@pytest.mark.parametrize("name", WRONG_ENGINES)
+def test_a_wrong_engine_is_found(name: str) -> None:
+    change, told = WRONG_ENGINES[name]
+    found = take_trace(Traced(name, PLAIN), kind=engine(change))
+    assert told in "\n".join(found.broken)
+
+
+def test_what_is_broken_is_told_by_step_tensor_expected_seen_and_bound() -> None:
+    change, _ = WRONG_ENGINES["dampening 0.5"]
+    first = take_trace(Traced("wrong", PLAIN), kind=engine(change)).broken[0]
+    # the first step of SGD has no momentum to dampen
+    assert first.startswith("step 2, ")
+    for part in (" off by ", " is the bound: expected ", " at [", ", seen "):
+        assert part in first
+
+
+def test_a_norm_without_a_formula_is_held_against_itself_in_float64() -> None:
+    found = take_trace(Traced("own", trace_spec("digits", "torch.nn:BatchNorm2d")))
+    assert found.broken == ()
+    assert "no formula" in found.note
+
+
+def test_labels_that_were_loaded_wrong_are_found() -> None:
+    data = trace_data("digits")
+    labels = data.train_labels.clone()
+    labels[1000] = (labels[1000] + 1) % 10
+    found = take_trace(Traced("labels", PLAIN), data=dataclasses.replace(data, train_labels=labels))
+    assert "training labels: 1 of 1348 differ from their source, such as image 1000" in str(
+        found.broken
+    )
+
+
+def test_a_wrong_mean_is_found() -> None:
+    found = take_trace(
+        Traced("mean", PLAIN), data=dataclasses.replace(trace_data("digits"), mean=0.31)
+    )
+    assert "the mean of the training pixels: expected 0.3054, seen 0.3100" in found.broken
+
+
+def test_recording_leaves_training_as_it_is() -> None:
+    data = trace_data("digits")
+    recorded = record(PLAIN, data).result
+    plain = train(PLAIN, data, torch.device("cpu"))
+    assert recorded.confusion == plain.confusion
+    assert [e.train_loss for e in recorded.epochs] == [e.train_loss for e in plain.epochs]
+
+
+def test_two_traces_of_one_engine_are_equal_and_small_and_stay_so_when_stored() -> None:
+    first, second = (take_trace(Traced("twice", PLAIN)) for _ in range(2))
+    assert (first.digests, first.norms, first.losses) == (
+        second.digests,
+        second.norms,
+        second.losses,
+    )
+    text = json.dumps(first.to_dict())
+    assert len(text) < 25_000
+    assert Trace.of_dict(json.loads(text)) == first
+
+
+def test_the_bound_is_students_quantile() -> None:
+    # two-sided, 1e-6 over 200,000 comparisons; a normal number leaves 6.9 with 5e-12
+    assert quantile(10) == pytest.approx(36.96, abs=0.01)
+    assert quantile(10**6) == pytest.approx(6.90, abs=0.01)
+
+
+def test_rounding_of_the_reference_is_about_that_of_float32() -> None:
+    recording = record(PLAIN, trace_data("digits"))
+    tracer = Tracer(recording)
+    deviations, runs = tracer.deviations()
+    assert runs == 10
+    seen = [c.error / max(c.bound, 1e-30) for c in tracer.comparisons() if c.tensor == "logits"]
+    # the model has sums taken one after the other, which libraries do better
+    assert 0.001 < max(seen) * quantile(runs) < 1.5
+    assert 1e-7 < deviations["logits"] < 1e-5
+    assert relative(torch.ones(4), torch.full((4,), 2.0)) == 0.5
