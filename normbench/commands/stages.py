@@ -139,9 +139,9 @@ def _first_failure(junit: Path) -> tuple[str, str]:
 
 
 def _in_one_line(message: str) -> str:
-    """Return the first line of what an assertion said, and of a list of broken properties one."""
+    """Return the first line of what an assertion said, and of several things broken the first."""
     first = next(iter(message.splitlines()), "").removeprefix("AssertionError: ")
-    listed = re.match(r"assert not \[(['\"])(.*?)\1(, |\]|$)", first)
+    listed = re.match(r"assert not [\[(](['\"])(.*?)\1[,\])]", first)
     return (listed[2] if listed else first)[:TOLD_CHARACTERS]
 
 

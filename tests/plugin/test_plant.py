@@ -49,15 +49,15 @@ def test_it_is_planted_wherever_tests_run_and_in_this_session_alone(project: Pro
     assert losses(project) == sound
 
 
-def test_terminal_report_and_summary_say_so(project: Project) -> None:
-    result = project.run("--bench-plant", FAULT)
+def test_terminal_report_and_summary_say_so(alone: Project) -> None:
+    result = alone.run("--bench-plant", FAULT)
     result.stdout.fnmatch_lines(
         [
             f"normbench: the fault {FAULT} is planted: Batch normalization divides by the square*",
             f"normbench: the fault {FAULT} was planted: this session tells of no sound code",
         ]
     )
-    folder = project.session
+    folder = alone.session
     summary = (folder / "summary.md").read_text(encoding="utf-8")
     assert summary.splitlines()[2].startswith(f"**The fault {FAULT} was planted**")
     page = (folder / "report.html").read_text(encoding="utf-8")
