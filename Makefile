@@ -5,7 +5,7 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: help bench test lint clean
+.PHONY: help bench test lint gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ lint: $(BIN)/installed ## ruff, mypy and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+gpu: $(BIN)/installed ## all measurements on one GPU within nine minutes; MNIST in $NORMBENCH_DATA, tables in results/perf/speed-gpu.md
+	$(BIN)/python perf/gpu.py $(GPU)
 
 clean: ## remove the environment and what the tools left; results stay
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

@@ -75,8 +75,9 @@ class RunResult:
     the most confident ones, ``wrong`` the indices of all wrongly classified ones. ``weights``
     counts all parameters by size, as probes.weight_histogram does. ``fingerprint`` is that of the
     network and the recipe, and ``code`` that of the source which the run executed; both are empty
-    for a run that did not end. The figures of a run that is not ``ok`` cannot be had: asking for
-    one raises RunFailed with the run's message.
+    for a run that did not end. ``planted`` names the fault that was planted while it ran, and is
+    empty for a run of the code as it is. The figures of a run that is not ``ok`` cannot be had:
+    asking for one raises RunFailed with the run's message.
     """
 
     spec: RunSpec
@@ -98,6 +99,7 @@ class RunResult:
     torch: str = ""
     fingerprint: str = ""
     code: str = ""
+    planted: str = ""
 
     def __repr__(self) -> str:
         """Show what a failed assertion should say, and not the run's thousand figures."""

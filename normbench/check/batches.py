@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from normbench.check.recording import RecordedStep, Recording
+from normbench.check.recording import CPU, RecordedStep, Recording
 from normbench.spec import RunSpec
 from normbench.training.data import ImageData
 from normbench.training.recipes import Augmentation
@@ -111,7 +111,10 @@ def drawn_part(spec: RunSpec, count: int, generator: torch.Generator) -> NDArray
     """Draw which of ``count`` training images are trained on."""
     if not spec.train_images:
         return np.arange(count)
-    order: NDArray[np.int64] = torch.randperm(count, generator=generator).numpy()
+    device = generator.device
+    order: NDArray[np.int64] = (
+        torch.randperm(count, generator=generator, device=device).cpu().numpy()
+    )
     return order[: spec.train_images]
 
 
@@ -119,16 +122,21 @@ def drawn_epoch(
     count: int, batch_size: int, augmentation: Augmentation, generator: torch.Generator
 ) -> Draws:
     """Draw an epoch of ``count`` images; those of an incomplete batch are left out."""
-    order = torch.randperm(count, generator=generator)[: count // batch_size * batch_size]
+    device = generator.device
+    order = torch.randperm(count, generator=generator, device=device).cpu()
+    order = order[: count // batch_size * batch_size]
     images = len(order)
     affine = crop = flip = None
     if any((augmentation.rotation, augmentation.shift, augmentation.scale, augmentation.shear)):
-        numbers = torch.rand(6, images, 1, 1, generator=generator)
+        numbers = torch.rand(6, images, 1, 1, generator=generator, device=device).cpu()
         affine = (2 * numbers.double().numpy() - 1).reshape(6, images).T
     if augmentation.crop:
-        crop = torch.randint(2 * augmentation.crop + 1, (2, images), generator=generator).numpy().T
+        offsets = 2 * augmentation.crop + 1
+        drawn = torch.randint(offsets, (2, images), generator=generator, device=device)
+        crop = drawn.cpu().numpy().T
     if augmentation.flip:
-        flip = torch.rand(images, 1, 1, 1, generator=generator).flatten().numpy() < 0.5
+        drawn = torch.rand(images, 1, 1, 1, generator=generator, device=device)
+        flip = drawn.cpu().flatten().numpy() < 0.5
     return Draws(order.numpy(), affine, crop, flip)
 
 
@@ -218,10 +226,13 @@ class ExpectedEpoch:
 
 
 def expected_epochs(
-    train: Images, spec: RunSpec, augmentation: Augmentation, size: int
+    train: Images, spec: RunSpec, augmentation: Augmentation, size: int, device: torch.device = CPU
 ) -> list[ExpectedEpoch]:
-    """Return the epochs of a run, each image changed by itself."""
-    generator = torch.Generator().manual_seed(spec.seed)
+    """Return the epochs of a run, each image changed by itself.
+
+    A GPU draws other numbers of a seed than a CPU does: they are drawn on the run's device.
+    """
+    generator = torch.Generator(device).manual_seed(spec.seed)
     part = drawn_part(spec, len(train.labels), generator)
     epochs = []
     for _ in range(spec.epochs):
@@ -302,10 +313,10 @@ def order_faults(orders: Sequence[tuple[int, ...]], count: int) -> Iterator[str]
 
 def test_faults(recording: Recording, test: Images, size: int) -> Iterator[str]:
     """Tell how the images of evaluation differ from the whole test set, in order and unchanged."""
-    training, data = recording.training, recording.training.data
+    data = recording.training.data
     expected = np.stack([center(image, size) for image in test.images])
     expected = (expected / 255 - data.mean) / data.std
-    seen = training.test_images.double().numpy()
+    seen = recording.test_images.double().numpy()
     if seen.shape != expected.shape:
         yield f"test images: expected a shape of {expected.shape}, seen {seen.shape}"
     else:
@@ -313,7 +324,5 @@ def test_faults(recording: Recording, test: Images, size: int) -> Iterator[str]:
         off = np.flatnonzero((abs(seen - expected) > within).any((1, 2, 3)))
         if off.size:
             yield f"test images: {off.size} of {len(seen)} differ, such as image {off[0]}"
-    evaluation = training.evaluation
-    assert evaluation is not None
-    if not np.array_equal(evaluation.labels.numpy(), test.labels):
+    if not np.array_equal(recording.evaluation.labels.numpy(), test.labels):
         yield f"evaluation: expected the labels of all {len(test.labels)} test images, in order"

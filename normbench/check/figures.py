@@ -13,12 +13,11 @@ from normbench.results import Epoch, RunResult
 
 def figure_faults(recording: Recording, test: Images) -> Iterator[str]:
     """Tell how the figures that are reported differ from those of the logits."""
-    result, evaluation = recording.result, recording.training.evaluation
+    result = recording.result
     if result.status != "ok":
         yield f"expected the run to end, seen that it is {result.status}: {result.message}"
         return
-    assert evaluation is not None
-    logits = evaluation.logits.double().numpy()
+    logits = recording.evaluation.logits.double().numpy()
     if logits.shape[0] != len(test.labels):
         yield f"evaluation: expected {len(test.labels)} images, seen {logits.shape[0]}"
         return

@@ -40,6 +40,10 @@ def numerics_properties(subject: Subject, compiling: bool = True) -> Iterator[Pr
         autocast = partial(torch.autocast, "cpu", dtype)
         name = f"{_short(dtype)} layer and features"
         yield measured(SECTION, name, partial(_in_type, subject, name, dtype))
+        name = f"{_short(dtype)} layer and features, channels_last"
+        # 16-bit types have kernels of their own for each memory order
+        last = partial(_in_type, subject, name, dtype, memory_order=torch.channels_last)
+        yield measured(SECTION, name, last)
         name = f"float32 layer under autocast to {_short(dtype)}"
         yield measured(SECTION, name, partial(_in_type, subject, name, dtype, autocast))
     name = "float16 features of size 1,000 under autocast"
@@ -75,12 +79,15 @@ def _in_type(
     dtype: torch.dtype,
     autocast: Context | None = None,
     scale: float = 1.0,
+    memory_order: torch.memory_format = torch.contiguous_format,
 ) -> Property:
     """Hold a pass with features of a type against the exact one with the same numbers.
 
     The layer is of that type too, or stays in float32 under autocast.
     """
-    features, gradient = (each.to(dtype) for each in _drawn(subject, scale))
+    features, gradient = (
+        each.to(dtype).contiguous(memory_format=memory_order) for each in _drawn(subject, scale)
+    )
     layer = subject.trained(_shape(subject), torch.float32 if autocast else dtype)
     worst = (0.0, "")
     for training in (True, False):

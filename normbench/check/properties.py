@@ -33,12 +33,16 @@ class Property:
 
 @dataclass(frozen=True)
 class Checked:
-    """The properties of one ``subject``, a ``kind`` of norm, regularizer or network."""
+    """The properties of one ``subject``, a ``kind`` of norm, regularizer or network.
+
+    ``planted`` names the fault that was planted while it was checked; empty without one.
+    """
 
     kind: str
     subject: str
     properties: tuple[Property, ...]
     seconds: float
+    planted: str = ""
 
     def __repr__(self) -> str:
         """Show what a failed assertion should say, and not every property."""
@@ -73,6 +77,12 @@ class Checked:
                 Property(p["section"], p["name"], Standing(p["standing"]), p["told"])
                 for p in listed
             )
-            return cls(values["kind"], values["subject"], properties, float(values["seconds"]))
+            return cls(
+                values["kind"],
+                values["subject"],
+                properties,
+                float(values["seconds"]),
+                str(values.get("planted", "")),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"expected what a check has found: {error!r}") from error

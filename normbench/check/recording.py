@@ -14,7 +14,10 @@ from normbench.spec import RunSpec
 from normbench.training.checkpoints import Checkpoint
 from normbench.training.data import ImageData
 from normbench.training.recipes import Recipe
+from normbench.training.steps import CapturedStep, Step
 from normbench.training.trainer import Evaluation, Training, train
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class RecordedTraining(Training):
     """A training that keeps a RecordedStep of each of its steps, and its last evaluation.
 
     Only ``step`` is wrapped, and layers are listened to: what is computed stays as it is. Of a norm
-    without a formula, copies of its layers are kept with each step.
+    without a formula, copies of its layers are kept with each step. All that is kept lies on the
+    CPU, wherever the training runs.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class RecordedTraining(Training):
         self.steps: list[RecordedStep] = []
         self.evaluation: Evaluation | None = None
         self._inputs: dict[str, Tensor] = {}
+        # a CUDA graph writes to these at each replay, and calls no layer
+        self._captured: dict[str, Tensor] = {}
         self.keeps_norms = formula_of(spec.norm) is None
         self.untold = self.step
         self.step = self._recorded
@@ -80,7 +86,8 @@ class RecordedTraining(Training):
 
     def _listener(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._inputs[name] = inputs[0].detach()
+            on_gpu = inputs[0].is_cuda and torch.cuda.is_current_stream_capturing()
+            (self._captured if on_gpu else self._inputs)[name] = inputs[0].detach()
 
         return note
 
@@ -89,10 +96,10 @@ class RecordedTraining(Training):
         before, norms = self.snapshot(), self.norm_layers() if self.keeps_norms else {}
         self._inputs = {}
         logits = self.untold(images, labels)
-        inputs, self._inputs = self._inputs, {}
-        self.steps.append(
-            RecordedStep(images, labels, before, self.snapshot(), logits, inputs, norms)
-        )
+        inputs = self._captured if _replays(self.untold) else self._inputs
+        kept = {name: tensor.to(CPU, copy=True) for name, tensor in inputs.items()}
+        batch, after = (images.cpu(), labels.cpu()), self.snapshot()
+        self.steps.append(RecordedStep(*batch, before, after, logits.cpu(), kept, norms))
         return logits
 
     def run(
@@ -116,13 +123,13 @@ class RecordedTraining(Training):
         }
         buffers = {**dict(self.network.named_buffers()), **frozen}
         return Snapshot(
-            *({n: t.clone() for n, t in d.items()} for d in (trained, momenta, buffers))
+            *({n: t.to(CPU, copy=True) for n, t in d.items()} for d in (trained, momenta, buffers))
         )
 
     def norm_layers(self) -> dict[str, nn.Module]:
         """Return copies of the norm layers by their names in the network."""
         return {
-            name: copy.deepcopy(layer)
+            name: copy.deepcopy(layer).to(CPU)
             for name, layer in self.network.named_modules()
             if name.rpartition(".")[2] == "norm" and name.count(".") == 2
         }
@@ -139,16 +146,36 @@ class Recording:
     def steps(self) -> list[RecordedStep]:
         return self.training.steps
 
+    @property
+    def test_images(self) -> Tensor:
+        """The images that were evaluated, as the network took them."""
+        return self.training.test_images.cpu()
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The last evaluation, of a run that has come to its end."""
+        last = self.training.evaluation
+        assert last is not None
+        return Evaluation(last.logits.cpu(), last.labels.cpu())
+
+
+def _replays(step: Step) -> bool:
+    """Tell whether a step replays a CUDA graph."""
+    return isinstance(step, CapturedStep) and step.replay is not step.step
+
 
 def record(
-    spec: RunSpec, data: ImageData, kind: type[RecordedTraining] = RecordedTraining
+    spec: RunSpec,
+    data: ImageData,
+    kind: type[RecordedTraining] = RecordedTraining,
+    device: torch.device = CPU,
 ) -> Recording:
-    """Train as ``spec`` says, on the CPU, and keep every step; raises what trainer.train raises."""
+    """Train as ``spec`` says and keep every step; raises what trainer.train raises."""
     begun: list[RecordedTraining] = []
 
     def begin(spec: RunSpec, data: ImageData, device: torch.device) -> Training:
         begun.append(kind.begin(spec, data, device))
         return begun[-1]
 
-    result = train(spec, data, torch.device("cpu"), begin=begin)
+    result = train(spec, data.to(device), device, begin=begin)
     return Recording(result, begun[-1])

@@ -20,6 +20,7 @@ from normbench.check.batches import (
 )
 from normbench.check.figures import figure_faults
 from normbench.check.recording import (
+    CPU,
     RecordedTraining,
     Recording,
     record,
@@ -55,7 +56,7 @@ def random_data(dataset: str) -> ImageData:
 def trace_data(dataset: str) -> ImageData:
     """Return what a trace is given: the digits as they are loaded, or random images."""
     if dataset == "digits":
-        return load_dataset(dataset, Path(), torch.device("cpu"))
+        return load_dataset(dataset, Path(), CPU)
     return random_data(dataset)
 
 
@@ -72,12 +73,12 @@ def sources_of(dataset: str) -> tuple[Images, Images]:
 
 
 @functools.cache
-def _epochs(recipe: str, seed: int) -> list[ExpectedEpoch]:
+def _epochs(recipe: str, seed: int, device: torch.device) -> list[ExpectedEpoch]:
     """Return the epochs of the traces with a recipe, whatever norm and regularizer they have."""
     spec = trace_spec(recipe, "none").with_seed(seed)
     size = network_class(spec.network).image_size
     train, _ = sources_of(spec.dataset)
-    return expected_epochs(train, spec, find_recipe(recipe).augmentation, size)
+    return expected_epochs(train, spec, find_recipe(recipe).augmentation, size, device)
 
 
 def take_trace(
@@ -85,16 +86,18 @@ def take_trace(
     processor: str = "",
     kind: type[RecordedTraining] = RecordedTraining,
     data: ImageData | None = None,
+    device: torch.device = CPU,
 ) -> Trace:
     """Record a run, and hold it against the reference and its data.
 
     ``processor`` is the one that it is taken on. ``kind`` is the engine, and ``data`` what it is
-    given: else the digits, and for other data sets random images. Raises what training raises.
+    given: else the digits, and for other data sets random images. The reference is taken on the
+    CPU, whatever the ``device`` of the run. Raises what training raises.
     """
     start, spec = time.perf_counter(), traced.spec
     data = data or trace_data(spec.dataset)
     train, test = sources_of(spec.dataset)
-    recording = record(spec, data, kind)
+    recording = record(spec, data, kind, device)
     tracer = Tracer(recording)
     comparisons = list(tracer.comparisons())
     worst = max(comparisons, key=lambda comparison: comparison.share)
@@ -104,7 +107,7 @@ def take_trace(
         *(str(comparison) for comparison in comparisons if comparison.broken),
         *unmoved(recording.steps),
         *loaded(data, train, test),
-        *training_faults(recording, _epochs(spec.recipe, spec.seed), train.size),
+        *training_faults(recording, _epochs(spec.recipe, spec.seed, device), train.size),
         *test_faults(recording, test, size),
         *figure_faults(recording, test),
     ]
@@ -115,7 +118,7 @@ def take_trace(
             "torch": torch.__version__,
             "processor": processor,
             "threads": str(torch.get_num_threads()),
-            "device": "cpu",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "code": code_digest(spec.norm),
             "fingerprint": fingerprint(spec.network, spec.recipe),
         },
@@ -144,7 +147,7 @@ def recorded_tensors(recording: Recording) -> dict[str, list[Tensor]]:
             if not name.startswith("momentum") and tensor.is_floating_point():
                 found.setdefault(name, []).append(tensor)
     if recording.training.evaluation is not None:
-        found["logits"].append(recording.training.evaluation.logits)
+        found["logits"].append(recording.evaluation.logits)
     return found
 
 

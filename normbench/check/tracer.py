@@ -179,10 +179,9 @@ class Tracer:
 
     def _evaluation(self) -> Comparison:
         """Compare the logits of the last evaluation, at the state after the last step."""
-        training, last = self.recording.training, self.recording.steps[-1].after
-        evaluation, images = training.evaluation, training.test_images.double()
-        assert evaluation is not None
-        norms = training.norm_layers() if self.norm is None else {}
+        recording, last = self.recording, self.recording.steps[-1].after
+        images = recording.test_images.double()
+        norms = recording.training.norm_layers() if self.norm is None else {}
         reference, state = self.reference(norms), state_of(last)
 
         def logits(images: Tensor) -> Tensor:
@@ -198,7 +197,7 @@ class Tracer:
                     moved = logits(few)
                 squares += relative(moved, expected[: len(few)]) ** 2
         bound = quantile(EVALUATIONS) * math.sqrt(squares / EVALUATIONS)
-        seen = {"logits": evaluation.logits}
+        seen = {"logits": recording.evaluation.logits}
         (found,) = compared(0, seen, {"logits": expected}, {"logits": bound})
         return found
 

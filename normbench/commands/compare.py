@@ -62,11 +62,13 @@ def main(options: argparse.Namespace) -> int:
     now = find_baseline(options.now, folder, confirming=True)
     comparison = compare(before, now, options.minimum_effect)
     if options.json:
-        print(json.dumps(_document(comparison, now.name), indent=1))
+        print(json.dumps(_document(comparison, now), indent=1))
     else:
         from normbench.report.tables import terminal_comparison
 
         print(terminal_comparison(comparison))
+        if now.planted:
+            print(f"the fault {now.planted} was planted in {now.name}")
     if comparison.regressions:
         return 1
     nothing = without_comparison(comparison)
@@ -76,7 +78,7 @@ def main(options: argparse.Namespace) -> int:
     return 2 if nothing else 3 if left else 0
 
 
-def _document(comparison: Any, now: str) -> dict[str, Any]:
+def _document(comparison: Any, now: Any) -> dict[str, Any]:
     """Return what session.json keeps of a comparison, with names, counts and differences."""
     stored = comparison.to_stored().model_dump(mode="json")
     for row, case in zip(stored["cases"], comparison.cases, strict=True):
@@ -87,7 +89,8 @@ def _document(comparison: Any, now: str) -> dict[str, Any]:
         row["margin_of_error"] = case.difference.margin_of_error(0.025) if known else None
     seeds, decided = comparison.seeds_to_decide()
     return {
-        "now": now,
+        "now": now.name,
+        "planted": now.planted,
         "counts": comparison.counts,
         "to_decide": {"seeds": seeds, "cases": decided} if seeds else None,
         **stored,

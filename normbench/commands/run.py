@@ -14,6 +14,7 @@ from normbench.cases.case import OWN
 
 HELP = "run the suite, with pytest's arguments and the options of --bench-..."
 SETTINGS = Path(__file__).with_name("pytest.ini")
+SUITE = Path(__file__).parents[1] / "bench"
 # The files of the suite that run what --bench-cases names.
 OF_OWN_FILES = ("test_own_cases.py", "test_claims.py")
 
@@ -24,25 +25,29 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def suite_settings(root: Path) -> list[str]:
+    """Return the arguments that have pytest run the packaged suite, and nothing of a project."""
+    return [
+        *("-c", str(SETTINGS), "--rootdir", str(root), "--noconftest"),
+        *("-p", "normbench.plugin", "-p", "normbench.commands.run_plugin"),
+    ]
+
+
 def pytest_arguments(arguments: Sequence[str], root: Path) -> list[str]:
     """Return the arguments of pytest that run the suite with ``root`` as its root.
 
     The settings and the conftest.py of a project that lies there take no part. With a cases file
     of the user's own, and no tier, that file is run alone.
     """
-    import normbench
-
-    suite = Path(normbench.__file__).parent / "bench"
     given = [argument.partition("=")[0] for argument in arguments]
     own = "--bench-cases" in given and "--bench-tier" not in given
-    others = [file for file in sorted(suite.glob("test_*.py")) if file.name not in OF_OWN_FILES]
+    others = [file for file in sorted(SUITE.glob("test_*.py")) if file.name not in OF_OWN_FILES]
     return [
-        *("-c", str(SETTINGS), "--rootdir", str(root), "--noconftest"),
-        *("-p", "normbench.plugin", "-p", "normbench.commands.run_plugin"),
+        *suite_settings(root),
         *(("--bench-tier", OWN) if own else ()),
         # not by naming the files that are left: pytest would leave their names out of its ids
         *(f"--ignore={file}" for file in others if own),
-        str(suite),
+        str(SUITE),
         *arguments,
     ]
 

@@ -78,7 +78,8 @@ class Controller:
         self._claims: list[Claim] = []
 
     def _new(self, name: str) -> Session:
-        return Session(self.options.results, name, options=self.options.to_dict())
+        planted = self.options.plant or ""
+        return Session(self.options.results, name, options=self.options.to_dict(), planted=planted)
 
     def _resumed(self) -> Session:
         try:

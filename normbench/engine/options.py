@@ -14,7 +14,7 @@ class Options:
 
     ``confirm`` is how many further seeds confirm what looks worse than the baselines;
     ``selection_size`` is how many cases the whole has of which this session is a part, 0 where it
-    is the whole; ``max_undecided`` is a fraction.
+    is the whole; ``max_undecided`` is a fraction; ``plant`` names the fault that is planted.
     """
 
     grid: GridOptions
@@ -30,6 +30,7 @@ class Options:
     strict: bool = False
     max_undecided: float = MAX_UNDECIDED
     resume: bool = False
+    plant: str | None = None
 
     @property
     def data(self) -> Path:
@@ -52,4 +53,5 @@ class Options:
             "selection_size": self.selection_size,
             "strict": self.strict,
             "max_undecided": self.max_undecided,
+            "plant": self.plant,
         }

@@ -82,7 +82,8 @@ class Runner:
         self.options = options
         devices = devices_of(options)
         self.device = torch.device(devices[slot % len(devices)])
-        self.store = RunStore(folder, worker, str(self.device))
+        self.planted = options.plant or ""
+        self.store = RunStore(folder, worker, str(self.device), self.planted)
         self.cases = cases
         self.tries_again = False
         self._train = train
@@ -116,14 +117,18 @@ class Runner:
         # a norm may raise SystemExit, and end no more than its own case
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
-            noted, worker = self.store.noted, self.store.worker
-            self.store.append(RunResult(spec, "error", message, epochs=noted, worker=worker))
+            self._append(RunResult(spec, "error", message, epochs=self.store.noted))
             raise
-        result = dataclasses.replace(result, worker=self.store.worker)
-        self.store.append(result)
+        result = self._append(result)
         # not earlier: until the row is stored, it is all that is left of the run
         with suppress(OSError):
             checkpoint.unlink(missing_ok=True)
+        return result
+
+    def _append(self, result: RunResult) -> RunResult:
+        """Store a run with who has trained it, and with which fault planted; return it so."""
+        result = dataclasses.replace(result, worker=self.store.worker, planted=self.planted)
+        self.store.append(result)
         return result
 
     def run_case(self, case: Case) -> Runs:
@@ -169,7 +174,7 @@ class Runner:
         """
         if kind not in CHECKS:
             raise ValueError(f"unknown kind {kind!r}: expected one of {', '.join(CHECKS)}")
-        checked = CHECKS[kind](name)
+        checked = dataclasses.replace(CHECKS[kind](name), planted=self.planted)
         store_check(self.store.folder, checked)
         return checked
 
@@ -178,7 +183,8 @@ class Runner:
 
         A difference from a baseline's on the same ground breaks it. Raises what training raises.
         """
-        trace = take_trace(traced, " ".join(filter(None, processor().values())))
+        machine = " ".join(filter(None, processor().values()))
+        trace = take_trace(traced, machine, device=self.device)
         for baseline in self._reference.baselines if self._reference else ():
             found = beside(trace, baseline.traces, baseline.name)
             if found is None or found.standing is TraceStanding.EQUAL:

@@ -66,6 +66,18 @@ def pytest_configure(config: pytest.Config) -> None:
     for family in sorted({dataset.family for dataset in DATASETS.values()}):
         config.addinivalue_line("markers", f"{family}: cases that train on {family}")
     require_consistent(config)
+    if config.getoption("--bench-plant") is not None:
+        from normbench.plugin.planting import plant
+
+        plant(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.getoption("--bench-plant") is None:
+        return None
+    from normbench.plugin.planting import header
+
+    return header(config)
 
 
 @pytest.hookimpl(trylast=True)

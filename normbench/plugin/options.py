@@ -135,6 +135,15 @@ def parse_data(text: str) -> str:
     return folder
 
 
+def parse_plant(text: str) -> str:
+    from normbench.check.faults import find_fault
+
+    try:
+        return find_fault(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("normbench", "normbench: does it still train?")
 
@@ -263,12 +272,21 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="where sessions are stored (default: results in pytest's root folder)",
     )
+    add(
+        "plant",
+        type=parse_plant,
+        metavar="FAULT",
+        help="break one thing on purpose while the tests run, to see whether they find it: a name "
+        "that `normbench sensitivity --list` lists; the session is no baseline, stands in no "
+        "history, and cannot be resumed",
+    )
 
 
 def require_consistent(config: pytest.Config) -> None:
     """Raise pytest.UsageError where options clash."""
     if config.getoption("--bench-norm-only") and not config.getoption("--bench-norm"):
         raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
+    _require_no_use_of_broken_code(config)
     _require_new_baseline(config)
     sequential = config.getoption("--bench-seeds") is None
     if config.getoption("--bench-max-undecided") is not None and not config.getoption(
@@ -285,6 +303,23 @@ def require_consistent(config: pytest.Config) -> None:
     for option in ("minimum-effect", "confirm", "max-undecided", "selection-size"):
         if config.getoption(f"--bench-{option}") is not None:
             raise pytest.UsageError(f"--bench-{option} needs --bench-baseline to compare with")
+
+
+def _require_no_use_of_broken_code(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where runs with a planted fault would be taken for sound."""
+    if (fault := config.getoption("--bench-plant")) is None:
+        return
+    if config.getoption("--bench-save-baseline") is not None:
+        raise pytest.UsageError(
+            f"--bench-save-baseline: with --bench-plant {fault} the runs are of broken code, and "
+            "no baseline; expected one of the two options alone: leave the other one out"
+        )
+    if config.getoption("--bench-resume"):
+        raise pytest.UsageError(
+            f"--bench-resume: with --bench-plant {fault} the runs are of broken code, and cannot "
+            "stand beside those of an earlier session; expected one of the two options alone: "
+            "leave the other one out"
+        )
 
 
 def _require_new_baseline(config: pytest.Config) -> None:
@@ -345,6 +380,7 @@ def options_of(config: pytest.Config) -> Options:
         strict=config.getoption("--bench-strict"),
         max_undecided=MAX_UNDECIDED if max_undecided is None else max_undecided,
         resume=config.getoption("--bench-resume"),
+        plant=config.getoption("--bench-plant"),
     )
 
 

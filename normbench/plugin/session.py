@@ -175,8 +175,14 @@ class SessionPlugin:
         for reason in self.outcome.shortcomings:
             terminalreporter.write_line(f"normbench: no pass, {reason}", red=True)
         if self.outcome.cases and self.outcome.left is not None:
+            left = f"{self.outcome.left} of {self.outcome.cases} cases are left"
+            goes_on = "; the same command with --bench-resume goes on with them"
+            planted = self.controller.options.plant
             terminalreporter.write_line(
-                f"normbench: interrupted, {self.outcome.left} of {self.outcome.cases} cases are "
-                "left; the same command with --bench-resume goes on with them",
-                yellow=True,
+                f"normbench: interrupted, {left}{'' if planted else goes_on}", yellow=True
+            )
+        if planted := self.controller.options.plant:
+            terminalreporter.write_line(
+                f"normbench: the fault {planted} was planted: this session tells of no sound code",
+                red=True,
             )

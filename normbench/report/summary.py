@@ -43,6 +43,11 @@ def session_summary(session: StoredSession) -> str:
     if session.traces:
         counts.append(f"{len(session.traces)} trace{'s' if len(session.traces) > 1 else ''}")
     parts = [f"## normbench: {', '.join(counts)}"]
+    if session.planted:
+        parts.append(
+            f"**The fault {session.planted} was planted** (`--bench-plant`): what follows is of "
+            "broken code."
+        )
     parts += [f"**No pass:** {reason}" for reason in shortcomings(session)]
     for grid, table in tables.items():
         failed = table[~table["verdict"].isin(NOT_FAILED)]

@@ -106,8 +106,9 @@ class Baseline:
     """A session's runs with where they were made.
 
     ``sequential`` says that --bench-seeds auto chose the number of runs, so that tests on them
-    have to allow for its looks. ``traces`` are those that nothing was broken
-    of, several of one name where they were taken on different ground.
+    have to allow for its looks. ``traces`` are those that nothing was broken of, several of one
+    name where they were taken on different ground. Runs with a planted fault, which ``planted``
+    names, can be compared with a baseline, and are never stored as one.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Baseline:
     environment: Mapping[str, Any]
     cases: Mapping[RunSpec, BaselineCase]
     traces: tuple[Trace, ...] = ()
+    planted: str = ""
 
     @classmethod
     def of_runs(
@@ -129,6 +131,15 @@ class Baseline:
         runs: Iterable[RunResult],
         traces: Iterable[Trace] = (),
     ) -> "Baseline":
+        """Put the runs together; raises BaselineError where different faults were planted."""
+        runs = list(runs)
+        planted = sorted({run.planted for run in runs})
+        if len(planted) > 1:
+            raise BaselineError(
+                f"cannot join runs of {name}: they had different faults planted "
+                f"({', '.join(fault or 'none' for fault in planted)}), and so ran different code; "
+                "expected the runs of one session"
+            )
         return cls(
             name=name,
             created=created,
@@ -137,6 +148,7 @@ class Baseline:
             environment=environment,
             cases={c: BaselineCase.of(c, rs) for c, rs in by_configuration(runs).items()},
             traces=tuple(trace for trace in traces if not trace.broken),
+            planted="".join(planted),
         )
 
     @classmethod
@@ -153,7 +165,7 @@ class Baseline:
                 of_known_dataset(run.spec)
             except ValueError as error:
                 raise SessionError(f"cannot read the session {session.folder}: {error}") from error
-        return cls.of_runs(
+        found = cls.of_runs(
             name=session.name,
             created=document.started,
             workers=document.workers,
@@ -162,6 +174,8 @@ class Baseline:
             runs=session.results.values() if confirming else session.planned_runs,
             traces=session.traces,
         )
+        # also where no row says so
+        return dataclasses.replace(found, planted=session.planted)
 
     @classmethod
     def read(cls, file: Path) -> "Baseline":
@@ -199,7 +213,11 @@ class Baseline:
         )
 
     def write(self, file: Path) -> None:
-        """Write every run, a line each, whole or not at all; raises BaselineError if it cannot."""
+        """Write every run, a line each, whole or not at all.
+
+        Raises BaselineError if it cannot, and for runs with a planted fault.
+        """
+        self.require_nothing_planted()
         head = {
             "schema": SCHEMA,
             "name": self.name,
@@ -219,6 +237,14 @@ class Baseline:
             write_atomic(file, text)
         except OSError as error:
             raise BaselineError(f"cannot write the baseline {file}: {error}") from error
+
+    def require_nothing_planted(self) -> None:
+        """Raise BaselineError where a fault was planted: what broken code came to is no measure."""
+        if self.planted:
+            raise BaselineError(
+                f"{self.name} is no baseline: the fault {self.planted!r} was planted while it ran; "
+                "expected a session without --bench-plant: run it again without that option"
+            )
 
     @property
     def ended_badly(self) -> list[BaselineCase]:
@@ -263,9 +289,11 @@ def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
     Where machines or numbers of workers differ, the environment names them all, so that no
     session's speed is held against it. Fields that a later version has added to the parts are left
     out, as how to join them is not known. Raises BaselineError for runs that ended badly, that
-    were made by different builds of torch or by different recipes, and where two parts have
-    different runs of one seed, or traces that differ on one ground.
+    had a fault planted, that were made by different builds of torch or by different recipes, and
+    where two parts have different runs of one seed, or traces that differ on one ground.
     """
+    for part in parts:
+        part.require_nothing_planted()
     if bad := [f"{part.name}: {case.spec.title}" for part in parts for case in part.ended_badly]:
         raise BaselineError(
             f"no baseline: a run of {len(bad)} cases ended badly ({bad[0]}); run them again"
@@ -366,9 +394,10 @@ def new_baseline(name: str, folder: Path, overwrite: str | None) -> Path:
 def find_baseline(text: str, folder: Path, confirming: bool = False) -> Baseline:
     """Read the baseline that a name, a file or a session's folder stands for.
 
-    A name is looked for in ``folder``, then among the baselines of the package; ``confirming`` is
-    that of Baseline.of_session. Raises BaselineError for what leads nowhere, and for what is there
-    but cannot be read.
+    A name is looked for in ``folder``, then among the baselines of the package. ``confirming`` says
+    that it is what is compared, and not what is compared with: a session then has the seeds that
+    confirmed a suspicion, as for Baseline.of_session, and may have had a fault planted. Raises
+    BaselineError for what leads nowhere, and for what is there but cannot be read.
     """
     path = Path(text)
     if text and path.is_dir():
@@ -376,7 +405,10 @@ def find_baseline(text: str, folder: Path, confirming: bool = False) -> Baseline
             session = read_session(path)
             if not session.results:
                 raise SessionError(f"cannot read the session {path}: it has no runs")
-            return Baseline.of_session(session, confirming)
+            found = Baseline.of_session(session, confirming)
+            if not confirming:
+                found.require_nothing_planted()
+            return found
         except SessionError as error:
             raise BaselineError(str(error)) from error
     for file in (path, folder / f"{text}.json", PACKAGED / f"{text}.json"):

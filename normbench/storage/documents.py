@@ -248,7 +248,10 @@ class StoredComparison(Document):
 
 
 class SessionDocument(Document):
-    """session.json: where and how a session ran, what it was to run, and what came of it."""
+    """session.json: where and how a session ran, what it was to run, and what came of it.
+
+    ``planted`` names the fault that --bench-plant has planted; empty without one.
+    """
 
     schema_version: Literal[2] = Field(2, alias="schema")
     session: str
@@ -258,6 +261,7 @@ class SessionDocument(Document):
     seconds: float
     resumed: int = 0
     workers: int
+    planted: str = ""
     environment: dict[str, Any]
     options: dict[str, Any]
     cases: tuple[StoredCase, ...] = ()

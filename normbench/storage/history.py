@@ -14,8 +14,11 @@ def history(session: StoredSession) -> list[dict[str, Any]]:
     """Return, of each case of the session, its accuracy in it and before.
 
     Cases that only this session has are left out. A session that cannot be read is passed over:
-    another version, or another program, may have left it.
+    another version, or another program, may have left it. So is one with a planted fault, whose
+    accuracies are of broken code; of such a one itself there is no history.
     """
+    if session.planted:
+        return []
     folder = session.folder
     newest = sorted(f for f in folder.parent.iterdir() if f.name <= folder.name)[-SESSIONS:]
     points: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -32,9 +35,10 @@ def history(session: StoredSession) -> list[dict[str, Any]]:
 
 def _read(folder: Path) -> StoredSession | None:
     try:
-        return read_session(folder)
+        session = read_session(folder)
     except SessionError:
         return None
+    return None if session.planted else session
 
 
 def _points(session: StoredSession | None) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:

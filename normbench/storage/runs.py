@@ -56,13 +56,17 @@ class RunStore:
 
     One process writes at a time, under a file lock, whole lines only: what a killed writer left
     unfinished is cut off by the next one, and never read. A spec has a lock of its own, so that
-    whoever asks for it while it is trained waits for the row.
+    whoever asks for it while it is trained waits for the row. ``planted`` names the fault that is
+    planted in the process that trains, for the row of a run that it dies with.
     """
 
-    def __init__(self, folder: Path, worker: str = "main", device: str = "") -> None:
+    def __init__(
+        self, folder: Path, worker: str = "main", device: str = "", planted: str = ""
+    ) -> None:
         self.folder = folder
         self.worker = worker
         self.device = device
+        self.planted = planted
         self.file = folder / "runs.jsonl"
         self._running = folder / "running"
         self._lease: dict[str, Any] = {}
@@ -177,7 +181,13 @@ class RunStore:
 
         ``case`` is what record_crash returns should this process die.
         """
-        self._lease = {"spec": spec.to_dict(), "case": case, "device": self.device, "epochs": []}
+        self._lease = {
+            "spec": spec.to_dict(),
+            "case": case,
+            "device": self.device,
+            "planted": self.planted,
+            "epochs": [],
+        }
         self._write_lease()
         try:
             yield
@@ -264,9 +274,16 @@ class RunStore:
         if known is None or known.status in UNFINISHED:
             message = f"the process of worker {worker} died while it trained this run"
             ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-            noted = _epochs(running)
             self.append(
-                RunResult(spec, "crashed", message, epochs=noted, worker=worker, ended=ended)
+                RunResult(
+                    spec,
+                    "crashed",
+                    message,
+                    epochs=_epochs(running),
+                    worker=worker,
+                    ended=ended,
+                    planted=running.get("planted", ""),
+                )
             )
         lease.unlink(missing_ok=True)
         return str(running["case"])

@@ -49,17 +49,34 @@ class StoredSession:
         return self.document.session
 
     @property
+    def planted(self) -> str:
+        """The name of the fault that was planted; empty where the code ran as it is."""
+        return self.document.planted
+
+    @property
     def sequential(self) -> bool:
         """Whether --bench-seeds auto chose the numbers of runs."""
         return self.document.options.get("seeds") == "auto"
 
     @cached_property
     def results(self) -> dict[str, RunResult]:
-        """The stored runs by their specs' keys; raises SessionError for a row that is none."""
+        """The stored runs by their specs' keys.
+
+        Raises SessionError for a row that is none, and for one that was run with another fault
+        planted than the session: of different code, they must not stand in one table.
+        """
         try:
-            return RunStore(self.folder).results()
+            results = RunStore(self.folder).results()
         except (OSError, ValueError) as error:
             raise SessionError(f"cannot read the session {self.folder}: {error}") from error
+        other = next((r for r in results.values() if r.planted != self.planted), None)
+        if other is not None:
+            raise SessionError(
+                f"cannot read the session {self.folder}: its run of {other.spec} had "
+                f"{_planted(other.planted)}, and the session {_planted(self.planted)}; expected "
+                "the rows that the session wrote: take that row out"
+            )
+        return results
 
     def require_rows(self) -> None:
         """Raise SessionError where rows are lost that session.json tells of."""
@@ -160,6 +177,7 @@ class Session:
     results: Path
     name: str
     workers: int = 1
+    planted: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     cases: Sequence[StoredCase] = ()
@@ -176,7 +194,8 @@ class Session:
     def interrupted(cls, results: Path, options: dict[str, Any]) -> "Session":
         """Return the last session in ``results``, to go on with.
 
-        Raises SessionError where there is none, and where it has finished.
+        Raises SessionError where there is none, where it has finished, and where a fault was
+        planted: its runs are of other code.
         """
         try:
             stored = read_session(latest_session(results))
@@ -189,6 +208,12 @@ class Session:
         if document.status == "finished":
             raise SessionError(
                 f"the last session, {stored.folder}, has finished: there is nothing to resume; run "
+                "without --bench-resume"
+            )
+        if stored.planted:
+            raise SessionError(
+                f"the last session, {stored.folder}, had the fault {stored.planted!r} planted, and "
+                "its runs are of broken code; expected a session without --bench-plant: run "
                 "without --bench-resume"
             )
         try:
@@ -281,6 +306,7 @@ class Session:
             seconds=round(self.seconds, 3),
             resumed=self.resumed,
             workers=self.workers,
+            planted=self.planted,
             environment=self.environment,
             options=self.options,
             cases=tuple(self.cases),
@@ -320,6 +346,10 @@ def latest_session(results: Path) -> Path:
     if latest.is_file():
         return results / latest.read_text(encoding="utf-8").strip()
     return latest.resolve()
+
+
+def _planted(fault: str) -> str:
+    return f"the fault {fault!r} planted" if fault else "no fault planted"
 
 
 def _timestamp(seconds: float) -> str:

@@ -45,7 +45,8 @@ class Checkpoint:
 
     def _load(self) -> dict[str, Any] | None:
         try:
-            stored = torch.load(self.file, weights_only=True)
+            # on the CPU first: it may come from a GPU that this process has not
+            stored = torch.load(self.file, map_location="cpu", weights_only=True)
             if stored["identity"] == self.identity:
                 state: dict[str, Any] = stored["state"]
                 return state
@@ -86,7 +87,11 @@ def network_state(network: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def restore_network(network: nn.Module, state: dict[str, Any]) -> None:
-    """Bring a new network of the same architecture to a state; also buffers made in a forward."""
+    """Bring a new network of the same architecture to a state; also buffers made in a forward.
+
+    The network stays on its device, wherever the state's tensors are.
+    """
+    device = next((p.device for p in network.parameters()), None)
     for name, value in state["buffers"].items():
         module_name, _, buffer_name = name.rpartition(".")
         module = network.get_submodule(module_name)
@@ -95,7 +100,7 @@ def restore_network(network: nn.Module, state: dict[str, Any]) -> None:
             present.copy_(value)
         else:
             persistent = name in state["state_dict"]
-            module.register_buffer(buffer_name, value, persistent=persistent)
+            module.register_buffer(buffer_name, value.to(device), persistent=persistent)
     network.load_state_dict(state["state_dict"])
 
 

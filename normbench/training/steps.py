@@ -128,20 +128,22 @@ class CapturedStep:
     On a network this small the GPU is done with an operation before the next one is launched, so
     that launching takes the time. The graph is captured at the first call; all batches must have
     the first one's shape, and the learning rate must be a tensor on the device. Where a norm does
-    what cannot be captured, such as to look at a value, or to put a new tensor in a buffer's place,
-    which a graph would read as it was at the capture, the steps stay plain, with a warning.
+    what cannot be captured, such as to look at a value, or what a graph would repeat as it was at
+    the capture, such as to count in Python or to put a new tensor in a buffer's place, the steps
+    stay plain, with a warning: one replay must do what one plain step from the same state does.
 
     Source: PyTorch's notes on CUDA semantics, CUDA graphs: whole-network capture.
     """
 
-    def __init__(self, step: TrainingStep) -> None:
+    def __init__(self, step: TrainingStep, capture: "Capture | None" = None) -> None:
         self.step = step
+        self.capture = capture or captured_graph
         self.replay: Step | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         if self.replay is None:
             try:
-                self.replay = self._capture(images, labels)
+                self.replay = self._trusted(images, labels)
             except RuntimeError as error:
                 warnings.warn(
                     f"the training step cannot be captured in a CUDA graph, and is launched an "
@@ -151,30 +153,99 @@ class CapturedStep:
                 self.replay = self.step
         return self.replay(images, labels)
 
-    def _capture(self, images: Tensor, labels: Tensor) -> Step:
-        static_images, static_labels = images.clone(), labels.clone()
-        stream = torch.cuda.Stream(images.device)
-        random_numbers = torch.cuda.get_rng_state(images.device)
-        buffers = dict(self.step.network.named_buffers())
-        try:
-            with rolled_back(self.step):
-                stream.wait_stream(torch.cuda.current_stream(images.device))
-                with torch.cuda.stream(stream):
-                    for _ in range(WARM_UP_STEPS):
-                        self.step(static_images, static_labels)
-                torch.cuda.current_stream(images.device).wait_stream(stream)
-                if names := replaced_buffers(self.step.network, buffers):
-                    raise RuntimeError(f"{names[0]} is replaced, and not updated in place")
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    logits = self.step(static_images, static_labels)
-        finally:
-            torch.cuda.set_rng_state(random_numbers, images.device)
-
-        def replay(images: Tensor, labels: Tensor) -> Tensor:
-            static_images.copy_(images)
-            static_labels.copy_(labels)
-            graph.replay()
-            return logits.clone()
-
+    def _trusted(self, images: Tensor, labels: Tensor) -> Step:
+        with tried(self.step, images.device):
+            replay = self.capture(self.step, images, labels)
+        if found := difference(self.step, replay, images, labels):
+            raise RuntimeError(f"a replay is not what a plain step is: {found}")
         return replay
+
+
+# Turns a step into one that replays it for batches of the same shape.
+Capture = Callable[[TrainingStep, Tensor, Tensor], Step]
+
+
+@contextmanager
+def tried(step: TrainingStep, device: torch.device) -> Iterator[None]:
+    """Let steps be taken, and leave the state and the random numbers as if they had not been."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), rolled_back(step):
+        yield
+
+
+def captured_graph(step: TrainingStep, images: Tensor, labels: Tensor) -> Step:
+    """Return the step as a CUDA graph; it changes the state on the way.
+
+    Raises RuntimeError where that cannot be done.
+    """
+    static_images, static_labels = images.clone(), labels.clone()
+    stream = torch.cuda.Stream(images.device)
+    buffers = dict(step.network.named_buffers())
+    stream.wait_stream(torch.cuda.current_stream(images.device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP_STEPS):
+            step(static_images, static_labels)
+    torch.cuda.current_stream(images.device).wait_stream(stream)
+    if names := replaced_buffers(step.network, buffers):
+        raise RuntimeError(f"{names[0]} is replaced, and not updated in place")
+    graph = torch.cuda.CUDAGraph()
+    # without a stream it is one of the first device that a graph was captured on in this process:
+    # the graphs of all others would be empty (pytorch 87794)
+    with generator_kept(images.device), torch.cuda.graph(graph, stream=stream):
+        logits = step(static_images, static_labels)
+
+    def replay(images: Tensor, labels: Tensor) -> Tensor:
+        static_images.copy_(images)
+        static_labels.copy_(labels)
+        graph.replay()
+        return logits.clone()
+
+    return replay
+
+
+@contextmanager
+def generator_kept(device: torch.device) -> Iterator[None]:
+    """Put a GPU's random numbers back to where they were if a capture fails.
+
+    The generator would stay in capture mode, in which it refuses to draw: the next dropout of this
+    process would raise "Offset increment outside graph capture".
+    """
+    generator = torch.cuda.default_generators[device.index or 0]
+    kept = generator.clone_state()
+    try:
+        yield
+    except BaseException:
+        generator.graphsafe_set_state(kept)
+        raise
+
+
+# Of what a step changes in a tensor: sums in another order make less, what is frozen makes more.
+REPLAY_TOLERANCE = 1e-3
+ROUNDING = 1e-6
+
+
+def difference(step: TrainingStep, replay: Step, images: Tensor, labels: Tensor) -> str:
+    """Say how a replay differs from a plain step from the same state; empty where it does not.
+
+    Each tensor that a step leaves, and the logits, must agree within REPLAY_TOLERANCE of what the
+    plain step changed in it (of all of it, for the logits) and ROUNDING of its norm.
+    """
+    plain, replayed = (_outcome(step, each, images, labels) for each in (step, replay))
+    # not before these, or the optimizer's momentum might not be there yet
+    before = [torch.zeros_like(plain[0]), *step.state()]
+    if len(plain) != len(before) or len(replayed) != len(before):
+        return "it does not keep its tensors"
+    for number, (old, one, other) in enumerate(zip(before, plain, replayed, strict=True)):
+        old, one, other = old.double(), one.double(), other.double()
+        apart = (other - one).norm()
+        bound = REPLAY_TOLERANCE * (one - old).norm() + ROUNDING * one.norm()
+        if not apart <= bound:
+            name = f"tensor {number} of the state" if number else "the logits"
+            return f"{name} differ by {apart:.3g}, more than {bound:.3g}"
+    return ""
+
+
+def _outcome(step: TrainingStep, taken: Step, images: Tensor, labels: Tensor) -> list[Tensor]:
+    with tried(step, images.device):
+        logits = taken(images, labels)
+        return [logits.clone(), *(tensor.clone() for tensor in step.state())]

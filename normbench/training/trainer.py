@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,6 +168,29 @@ def prepare_images(images: Tensor, data: ImageData, size: int) -> Tensor:
     return prepared.contiguous(memory_format=torch.channels_last)
 
 
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one, with float32 that is float32, and leave all as it was found.
+
+    What is launched with no word of its device goes to the current one. cuDNN takes convolutions
+    in TF32, with a mantissa of 10 bits, unless it is told not to, and then always chooses kernels
+    in the same way, among those that add in a fixed order.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    precision = torch.get_float32_matmul_precision()
+    exact = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with torch.cuda.device(device), exact:
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
 def train(
     spec: RunSpec,
     data: ImageData,
@@ -192,7 +216,8 @@ def train(
     begin = begin or Training.begin
     digest, code = fingerprint(spec.network, spec.recipe), code_digest(spec.norm)
     started = datetime.now(UTC)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with on_device(device), torch.random.fork_rng(devices=devices):
         training = begin(spec, data, device)
         checkpoint = None
         if checkpoint_file is not None:
@@ -332,7 +357,12 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where state was taken, in a training of the same spec."""
         restore_network(self.network, state["network"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            # a captured step reads it where it was, on the run's device
+            if isinstance(rate, Tensor):
+                group["lr"] = rate.fill_(float(group["lr"]))
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["random"])

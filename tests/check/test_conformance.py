@@ -61,6 +61,7 @@ def test_a_right_norm_of_ones_own_is_found_right(norm: str) -> None:
         ("LosesState", "state_dict stored and loaded"),
         ("SharesWithItsCopy", "deepcopy"),
         ("OverflowsInHalf", "float16 layer and features"),
+        ("OverflowsInHalfChannelsLast", "float16 layer and features, channels_last"),
         ("AnyChannels", "other channels refused"),
     ],
 )

@@ -30,6 +30,19 @@ def test_a_right_engine_is_not_blamed(norm: str, seed: int) -> None:
     assert 0 < found.share < 0.2
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("recipe", ["digits", "mnist", "cifar10"])
+def test_the_engine_on_a_gpu_is_held_against_the_reference(recipe: str) -> None:
+    device = torch.device("cuda", 0)
+    first, second = (
+        take_trace(Traced("gpu", trace_spec(recipe, "batch", l1=0.001)), device=device)
+        for _ in range(2)
+    )
+    assert first.broken == ()
+    assert first.ground["device"] == torch.cuda.get_device_name(0)
+    assert first.digests == second.digests
+
+
 @pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "cifar10"])
 def test_a_right_engine_is_not_blamed_with_another_recipe(recipe: str) -> None:
     assert take_trace(Traced("right", trace_spec(recipe, "group:2", l1=0.001))).broken == ()

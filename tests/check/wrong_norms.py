@@ -181,6 +181,11 @@ class OverflowsInHalf(Right):
         return super().forward(x) + 0 * summed
 
 
+class OverflowsInHalfChannelsLast(OverflowsInHalf):
+    def forward(self, x: Tensor) -> Tensor:
+        return Right.forward(self, x) if x.is_contiguous() else super().forward(x)
+
+
 class AnyChannels(Right):
     """Cuts its weights to the channels that come, or repeats them."""
 

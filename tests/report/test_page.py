@@ -643,3 +643,14 @@ def test_a_session_that_has_not_ended_has_no_report(
     assert main(["report", str(session.folder)]) == 2
     assert str(session.folder) in capsys.readouterr().err
     assert not (session.folder / "report.html").exists()
+
+
+def test_side_by_side_a_planted_fault_is_that_of_its_session(tmp_path: Path) -> None:
+    cases, runs = [Case("digits", "smoke", SPEC, 0.9)], [run(SPEC, 0.95)]
+    sessions = [
+        store_session(tmp_path, judged(cases, runs), runs, name=name, planted=fault)
+        for name, fault in (("a", ""), ("b", "no-decay"))
+    ]
+    page = write_report(*sessions).read_text(encoding="utf-8")
+    assert page.count('class="planted"') == 1
+    assert "Session 2: the fault no-decay was planted: what follows is of broken code." in page

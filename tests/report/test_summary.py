@@ -181,3 +181,10 @@ def test_without_a_step_only_the_file_is_written(
     write_summary(session)
     assert {file.name for file in session.folder.iterdir()} - before == {"summary.md"}
     assert [file.name for file in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_planted_fault_is_told_before_anything_else(tmp_path: Path) -> None:
+    _, told, *_ = session_summary(mnist(tmp_path, planted="no-decay")).split("\n\n")
+    assert told == (
+        "**The fault no-decay was planted** (`--bench-plant`): what follows is of broken code."
+    )

@@ -115,13 +115,20 @@ def store_session(
     options: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     status: Status = "finished",
+    planted: str = "",
 ) -> StoredSession:
-    """Store a session of two workers below ``results``, and read it again."""
+    """Store a session of two workers below ``results``, and read it again.
+
+    ``planted`` is the fault that it and all of its runs had planted.
+    """
+    if planted:
+        runs = [dataclasses.replace(run, planted=planted) for run in runs]
     by_key = {run.spec.key: run for run in runs}
     session = Session(
         results,
         name,
         workers=2,
+        planted=planted,
         options={"seeds": 3, **(options or {})},
         environment={**ENVIRONMENT, **(environment or {})},
         cases=cases,

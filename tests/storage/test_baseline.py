@@ -356,3 +356,33 @@ def test_runs_of_different_recipes_are_not_joined() -> None:
                 )
             ],
         )
+
+
+def planted(folder: Path, fault: str = "no-decay") -> Path:
+    """Store a session that had the fault planted."""
+    runs = [result(seed, 0.5) for seed in range(3)]
+    return store_session(folder, runs=runs, planted=fault).folder
+
+
+def test_runs_of_broken_code_are_compared_and_are_no_baseline(tmp_path: Path) -> None:
+    folder = planted(tmp_path)
+    told = "is no baseline: the fault 'no-decay' was planted .*: run it again without that option"
+    with pytest.raises(BaselineError, match=told):
+        find_baseline(str(folder), tmp_path)
+    broken = find_baseline(str(folder), tmp_path, confirming=True)
+    assert broken.planted == "no-decay"
+    assert broken.cases[SPEC].accuracies == [0.5] * 3
+    with pytest.raises(BaselineError, match=told):
+        broken.write(tmp_path / "mine.json")
+    assert not (tmp_path / "mine.json").exists()
+    sound = Baseline.of_session(read_session(session(tmp_path / "sound")))
+    assert sound.planted == ""
+    with pytest.raises(BaselineError, match=told):
+        merge_baselines("both", [sound, broken])
+
+
+def test_runs_of_different_faults_are_not_joined() -> None:
+    sound = result(0, 0.9)
+    runs = [sound, dataclasses.replace(result(1, 0.9), planted="no-decay")]
+    with pytest.raises(BaselineError, match=r"different faults planted \(none, no-decay\)"):
+        Baseline.of_runs("both", "2026-01-01", 2, False, {}, runs)

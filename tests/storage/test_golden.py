@@ -54,6 +54,11 @@ def session(request: pytest.FixtureRequest) -> StoredSession:
     return read_session(GOLDEN / str(request.param))
 
 
+def test_a_session_of_before_faults_were_planted_has_none(session: StoredSession) -> None:
+    assert session.planted == ""
+    assert {run.planted for run in session.results.values()} == {""}
+
+
 def test_a_session_has_its_cases_with_targets_verdicts_and_accuracies(
     session: StoredSession,
 ) -> None:

@@ -65,6 +65,16 @@ def test_a_case_that_only_one_session_has_is_left_out(tmp_path: Path) -> None:
     assert history(session(tmp_path / "elsewhere", "only", 0.9, SPEC)) == []
 
 
+def test_a_session_of_broken_code_has_no_history_and_stands_in_none(tmp_path: Path) -> None:
+    session(tmp_path, "a", 0.91, SPEC)
+    cases, runs = [Case("digits", "smoke", SPEC, 0.5)], [finished(SPEC, 0.3)]
+    stored = judged(cases, runs)
+    planted = store_session(tmp_path, stored, runs, name="b", planted="no-decay")
+    assert history(planted) == []
+    (case,) = history(session(tmp_path, "c", 0.92, SPEC))
+    assert [point["accuracy"] for point in case["points"]] == [91.0, 92.0]
+
+
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     session(tmp_path, "a", 0.91, SPEC)
     edit_document(session(tmp_path, "b", 0.92, SPEC).folder, schema=3)

@@ -1,5 +1,6 @@
 """The run store: whole lines only, nothing lost, and what is going on in every worker."""
 
+import dataclasses
 import errno
 import json
 import multiprocessing
@@ -34,6 +35,18 @@ def test_a_row_comes_back_as_the_run_that_it_was(tmp_path: Path) -> None:
     RunStore(tmp_path).append(finished())
     assert RunStore(tmp_path).find(SPEC) == finished()
     assert RunStore(tmp_path).find(SPEC.with_seed(1)) is None
+
+
+def test_a_row_names_the_fault_that_was_planted_and_an_older_one_none(tmp_path: Path) -> None:
+    broken = dataclasses.replace(finished(), planted="no-decay")
+    RunStore(tmp_path).append(broken)
+    assert RunStore(tmp_path).find(SPEC) == broken
+    row = json.loads((tmp_path / "runs.jsonl").read_text())
+    assert row["planted"] == "no-decay"
+    del row["planted"]
+    assert RunResult.from_row(row) == finished()
+    with pytest.raises(ValueError, match="planted = 1: expected a text"):
+        RunResult.from_row({**row, "planted": 1})
 
 
 def test_a_row_has_the_documented_fields(tmp_path: Path) -> None:
@@ -249,7 +262,7 @@ def test_a_lease_ends_with_an_exception_as_well(tmp_path: Path) -> None:
 
 
 def _die(folder: Path) -> None:
-    store = RunStore(folder, "gw3")
+    store = RunStore(folder, "gw3", planted="no-decay")
     with store.exclusive(SPEC), store.lease(SPEC, "my-case"):
         store.note_epoch(EPOCH)
         os.kill(os.getpid(), 9)
@@ -265,7 +278,7 @@ def test_what_a_killed_worker_was_at_is_stored_as_crashed(tmp_path: Path) -> Non
     assert store.record_crash("gw3") == "my-case"
     crashed = store.find(SPEC)
     assert crashed is not None
-    assert (crashed.status, crashed.worker) == ("crashed", "gw3")
+    assert (crashed.status, crashed.worker, crashed.planted) == ("crashed", "gw3", "no-decay")
     assert "worker gw3 died" in crashed.message
     assert crashed.epochs == (EPOCH,)
     assert store.running() == []

@@ -19,7 +19,7 @@ from normbench.storage.environment import environment, new_session_name
 from normbench.storage.files import write_atomic
 from normbench.storage.session import Session, SessionError, latest_session, read_session
 
-from .stored import GOLDEN, edit_document, finished, golden_copy, judged, store_session
+from .stored import GOLDEN, edit_document, edit_rows, finished, golden_copy, judged, store_session
 
 SPEC = RunSpec("digits", "digits", "batch", recipe="digits", epochs=2)
 CASE = Case("digits", "smoke", SPEC, 0.9, Published(0.95, 0.001, "a table"), seeds=2)
@@ -383,3 +383,46 @@ def test_sessions_of_one_process_and_one_second_have_names_of_their_own_in_order
         time.sleep(0.001)
     assert len(set(names)) == 3
     assert names == sorted(names)
+
+
+def test_a_session_has_the_fault_that_was_planted_and_so_have_its_rows(tmp_path: Path) -> None:
+    runs = [finished(SPEC, 0.9), finished(SPEC.with_seed(1), 0.9)]
+    stored = store_session(tmp_path, runs=runs, planted="no-decay")
+    assert stored.planted == stored.document.planted == "no-decay"
+    assert {run.planted for run in stored.results.values()} == {"no-decay"}
+    assert store_session(tmp_path, runs=runs, name="sound").planted == ""
+    # as in what an older version wrote
+    document = json.loads((stored.folder / "session.json").read_text(encoding="utf-8"))
+    del document["planted"]
+    (stored.folder / "session.json").write_text(json.dumps(document), encoding="utf-8")
+    assert read_session(stored.folder).planted == ""
+
+
+@pytest.mark.parametrize(
+    ("session", "row", "told"),
+    [
+        ("no-decay", "", "had no fault planted, and the session the fault 'no-decay' planted"),
+        ("", "no-decay", "had the fault 'no-decay' planted, and the session no fault planted"),
+        ("l1-for-l2", "no-decay", "the fault 'no-decay' planted, and the session the fault 'l1-"),
+    ],
+)
+def test_rows_of_other_faults_than_the_sessions_are_refused(
+    session: str, row: str, told: str, tmp_path: Path
+) -> None:
+    folder = store_session(
+        tmp_path, runs=[finished(SPEC, 0.9), finished(SPEC.with_seed(1), 0.9)], planted=session
+    ).folder
+    edit_rows(
+        folder, lambda stored: {**stored, **({"planted": row} if stored["spec"]["seed"] else {})}
+    )
+    with pytest.raises(SessionError, match=told):
+        _ = read_session(folder).results
+
+
+def test_a_session_of_broken_code_is_not_resumed(tmp_path: Path) -> None:
+    stored = store_session(tmp_path, status="interrupted", planted="no-decay")
+    (tmp_path / "latest").symlink_to(stored.folder)
+    with pytest.raises(
+        SessionError, match=r"had the fault 'no-decay' planted, .*: run without --bench-resume"
+    ):
+        Session.interrupted(tmp_path, {})

@@ -13,7 +13,7 @@ from normbench.results import Epoch
 from normbench.spec import RunSpec
 from normbench.training import checkpoints, trainer
 from normbench.training.data import ImageData, load_dataset
-from normbench.training.trainer import train
+from normbench.training.trainer import Training, train
 
 from .own_norms import own_norm
 from .test_trainer import without_times
@@ -231,3 +231,49 @@ def test_what_is_left_of_a_checkpoint_that_cannot_be_saved_is_removed(
     with pytest.warns(UserWarning, match=r"RuntimeError: PytorchStreamWriter .*; the run goes on"):
         assert train(SPEC, digits, CPU, checkpoint_file=tmp_path / "run.pt").status == "ok"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_gpu_has_saved_is_gone_on_from_on_the_run_s_own_device(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.pt"
+    with monkeypatch.context() as faked:
+        # as torch notes the place of what lies on a GPU that is not here
+        faked.setattr(torch.serialization, "location_tag", lambda _: "cuda:99")
+        with pytest.raises(KeyboardInterrupt):
+            train(SPEC, digits, CPU, interrupt_after(2), file)
+    with pytest.raises(RuntimeError, match="CUDA"):
+        torch.load(file)
+    told: list[int] = []
+    resumed = train(SPEC, digits, CPU, lambda epoch: told.append(epoch.epoch), file)
+    assert told == [3, 4]
+    assert without_times(resumed) == without_times(train(SPEC, digits, CPU))
+
+
+@pytest.mark.filterwarnings("ignore:for 0:UserWarning")
+def test_a_buffer_that_is_restored_lies_where_its_network_does() -> None:
+    saved = nn.Sequential(nn.Linear(2, 1), Ramp(persistent=False, late=True))
+    saved(torch.zeros(3, 2))
+    state = checkpoints.network_state(saved)
+    # stands for a GPU: a device that is not the state's
+    network = nn.Sequential(nn.Linear(2, 1), Ramp(persistent=False, late=True)).to("meta")
+    checkpoints.restore_network(network, state)
+    assert {name: str(buffer.device) for name, buffer in network.named_buffers()} == {
+        "1.steps": "meta"
+    }
+
+
+def test_a_learning_rate_in_a_tensor_stays_where_a_captured_step_reads_it(
+    digits: ImageData,
+) -> None:
+    def with_rate_in_tensor() -> Training:
+        training = Training.begin(SPEC, digits, CPU)
+        training.optimizer.param_groups[0]["lr"] = torch.tensor(0.25)
+        return training
+
+    saved, resumed = with_rate_in_tensor(), with_rate_in_tensor()
+    saved.optimizer.param_groups[0]["lr"].fill_(0.125)
+    rate = resumed.optimizer.param_groups[0]["lr"]
+    resumed.restore(saved.state())
+    assert resumed.optimizer.param_groups[0]["lr"] is rate
+    assert rate == 0.125

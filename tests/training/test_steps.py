@@ -1,5 +1,7 @@
 """Steps: parameters in one vector, what is rolled back, and the CUDA graph."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,7 +22,7 @@ from normbench.training.steps import (
     replaced_buffers,
     rolled_back,
 )
-from normbench.training.trainer import train
+from normbench.training.trainer import on_device, train
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
@@ -42,7 +44,9 @@ def batches(count: int, device: str = "cpu") -> list[tuple[torch.Tensor, torch.T
 
 
 def losses(step: Step, count: int, device: str = "cpu") -> list[float]:
-    return [F.cross_entropy(step(x, y), y).item() for x, y in batches(count, device)]
+    # as a run has it: on a GPU the same to the bit, and in float32
+    with on_device(torch.device(device)):
+        return [F.cross_entropy(step(x, y), y).item() for x, y in batches(count, device)]
 
 
 def gradient_of(parameter: nn.Parameter) -> torch.Tensor:
@@ -115,6 +119,153 @@ def test_a_step_that_cannot_be_captured_stays_plain(monkeypatch: pytest.MonkeyPa
     assert captured == losses(step_of("batch"), 5)
 
 
+def recorded(step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> Step:
+    """Stand for a graph that repeats what a step does."""
+    step(images, labels)
+    return lambda images, labels: step(images, labels)
+
+
+def test_a_replay_that_equals_a_plain_step_is_used() -> None:
+    captured = CapturedStep(step_of("batch"), recorded)
+    assert losses(captured, 5) == losses(step_of("batch"), 5)
+    assert captured.replay is not captured.step
+
+
+def test_the_random_numbers_of_dropout_are_those_of_plain_steps() -> None:
+    def dropping() -> TrainingStep:
+        step = step_of("batch")
+        step.network.get_submodule("blocks.block1.norm").register_forward_hook(
+            lambda _, __, output: F.dropout(output, 0.3)
+        )
+        torch.manual_seed(1)
+        return step
+
+    assert losses(CapturedStep(dropping(), recorded), 5) == losses(dropping(), 5)
+
+
+def test_a_graph_that_does_nothing_is_not_trusted() -> None:
+    def empty(step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        logits = step(images, labels)
+        return lambda *_: logits
+
+    captured = CapturedStep(step_of("batch"), empty)
+    with pytest.warns(UserWarning, match=r"a replay is not what a plain step is: tensor 1 of the"):
+        assert losses(captured, 5) == losses(step_of("batch"), 5)
+    assert captured.replay is captured.step
+
+
+class FakeGenerator:
+    """Stands for a GPU's generator: a capture that fails leaves it in capture mode."""
+
+    def __init__(self) -> None:
+        self.capturing = False
+
+    def clone_state(self) -> "FakeGenerator":
+        return FakeGenerator()
+
+    def graphsafe_set_state(self, other: "FakeGenerator") -> None:
+        self.capturing = other.capturing
+
+
+class FakeGraph:
+    """Stands for CUDA's capture on a device, and notes the stream that it was given."""
+
+    def __init__(self, generator: FakeGenerator, failing: bool) -> None:
+        self.generator, self.failing = generator, failing
+        self.streams: list[object] = []
+
+    @contextmanager
+    def capture(self, _: object, stream: object) -> Iterator[None]:
+        self.streams.append(stream)
+        self.generator.capturing = True
+        yield
+        if self.failing:
+            raise RuntimeError("the capture was invalidated")
+        self.generator.capturing = False
+
+    def replay(self) -> None:
+        """Do nothing, as the graph of another device would."""
+
+
+class FakeStream:
+    """Stands for a stream, which knows its device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def wait_stream(self, _: object) -> None:
+        """Have nothing to wait for."""
+
+
+def faked_cuda(monkeypatch: pytest.MonkeyPatch, failing: bool) -> FakeGraph:
+    graph = FakeGraph(FakeGenerator(), failing)
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph.capture)
+    monkeypatch.setattr(torch.cuda, "default_generators", (graph.generator,))
+    return graph
+
+
+def test_a_capture_that_fails_leaves_no_generator_in_capture_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = faked_cuda(monkeypatch, failing=True)
+    with pytest.warns(UserWarning, match=r"cannot be captured .*: the capture was invalidated"):
+        assert losses(CapturedStep(step_of("batch")), 5) == losses(step_of("batch"), 5)
+    assert not graph.generator.capturing
+
+
+def test_a_step_is_captured_on_a_stream_of_its_own_batch_s_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = faked_cuda(monkeypatch, failing=False)
+    with pytest.warns(UserWarning, match="a replay is not what a plain step is"):
+        losses(CapturedStep(step_of("batch")), 1)
+    (stream,) = graph.streams
+    assert isinstance(stream, FakeStream)
+    assert stream.device == torch.device("cpu")
+
+
+class Counting(nn.Module):
+    """Keeps a mean of all batches, which it counts in Python."""
+
+    mean: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.batches = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.batches += 1
+        self.mean.lerp_(x.detach().mean(), 1 / self.batches)
+        return x
+
+
+def test_a_norm_that_counts_in_python_is_not_trusted() -> None:
+    step = step_of("none")
+    norm = Counting()
+    step.network.get_submodule("blocks.block1").register_module("norm", norm)
+
+    def frozen(step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        """Stand for a graph, which goes through no Python: what is counted stays as it is."""
+        step(images, labels)
+        captured = norm.batches - 1
+
+        def replay(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            counted, norm.batches = norm.batches, captured
+            logits = step(images, labels)
+            norm.batches = counted
+            return logits
+
+        return replay
+
+    with pytest.warns(UserWarning, match=r"a replay is not what a plain step is: tensor \d+"):
+        losses(CapturedStep(step, frozen), 1)
+
+
 def test_what_a_norm_keeps_in_a_frozen_parameter_is_undone_as_well() -> None:
     step = step_of("batch")
     norm = step.network.get_submodule("blocks.block1.norm")
@@ -178,7 +329,7 @@ def test_a_norm_that_replaces_a_buffer_is_not_captured() -> None:
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
 def test_fifty_captured_steps_have_the_losses_of_plain_ones(norm: str) -> None:
     captured = losses(CapturedStep(step_of(norm, "cuda")), 50, "cuda")
-    assert captured == pytest.approx(losses(step_of(norm, "cuda"), 50, "cuda"), rel=1e-3)
+    assert captured == losses(step_of(norm, "cuda"), 50, "cuda")
 
 
 @needs_gpu
@@ -193,6 +344,8 @@ def test_a_norm_that_looks_at_a_value_trains_all_the_same() -> None:
     with pytest.warns(UserWarning, match="cannot be captured"):
         captured = losses(CapturedStep(step), 5, "cuda")
     assert captured == pytest.approx(losses(step_of("batch", "cuda"), 5, "cuda"), rel=1e-3)
+    # the generator is not left in capture mode, in which it would refuse
+    assert torch.rand(9, device="cuda").max() < 1
 
 
 @needs_gpu

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from normbench.models.networks import build_network
 from normbench.models.regularizers import Regularizer
 from normbench.results import RunFailed, RunResult
 from normbench.spec import RunSpec
+from normbench.training import trainer
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.recipes import RECIPES, Recipe
 from normbench.training.steps import FlatParameters, TrainingStep
@@ -22,6 +25,7 @@ from normbench.training.trainer import (
     Training,
     batch_count,
     evaluate,
+    on_device,
     one_cycle,
     prepare_images,
     train,
@@ -347,3 +351,56 @@ def test_a_tensor_that_a_norm_keeps_from_an_evaluation_is_trained_with(
     result = train(dataclasses.replace(SPEC, norm=own_norm(monkeypatch, Caching)), digits, CPU)
     assert len(Caching.kept) == 250  # the images that are evaluated at once
     assert result.status == "ok"
+
+
+def float32_settings() -> tuple[bool, bool, bool, str]:
+    cudnn = torch.backends.cudnn
+    precision = torch.get_float32_matmul_precision()
+    return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, precision
+
+
+def test_a_run_has_its_gpu_current_and_float32_without_tf32_and_leaves_both_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    current = ["cuda:0"]
+
+    @contextmanager
+    def device(chosen: torch.device) -> Iterator[None]:
+        current.append(str(chosen))
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    before = float32_settings()
+    with on_device(torch.device("cuda:1")):
+        assert current == ["cuda:0", "cuda:1"]
+        assert float32_settings() == (False, False, True, "highest")
+    assert current == ["cuda:0"]
+    assert float32_settings() == before
+
+
+def test_a_run_on_the_cpu_asks_nothing_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cuda, "device")
+    before = float32_settings()
+    with on_device(CPU):
+        assert float32_settings() == before
+
+
+def test_a_run_is_on_its_device_before_its_network_is_built(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = []
+
+    @contextmanager
+    def noted(device: torch.device) -> Iterator[None]:
+        entered.append(device)
+        yield
+
+    def begin(*_: object) -> Training:
+        assert entered == [CPU]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "on_device", noted)
+    monkeypatch.setattr(Training, "begin", begin)
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, digits, CPU)
