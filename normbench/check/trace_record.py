@@ -1,6 +1,8 @@
 """What a trace leaves behind; needs no torch, as reports and comparisons read it."""
 
 import dataclasses
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,3 +115,9 @@ def listed(broken: Sequence[str], most: int = 3) -> str:
     """Return the first of what is broken, and how many more there are."""
     more = f" (and {len(broken) - most} more)" if len(broken) > most else ""
     return "; ".join(broken[:most]) + more
+
+
+def nine_digits(value: float) -> float:
+    """Return a number to nine digits; what is not finite as the largest number that there is."""
+    # a stored document holds neither infinity nor NaN
+    return float(f"{value:.9g}") if math.isfinite(value) else sys.float_info.max

@@ -14,13 +14,13 @@ from normbench.check.batches import (
     digits_parts,
     drawn_epoch,
     expected_epochs,
-    figure_faults,
     images_of,
     loaded,
     order_faults,
     tolerance,
     training_faults,
 )
+from normbench.check.figures import figure_faults
 from normbench.check.recording import Recording, record
 from normbench.check.trace import random_data, trace_data
 from normbench.check.trace_record import trace_spec

@@ -17,15 +17,9 @@ from normbench.check.reference import (
     one_cycle_rate,
 )
 from normbench.check.rounding import UNIT, Float32Rounding
-from normbench.check.trace import (
-    Tracer,
-    compared,
-    norm_layer,
-    state_of,
-    trace_data,
-    unmoved,
-)
+from normbench.check.trace import trace_data
 from normbench.check.trace_record import trace_spec
+from normbench.check.tracer import Tracer, compared, norm_layer, state_of, unmoved
 from normbench.models.networks import Stage
 
 

@@ -7,14 +7,9 @@ import pytest
 import torch
 
 from normbench.check.recording import record
-from normbench.check.trace import (
-    Tracer,
-    quantile,
-    relative,
-    take_trace,
-    trace_data,
-)
+from normbench.check.trace import take_trace, trace_data
 from normbench.check.trace_record import Trace, Traced, trace_spec
+from normbench.check.tracer import Tracer, quantile, relative
 from normbench.training.trainer import train
 from tests.check.wrong_engines import WRONG_ENGINES, engine
 
