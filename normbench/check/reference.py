@@ -7,7 +7,7 @@ Networks are without dropout.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -165,6 +165,16 @@ class Stepped:
     after: State
 
 
+def _joined(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _parted(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the parts of a vector, in the shapes of the tensors that were joined."""
+    parts = vector.split([tensor.numel() for tensor in like.values()])
+    return {n: part.reshape(t.shape) for (n, t), part in zip(like.items(), parts, strict=True)}
+
+
 @dataclass(frozen=True)
 class Reference:
     """A network with its norm, as it is trained and evaluated in float64."""
@@ -230,20 +240,25 @@ class Reference:
         logits, after = self.logits(images, leaves, state.buffers, True, choices)
         loss = cross_entropy(logits, labels, settings.label_smoothing)
         objective = loss
-        if settings.l1:
-            objective = objective + settings.l1 * sum(p.abs().sum() for p in leaves.values())
-        if settings.l2:
-            objective = objective + settings.l2 / 2 * sum((p * p).sum() for p in leaves.values())
+        if settings.l1 or settings.l2:
+            weights = _joined(leaves.values())
+            objective = objective + settings.l1 * weights.abs().sum()
+            objective = objective + settings.l2 / 2 * (weights * weights).sum()
         gradients = torch.autograd.grad(objective, list(leaves.values()), allow_unused=True)
-        parameters, momenta = {}, {}
-        for (name, before), gradient in zip(state.parameters.items(), gradients, strict=True):
-            g = torch.zeros_like(before) if gradient is None else gradient
-            velocity = settings.momentum * state.momenta[name] + g
-            ahead = g + settings.momentum * velocity
-            parameters[name] = before - settings.learning_rate * ahead
-            momenta[name] = velocity
+        # all parameters as one vector: the operations are many and small otherwise
+        before = _joined(state.parameters.values())
+        g = _joined(
+            torch.zeros_like(leaf) if gradient is None else gradient
+            for leaf, gradient in zip(leaves.values(), gradients, strict=True)
+        )
+        velocity = settings.momentum * _joined(state.momenta[name] for name in leaves) + g
+        moved = before - settings.learning_rate * (g + settings.momentum * velocity)
         buffers = {name: tensor.detach() for name, tensor in after.items()}
-        return Stepped(logits.detach(), loss.item(), State(parameters, momenta, buffers))
+        return Stepped(
+            logits.detach(),
+            loss.item(),
+            State(_parted(moved, leaves), _parted(velocity, leaves), buffers),
+        )
 
 
 def settings_of(

@@ -14,6 +14,7 @@ Sources: Parker, Monte Carlo Arithmetic, 1997; Higham and Mary, A New Approach t
 Rounding Error Analysis, 2019, for independent errors of mean zero.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 UNIT = 2.0**-24
+ROOT_3 = math.sqrt(3)
 
 # Operations that bring numbers to another place, choose among them, or change their signs: none of
 # them rounds. Views are known by themselves.
@@ -68,27 +70,39 @@ class Float32Rounding(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        name = func.overloadpacket.__name__
-        rounds = not func.is_view and name not in EXACT
-        deviation = _SUMS[name](func, args, kwargs) if rounds and name in _SUMS else None
-        known = name in ELEMENTWISE or name in _SUMS
-        # schemas do not tell: that of native_batch_norm declares no writing
-        before = [] if known or not rounds else [(a, a.clone()) for a in args if _is_moved(a)]
-        result = func(*args, **kwargs)
+        name, rounds = _named(func)
         if not rounds:
+            return func(*args, **kwargs)
+        deviation = _SUMS[name](func, args, kwargs) if name in _SUMS else None
+        if deviation is not None or name in ELEMENTWISE:
+            result = func(*args, **kwargs)
+            if _is_moved(result):
+                self._move(result, deviation, 1)
             return result
+        # schemas do not tell: that of native_batch_norm declares no writing
+        before = [(a, a.clone()) for a in args if _is_moved(a)]
+        result = func(*args, **kwargs)
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         written = [tensor for tensor, copy in before if not torch.equal(tensor, copy)]
         outputs += [each for each in written if all(each is not output for output in outputs)]
         for output in filter(_is_moved, outputs):
-            self._move(output, deviation, 1 if name in ELEMENTWISE else _largest(args))
+            self._move(output, deviation, _largest(args))
         return result
 
     def _move(self, output: Tensor, deviation: Tensor | None, terms: int) -> None:
         """Add the errors: of one rounding, or of ``deviation`` in place of it, or of ``terms``."""
-        drawn = torch.rand(output.shape, generator=self.generator).sub_(0.5).mul_(math.sqrt(12))
+        # of variance 1
+        drawn = torch.empty_like(output).uniform_(-ROOT_3, ROOT_3, generator=self.generator)
         size = output if deviation is None else (deviation + output.square()).sqrt_()
-        output.add_(size * drawn, alpha=UNIT * math.sqrt(terms if deviation is None else 1))
+        unit = UNIT * math.sqrt(terms if deviation is None else 1)
+        output.addcmul_(size, drawn, value=unit)
+
+
+@functools.cache
+def _named(func: Any) -> tuple[str, bool]:
+    """Return an operation's name, and whether it rounds."""
+    name: str = func.overloadpacket.__name__
+    return name, not func.is_view and name not in EXACT
 
 
 def _is_moved(value: object) -> bool:

@@ -34,7 +34,7 @@ from normbench.training.fingerprints import code_digest, fingerprint
 from normbench.training.recipes import find_recipe
 
 # Of the data sets whose images are random.
-RANDOM_IMAGES, RANDOM_TEST_IMAGES = 100, 24
+RANDOM_IMAGES, RANDOM_TEST_IMAGES = 210, 24
 
 
 def random_data(dataset: str) -> ImageData:

@@ -18,7 +18,7 @@ DIGITS = 8
 
 # Fifty steps, over whose epochs orders can be compared, with some images left over that fill no
 # batch. The digits, of which there are the most traces, have the smaller batches.
-EPOCHS, STEPS_PER_EPOCH, LEFT_OVER = 5, 10, 3
+EPOCHS, STEPS_PER_EPOCH, LEFT_OVER = 2, 25, 3
 BATCH_SIZES = {"digits": 4, "mnist": 8, "cifar10": 8}
 
 

@@ -129,7 +129,7 @@ def test_images_of_another_order_or_number_are_told() -> None:
         "test images: 24 of 24 have other pixels than their source"
     ]
     fewer = dataclasses.replace(data, train_images=data.train_images[:-1])
-    assert "expected a shape of (100, 1, 28, 28), seen (99" in next(loaded(fewer, train, test))
+    assert "expected a shape of (210, 1, 28, 28), seen (209" in next(loaded(fewer, train, test))
 
 
 def test_reported_figures_are_those_of_the_logits() -> None:

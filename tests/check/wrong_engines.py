@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.check.recording import RecordedTraining
+from normbench.check.trace_record import STEPS_PER_EPOCH
 from normbench.models.networks import ConvolutionalNetwork
 from normbench.models.regularizers import Regularizer
 from normbench.spec import RunSpec
@@ -48,7 +49,7 @@ def _optimizer(**settings: float) -> Change:
 
 def _length(factor: float) -> Change:
     def change(training: RecordedTraining) -> None:
-        steps = int(training.spec.epochs * 10 * factor)
+        steps = int(training.spec.epochs * STEPS_PER_EPOCH * factor)
         recipe = training.recipe
         peak = recipe.peak_learning_rate(training.spec.batch_size)
         training.schedule = one_cycle(training.optimizer, peak, steps, recipe.warmup)
@@ -193,7 +194,7 @@ WRONG_ENGINES: dict[str, tuple[Change, str]] = {
     "a leaking ReLU": (_layer("blocks.block1.activation", _leaking), "logits"),
     "last batch twice": (_stepping(_last_batch_twice), "step 10, image 0"),
     "a label wrong": (_stepping(_labels(_first_label_wrong)), "expected its image's label"),
-    "the same order each epoch": (_stepping(_same_order), "step 11, image 0"),
+    "the same order each epoch": (_stepping(_same_order), "step 26, image 0"),
     "evaluation in training mode": (_evaluates_in_training_mode, "changed between"),
     "a test image left out": (_all_but_one_test_image, "test images: expected a shape"),
 }
