@@ -53,16 +53,19 @@ TRACED_RECIPES = {
 
 
 def traced_runs(options: GridOptions, cases: Sequence[Case]) -> list[Traced]:
-    """Return what is traced: each norm and regularizer of ``cases`` once, and the other recipes."""
+    """Return what is traced: each norm and regularizer of ``cases`` once, and the other recipes.
+
+    Those come first, which take the longest.
+    """
     found = {}
+    for recipe, norm in reversed(TRACED_RECIPES.items()) if options.tier != OWN else ():
+        if norm in options.grid_norms([norm]):
+            l1 = 0.001 if recipe == "mnist-l1" else 0.0
+            found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, l1)
     for case in cases:
         spec = case.spec
         name = f"{case.grid}-{spec.norm}-{spec.regularizer}"
         found[name] = trace_spec(spec.recipe, spec.norm, spec.l1, spec.l2)
-    for recipe, norm in TRACED_RECIPES.items() if options.tier != OWN else ():
-        if norm in options.grid_norms([norm]):
-            l1 = 0.001 if recipe == "mnist-l1" else 0.0
-            found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, l1)
     return [Traced(name, spec) for name, spec in found.items()]
 
 
