@@ -38,12 +38,16 @@ class Difference:
     def __str__(self) -> str:
         if self.relative == 0:
             return f"first at {self.place}, in bits that leave its norm the same to nine digits"
-        return f"first at {self.place}, whose norm differs by {self.relative:.2g} of itself"
+        of = "which" if self.place.endswith("loss") else "whose norm"
+        return f"first at {self.place}, {of} differs by {self.relative:.2g} of itself"
 
 
 def first_difference(now: Trace, before: Trace) -> Difference | None:
     """Return where two traces of one spec first differ; None where they are equal."""
     for step in range(max(map(len, before.norms.values()), default=0)):
+        if now.losses[step : step + 1] != before.losses[step : step + 1]:
+            one, other = (trace.losses[step : step + 1] or (0.0,) for trace in (now, before))
+            return Difference(f"step {step + 1}, the loss", _relative(one[0], other[0]))
         for tensor, sizes in before.norms.items():
             if step >= len(sizes):
                 continue

@@ -1,5 +1,6 @@
 """Takes a trace: records a run of the engine, and says what is wrong with its steps and data."""
 
+import dataclasses
 import functools
 import hashlib
 import time
@@ -92,10 +93,32 @@ def take_trace(
 
     ``processor`` is the one that it is taken on. ``kind`` is the engine, and ``data`` what it is
     given: else the digits, and for other data sets random images. The reference is taken on the
-    CPU, whatever the ``device`` of the run. Raises what training raises.
+    CPU, whatever the ``device`` of the run. What training or the reference raises breaks it.
     """
     start, spec = time.perf_counter(), traced.spec
-    data = data or trace_data(spec.dataset)
+    ground = {
+        "torch": torch.__version__,
+        "processor": processor,
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "code": code_digest(spec.norm),
+        "fingerprint": fingerprint(spec.network, spec.recipe),
+    }
+    trace = Trace(traced.name, spec, ground, losses=(), digests={}, norms={})
+    try:
+        held = _held(trace, data or trace_data(spec.dataset), kind, device)
+    # whatever a user's norm raises
+    except (Exception, SystemExit) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        held = dataclasses.replace(trace, broken=(f"raised {told:.300}",))
+    return dataclasses.replace(held, seconds=round(time.perf_counter() - start, 3))
+
+
+def _held(
+    trace: Trace, data: ImageData, kind: type[RecordedTraining], device: torch.device
+) -> Trace:
+    """Return the trace with what it has recorded, and what is broken of it."""
+    spec = trace.spec
     train, test = sources_of(spec.dataset)
     recording = record(spec, data, kind, device)
     tracer = Tracer(recording)
@@ -111,27 +134,21 @@ def take_trace(
         *test_faults(recording, test, size),
         *figure_faults(recording, test),
     ]
-    return Trace(
-        name=traced.name,
-        spec=spec,
-        ground={
-            "torch": torch.__version__,
-            "processor": processor,
-            "threads": str(torch.get_num_threads()),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "code": code_digest(spec.norm),
-            "fingerprint": fingerprint(spec.network, spec.recipe),
-        },
+    left_out = len(broken) - KEPT_BROKEN
+    return dataclasses.replace(
+        trace,
         losses=tuple(map(tracer.loss, range(len(recording.steps)))),
         digests={n: "".join(map(digest, ts)) for n, ts in recorded_tensors(recording).items()},
         norms={n: tuple(map(size_of, ts)) for n, ts in recorded_tensors(recording).items()},
-        broken=tuple(broken),
+        broken=(*broken[:KEPT_BROKEN], *([f"and {left_out} more"] if left_out > 0 else [])),
         share=nine_digits(worst.share),
         where=worst.place,
         note="" if tracer.norm else OWN_NORM,
-        seconds=round(time.perf_counter() - start, 3),
     )
 
+
+# Of what is broken: the rest follows from the first.
+KEPT_BROKEN = 20
 
 OWN_NORM = (
     "the norm has no formula: the reference takes the layer itself in float64, with its state "

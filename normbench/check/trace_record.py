@@ -54,8 +54,10 @@ class Trace:
     logits. ``digests`` hold, of each tensor and after each step, eight hexadecimal digits of its
     float32 numbers, joined; ``norms`` its root of the sum of squares in float64, to nine digits.
     The last entry of ``logits`` is that of the evaluation. ``broken`` says what disagrees, a line
-    each; ``share`` is the largest error over its bound, and ``where`` says of what. ``note`` is
-    what a reader has to know of the reference. ``ground`` has a text for each of GROUND.
+    each; ``beside`` says how it differs from baselines' traces, and ``equal_to`` names the
+    baselines that it is equal to, to the bit. ``share`` is the largest error over its bound, and
+    ``where`` says of what. ``note`` is what a reader has to know of the reference. ``ground`` has a
+    text for each of GROUND. What raised an exception has no figures.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Trace:
     norms: Mapping[str, tuple[float, ...]]
     broken: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    equal_to: tuple[str, ...] = ()
     share: float = 0.0
     where: str = ""
     note: str = ""
@@ -87,23 +90,29 @@ class Trace:
             spec_fields = {f.name for f in dataclasses.fields(RunSpec)}
             spec = RunSpec(**{k: v for k, v in values["spec"].items() if k in spec_fields})
             norms = {name: tuple(map(float, row)) for name, row in values["norms"].items()}
+            losses = tuple(map(float, values["losses"]))
             for name, row in norms.items():
                 if len(values["digests"][name]) != DIGITS * len(row):
                     raise ValueError(f"{name} has not {DIGITS} digits of a digest for each norm")
+                if len(row) not in (len(losses), len(losses) + (name == "logits")):
+                    raise ValueError(f"{name} has {len(row)} norms beside {len(losses)} losses")
             return cls(
                 **{
                     **known,
                     "spec": spec,
                     "ground": {key: str(values["ground"][key]) for key in GROUND},
-                    "losses": tuple(map(float, values["losses"])),
+                    "losses": losses,
                     "digests": {name: str(row) for name, row in values["digests"].items()},
                     "norms": norms,
                     "broken": tuple(map(str, values.get("broken", ()))),
                     "beside": tuple(map(str, values.get("beside", ()))),
+                    "equal_to": tuple(map(str, values.get("equal_to", ()))),
                 }
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"expected a trace: {error!r}") from error
+            missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            name = values.get("name", "") if isinstance(values, Mapping) else ""
+            raise ValueError(f"the trace {name!s:.60} is damaged: {missing}") from error
 
 
 def digest_at(trace: Trace, tensor: str, step: int) -> str:

@@ -181,18 +181,20 @@ class Runner:
     def trace(self, traced: Traced) -> Trace:
         """Return a trace once it is stored, and how it stands beside those of the baselines.
 
-        A difference from a baseline's on the same ground breaks it. Raises what training raises.
+        A difference from a baseline's on the same ground breaks it.
         """
         machine = " ".join(filter(None, processor().values()))
         trace = take_trace(traced, machine, device=self.device)
         for baseline in self._reference.baselines if self._reference else ():
             found = beside(trace, baseline.traces, baseline.name)
-            if found is None or found.standing is TraceStanding.EQUAL:
+            if found is None:
                 continue
+            if found.standing is TraceStanding.EQUAL:
+                trace = dataclasses.replace(trace, equal_to=(*trace.equal_to, baseline.name))
+                continue
+            trace = dataclasses.replace(trace, beside=(*trace.beside, found.told))
             if found.standing is TraceStanding.DIFFERENT:
-                trace = dataclasses.replace(trace, broken=(*trace.broken, found.told))
-            else:
-                trace = dataclasses.replace(trace, beside=(*trace.beside, found.told))
+                trace = dataclasses.replace(trace, broken=(found.told, *trace.broken))
         store_trace(self.store.folder, trace)
         return trace
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ from tabulate import tabulate
 from normbench.analysis.claims import stored_claims
 from normbench.analysis.comparison import Comparison
 from normbench.analysis.verdicts import NOT_FAILED, shortcomings, verdict_counts
+from normbench.check.properties import Checked
+from normbench.check.trace_record import Trace
 from normbench.report.tables import (
     WHOLE,
     case_tables,
@@ -28,6 +31,12 @@ from normbench.storage.session import StoredSession
 STEP_SUMMARY_BYTES = 1024 * 1024
 
 
+def _counted(what: str, found: Sequence[Checked | Trace]) -> str:
+    broken = sum(bool(each.broken) for each in found)
+    told = f"{len(found)} {what}{'s' if len(found) > 1 else ''}"
+    return f"{told} ({broken} broken)" if broken else told
+
+
 def session_summary(session: StoredSession) -> str:
     """Return what failed, what is worse than the baseline, the claims, then a pivot per grid."""
     tables, claims = case_tables(session), stored_claims(session)
@@ -39,9 +48,9 @@ def session_summary(session: StoredSession) -> str:
         unexpected = sum(result.unexpected for result in claims)
         counts += [f"{unexpected} of them not as expected"] if unexpected else []
     if session.checks:
-        counts.append(f"{len(session.checks)} check{'s' if len(session.checks) > 1 else ''}")
+        counts.append(_counted("check", session.checks))
     if session.traces:
-        counts.append(f"{len(session.traces)} trace{'s' if len(session.traces) > 1 else ''}")
+        counts.append(_counted("trace", session.traces))
     parts = [f"## normbench: {', '.join(counts)}"]
     if session.planted:
         parts.append(

@@ -184,7 +184,7 @@ class Baseline:
             values = read_json(file)
             require_schema(values, file, 1, SCHEMA)
             document = validated(_BaselineDocument, values, file)
-            traces = tuple(map(Trace.of_dict, document.traces))
+            traces = _traces_of(document, file)
         except ValueError as error:
             raise BaselineError(
                 f"cannot read the baseline {error}; expected a file that --bench-save-baseline "
@@ -250,6 +250,13 @@ class Baseline:
     def ended_badly(self) -> list[BaselineCase]:
         """The cases a run of which ended badly: with any, these runs are no baseline."""
         return [case for case in self.cases.values() if not case.complete]
+
+
+def _traces_of(document: "_BaselineDocument", file: Path) -> tuple[Trace, ...]:
+    try:
+        return tuple(map(Trace.of_dict, document.traces))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _possible(run: BaselineRun) -> BaselineRun:

@@ -21,11 +21,14 @@ def store_check(session: Path, checked: Checked) -> None:
 
 def read_checks(session: Path) -> tuple[Checked, ...]:
     """Return what the session's checks have found, norms first; raises ValueError for damage."""
-    found = []
-    for file in sorted((session / "checks").glob("*.json")):
-        try:
-            found.append(Checked.of_dict(read_json(file)))
-        except ValueError as error:
-            raise ValueError(f"cannot read {file}: {error}") from error
+    found = [_read(file) for file in sorted((session / "checks").glob("*.json"))]
     kinds = ("norm", "regularizer", "network")
     return tuple(sorted(found, key=lambda checked: (kinds.index(checked.kind), checked.subject)))
+
+
+def _read(file: Path) -> Checked:
+    values = read_json(file)
+    try:
+        return Checked.of_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

@@ -128,7 +128,7 @@ class StoredSession:
         try:
             return read_checks(self.folder)
         except (OSError, ValueError) as error:
-            raise SessionError(str(error)) from error
+            raise SessionError(_unreadable(error)) from error
 
     @cached_property
     def traces(self) -> tuple[Trace, ...]:
@@ -136,11 +136,15 @@ class StoredSession:
         try:
             return read_traces(self.folder)
         except (OSError, ValueError) as error:
-            raise SessionError(str(error)) from error
+            raise SessionError(_unreadable(error)) from error
 
     def runs(self, case: Case) -> Runs:
         """Return the stored runs of a case."""
         return Runs.of(self.results[s.key] for s in case.specs if s.key in self.results)
+
+
+def _unreadable(error: Exception) -> str:
+    return f"cannot read {error}; remove that file to read the session without it"
 
 
 def read_session(folder: Path) -> StoredSession:

@@ -25,10 +25,13 @@ def trace_text(trace: Trace) -> str:
 
 def read_traces(session: Path) -> tuple[Trace, ...]:
     """Return the session's traces by their names; raises ValueError for damage."""
-    found = []
-    for file in sorted((session / "traces").glob("*.json")):
-        try:
-            found.append(Trace.of_dict(read_json(file)))
-        except ValueError as error:
-            raise ValueError(f"cannot read {file}: {error}") from error
+    found = [_read(file) for file in sorted((session / "traces").glob("*.json"))]
     return tuple(sorted(found, key=lambda trace: trace.name))
+
+
+def _read(file: Path) -> Trace:
+    values = read_json(file)
+    try:
+        return Trace.of_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

@@ -46,6 +46,12 @@ def test_a_difference_that_leaves_the_norm_is_told_as_one() -> None:
     assert "in bits that leave its norm the same to nine digits" in found.told
 
 
+def test_a_loss_that_differs_is_told_by_its_step() -> None:
+    other = dataclasses.replace(TRACE, losses=(TRACE.losses[0], 1.01 * TRACE.losses[1]))
+    found = first_difference(other, TRACE)
+    assert str(found) == "first at step 2, the loss, which differs by 0.01 of itself"
+
+
 def test_the_last_logits_are_those_of_the_evaluation() -> None:
     found = first_difference(changed("logits", 2, 9.0), TRACE)
     assert found is not None

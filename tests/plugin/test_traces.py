@@ -27,15 +27,15 @@ def test_each_norm_and_regularizer_of_the_grid_is_traced_and_each_other_recipe(
     listed = traced(alone).run("--collect-only", "-q", "-k", "test_trace").outlines
     names = [line.partition("[")[2].rstrip("]") for line in listed if "::test_trace[" in line]
     assert names == [
+        "cifar10-batch-size-instance",
+        "cifar10-group:4",
+        "mnist-batch-size-group:2",
+        "mnist-l1-layer_chw",
+        "mnist-layer",
         "tiny-batch-none",
         "tiny-batch-l1:0.001",
         "tiny-layer-none",
         "tiny-layer-l1:0.001",
-        "mnist-layer",
-        "mnist-l1-layer_chw",
-        "mnist-batch-size-group:2",
-        "cifar10-group:4",
-        "cifar10-batch-size-instance",
     ]
 
 
@@ -43,7 +43,7 @@ def test_a_norm_alone_is_traced_alone(alone: Project) -> None:
     options = ("-k", "test_trace", "--bench-norm", "instance", "--bench-norm-only")
     listed = traced(alone).run("--collect-only", "-q", *options).outlines
     names = [line.partition("[")[2].rstrip("]") for line in listed if "::test_trace[" in line]
-    assert names == ["tiny-instance-none", "tiny-instance-l1:0.001", "cifar10-batch-size-instance"]
+    assert names == ["cifar10-batch-size-instance", "tiny-instance-none", "tiny-instance-l1:0.001"]
 
 
 def test_a_grid_that_is_not_there_is_refused(alone: Project) -> None:
@@ -56,9 +56,7 @@ def test_a_grid_that_is_not_there_is_refused(alone: Project) -> None:
 def test_a_trace_is_stored_and_told(project: Project) -> None:
     result = traced(project).run("-k", "test_trace and tiny-batch-none")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(
-        ["*normbench: traces*", "1 trace, 0 broken, 0 not as in a baseline (*; the largest error*"]
-    )
+    result.stdout.fnmatch_lines(["*normbench: traces*", "1 trace, 0 broken (*; the largest error*"])
     (trace,) = project.stored.traces
     assert (trace.name, trace.broken, len(trace.losses)) == ("tiny-batch-none", (), 50)
     assert trace.ground["threads"] == "1"
@@ -84,6 +82,17 @@ def test_a_wrong_norm_fails_its_trace_at_a_step_and_tensor(alone: Project) -> No
     ).read_text(encoding="utf-8")
 
 
+def test_a_norm_that_raises_in_training_breaks_its_trace(alone: Project) -> None:
+    traced(alone).norm("Raises", "assert len(x) != 4, 'four images'\nreturn x")
+    options = ("--bench-norm", "own_norms:Raises", "--bench-norm-only")
+    alone.run("-k", "test_trace and none", *options).assert_outcomes(failed=1, deselected=3)
+    (trace,) = alone.stored.traces
+    assert trace.broken == ("raised AssertionError: four images",)
+    summary = (alone.session / "summary.md").read_text(encoding="utf-8")
+    assert "## normbench: 1 trace (1 broken)" in summary
+    assert "**trace tiny-own_norms:Raises-none: raised AssertionError: four images**" in summary
+
+
 def test_beside_a_baseline_a_trace_is_equal_or_broken_or_its_numerics_changed(
     alone: Project,
 ) -> None:
@@ -92,7 +101,7 @@ def test_beside_a_baseline_a_trace_is_equal_or_broken_or_its_numerics_changed(
     compared = ("-k", "test_trace and tiny-batch-none", "--bench-baseline", str(file))
     assert alone.run(*compared).ret == 0
     (equal,) = alone.stored.traces
-    assert (equal.broken, equal.beside) == ((), ())
+    assert (equal.broken, equal.beside, equal.equal_to) == ((), (), ("mine",))
 
     document = json.loads(file.read_text())
     digests = document["traces"][0]["digests"]
@@ -100,6 +109,7 @@ def test_beside_a_baseline_a_trace_is_equal_or_broken_or_its_numerics_changed(
     file.write_text(json.dumps(document))
     result = alone.run(*compared)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["1 trace, 1 broken, 0 of 1 equal to the bit to a baseline's (*"])
     result.stdout.fnmatch_lines(
         ["tiny-batch-none: differs from the baseline mine on the same machine, *at step 4, logits*"]
     )

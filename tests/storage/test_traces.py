@@ -33,13 +33,22 @@ def test_a_damaged_trace_is_told_with_its_file(tmp_path: Path) -> None:
     store_trace(folder, TRACE)
     (file,) = (folder / "traces").iterdir()
     file.write_text('{"name": "x"}')
-    with pytest.raises(SessionError, match=r"cannot read .*traces.*: expected a trace: KeyError"):
+    with pytest.raises(
+        SessionError,
+        match=r"cannot read .*/traces/\w+.json: the trace x is damaged: 'spec' is missing; remove",
+    ):
         _ = read_session(folder).traces
 
 
 def test_a_digest_too_few_is_no_trace() -> None:
     values = {**TRACE.to_dict(), "digests": {**TRACE.digests, "logits": "00000000"}}
     with pytest.raises(ValueError, match="logits has not 8 digits of a digest for each norm"):
+        Trace.of_dict(values)
+
+
+def test_a_loss_too_few_is_no_trace() -> None:
+    values = {**TRACE.to_dict(), "losses": TRACE.losses[:1]}
+    with pytest.raises(ValueError, match="digits-batch-none is damaged: .* norms beside 1 losses"):
         Trace.of_dict(values)
 
 
@@ -63,7 +72,10 @@ def test_a_baseline_with_a_damaged_trace_is_refused(tmp_path: Path) -> None:
     document = json.loads(file.read_text())
     del document["traces"][0]["ground"]["torch"]
     file.write_text(json.dumps(document))
-    with pytest.raises(BaselineError, match="expected a trace: KeyError"):
+    with pytest.raises(
+        BaselineError,
+        match=r"b.json: the trace digits-batch-none is damaged: 'torch' is missing; expected",
+    ):
         Baseline.read(file)
 
 
