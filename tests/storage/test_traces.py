@@ -33,10 +33,8 @@ def test_a_damaged_trace_is_told_with_its_file(tmp_path: Path) -> None:
     store_trace(folder, TRACE)
     (file,) = (folder / "traces").iterdir()
     file.write_text('{"name": "x"}')
-    with pytest.raises(
-        SessionError,
-        match=r"cannot read .*/traces/\w+.json: the trace x is damaged: 'spec' is missing; remove",
-    ):
+    told = r"cannot read .*/traces/\w+.json: the trace x is damaged: 'spec' is missing; remove"
+    with pytest.raises(SessionError, match=told):
         _ = read_session(folder).traces
 
 
@@ -48,7 +46,7 @@ def test_a_digest_too_few_is_no_trace() -> None:
 
 def test_a_loss_too_few_is_no_trace() -> None:
     values = {**TRACE.to_dict(), "losses": TRACE.losses[:1]}
-    with pytest.raises(ValueError, match="digits-batch-none is damaged: .* norms beside 1 losses"):
+    with pytest.raises(ValueError, match=r"digits-batch-none is damaged: .* norms beside 1 losses"):
         Trace.of_dict(values)
 
 
@@ -72,10 +70,8 @@ def test_a_baseline_with_a_damaged_trace_is_refused(tmp_path: Path) -> None:
     document = json.loads(file.read_text())
     del document["traces"][0]["ground"]["torch"]
     file.write_text(json.dumps(document))
-    with pytest.raises(
-        BaselineError,
-        match=r"b.json: the trace digits-batch-none is damaged: 'torch' is missing; expected",
-    ):
+    told = r"b.json: the trace digits-batch-none is damaged: 'torch' is missing; expected"
+    with pytest.raises(BaselineError, match=told):
         Baseline.read(file)
 
 
