@@ -116,7 +116,10 @@ def _under(subject: Subject, condition: Condition) -> Property:
                 worst, told = share, why if why == UNDEFINED else place + why
     against = "the formula" if subject.formula else "itself in float64"
     if worst > 1:
-        return Property(SECTION, condition.name, Standing.BROKEN, f"{told}, against {against}")
+        told += f", against {against}"
+        if subject.is_random:
+            told = "the layer's output differs from call to call"
+        return Property(SECTION, condition.name, Standing.BROKEN, told)
     if told == UNDEFINED:
         return Property(SECTION, condition.name, Standing.NOT_CLAIMED, UNDEFINED)
     return Property(

@@ -82,7 +82,9 @@ def _invariant(subject: Subject, name: str, features: Tensor) -> Property:
     gap = ((output - plain).abs().max() / plain.abs().max().clamp(min=1)).item()
     claimed = subject.claims.invariances
     holds = gap <= CLOSE
-    told = f"there: {meaning}" if holds else f"the output changes by {gap:.2g} of its size"
+    told = (
+        f"there: {meaning}" if holds else f"not there: the output changes by {gap:.2g} of its size"
+    )
     if claimed is None or name not in claimed:
         return Property(SECTION, name, Standing.NOT_CLAIMED, told)
     return Property(SECTION, name, Standing.HOLDS if holds else Standing.BROKEN, told)
@@ -103,6 +105,7 @@ def affine_properties(subject: Subject) -> Iterator[Property]:
         sizes = {p.numel() for p in trained.values()}
         holds = sizes == (set() if claimed == "none" else {unit[claimed]})
         standing = Standing.HOLDS if holds else Standing.BROKEN
+        told += "" if holds else f", where affine = {claimed!r} is claimed"
     yield Property(section, "what is trained", standing, told)
     for name in trained:
         reach = partial(_reach, subject, section, name, features)
@@ -129,6 +132,7 @@ def _reach(subject: Subject, section: str, name: str, features: Tensor) -> Prope
     # fewer where a norm takes the larger of two
     holds = 0 < reached <= claimed and bool(changed.any((0, 2, 3)).sum() == 1)
     standing = Standing.HOLDS if holds else Standing.BROKEN
+    told += "" if holds else f", where affine = {subject.claims.affine!r} is claimed"
     return Property(section, f"reach of {name}", standing, told)
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +61,9 @@ class Subject:
     def __init__(self, name: str, seed: int = 0) -> None:
         self.name = name
         self.seed = seed
+        self._factory = norm_factory(name)
         self.claims: NormClaims = claims_of(name)
         self.formula: Formula | None = formula_of(name)
-        self._factory = norm_factory(name)
         groups = name.partition(":")[2]
         self.multiple = self._least_multiple((int(groups),) if groups.isdecimal() else MULTIPLES)
 
@@ -84,6 +85,15 @@ class Subject:
     def generator(self, draw: int = 0) -> torch.Generator:
         """Return the random numbers of one ``draw``, below 1,000, the same each time."""
         return torch.Generator().manual_seed(1000 * self.seed + draw)
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether the layer in training comes out differently twice, from the same state."""
+        shape = (4, 3 * self.multiple, 2, 3)
+        features = drawn(shape, self.generator())
+        layer = self.trained(shape)
+        one, other = (call(copy.deepcopy(layer), features.clone()) for _ in range(2))
+        return not torch.equal(one, other)
 
     def layer(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> nn.Module:
         """Build the layer for features of ``shape``, in training mode, as it begins."""
@@ -149,7 +159,9 @@ def run_layer(layer: nn.Module, features: Tensor, gradient: Tensor) -> Pass:
     The memory orders of the features and of the output's gradient stay as they are given.
     """
     leaf = features.detach().requires_grad_()
-    output = call(layer, leaf)
+    # in a network the features are no leaf, and may be written to; a view that is not dense stays
+    copied = leaf.clone()
+    output = call(layer, copied if copied.stride() == leaf.stride() else leaf)
     layer.zero_grad(set_to_none=True)
     if output.requires_grad:
         try:

@@ -100,8 +100,10 @@ def _in_type(
     share, told = worst
     if share > 1:
         # of features so large, their squares are beyond float16
-        claimed = subject.formula is not None or scale == 1
-        return Property(SECTION, name, Standing.BROKEN if claimed else Standing.NOT_CLAIMED, told)
+        if subject.formula is not None or scale == 1:
+            return Property(SECTION, name, Standing.BROKEN, told)
+        told += ": in mixed precision, training would have to keep features smaller"
+        return Property(SECTION, name, Standing.NOT_CLAIMED, told)
     told = f"at most {share:.1%} of the bound from the exact pass, {_short(seen.output.dtype)} out"
     return Property(SECTION, name, Standing.HOLDS, told)
 
@@ -116,6 +118,10 @@ def _double(subject: Subject, name: str) -> Property:
     )
     if one.dtype != torch.float64:
         return Property(SECTION, name, Standing.BROKEN, f"returned {_short(one.dtype)}")
+    again = run_layer(copy.deepcopy(layer), features.clone(), gradient).output
+    if not torch.equal(one, again):
+        told = "its output differs from call to call, so that this cannot be told"
+        return Property(SECTION, name, Standing.NOT_CLAIMED, told)
     noise = (one - other).abs().max().item()
     if noise > 3e-9 * (1 + one.abs().max().item()):
         told = "it computes in float32 inside: its gradients cannot be checked to more digits"

@@ -142,9 +142,9 @@ def module_size(gradient: Tensor) -> float:
 
 def _no_grad(module: _Module) -> str:
     with_gradients, without = module.layer(), module.layer()
-    one = call(with_gradients, module.features)
+    one = call(with_gradients, module.features.clone())
     with torch.no_grad():
-        two = call(without, module.features)
+        two = call(without, module.features.clone())
     if two.requires_grad:
         return "the output asks for gradients under no_grad"
     if not torch.equal(one, two):
@@ -169,10 +169,13 @@ def _input_untouched(module: _Module) -> str:
             call(layer, features)
         if not torch.equal(features, module.features):
             return "the features are changed in place"
-        run_layer(layer, features, gradient)
+        given = features.requires_grad_().clone()
+        output = call(layer, given)
+        if output.requires_grad:
+            output.backward(gradient)
         if not torch.equal(gradient, module.gradient):
             return "the output's gradient is changed in place"
-        if not torch.equal(features, module.features):
+        if not torch.equal(given, module.features):
             return "the features are changed in place in the backward pass"
     return ""
 

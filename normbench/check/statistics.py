@@ -93,6 +93,8 @@ def _shared_axes(subject: Subject, name: str, training: bool) -> Property:
         holds = axes in ((), claimed)
     if not holds:
         told += f", where {', '.join(claimed) or 'each element alone'} is claimed"
+        if not training and claims.batch_independent is False:
+            told += ", as training has stored what is of the batch"
     return Property(SECTION, name, Standing.HOLDS if holds else Standing.BROKEN, told)
 
 
@@ -109,7 +111,11 @@ def _independence(subject: Subject, name: str, training: bool) -> Property:
     )
     change = (one - other).abs().max().item()
     if change <= ROUNDING_64 * (1 + one.abs().max().item()):
-        return Property(SECTION, name, Standing.HOLDS, "the same whatever the others are")
+        told = "the same whatever the others are"
+        if training and subject.claims.batch_independent is False:
+            told += ", where batch_independent = False is claimed"
+            return Property(SECTION, name, Standing.BROKEN, told)
+        return Property(SECTION, name, Standing.HOLDS, told)
     told = f"the others change an image's output by up to {change:.2g}"
     if training and subject.claims.batch_independent is not True:
         told += ": it depends on the batch size, and on which images come together"
@@ -143,7 +149,11 @@ def _stored(subject: Subject) -> Iterator[Property]:
         return
     if subject.formula is None and not changed:
         told = "nothing: evaluation takes no statistics of training"
-        yield Property(SECTION, "what training stores", Standing.NOT_CLAIMED, told)
+        claimed = subject.claims.unbiased is not None
+        if claimed:
+            told += f", where unbiased = {subject.claims.unbiased} is claimed of the variance"
+        standing = Standing.BROKEN if claimed else Standing.NOT_CLAIMED
+        yield Property(SECTION, "what training stores", standing, told)
     elif subject.formula is None:
         name = "evaluation uses what training stored"
         yield measured(SECTION, name, partial(_used, subject, name))
@@ -230,10 +240,27 @@ def _successive(subject: Subject, buffer: str) -> tuple[nn.Module, Tensor, float
     return layer, batch, momentum, statistic
 
 
+def _later_weight(layer: nn.Module, buffer: str, batch: Tensor) -> float:
+    """Return the weight of a further batch, once the layer was given two of one kind.
+
+    As in _successive, by what a second update with the same batch is of the first.
+    """
+    values = [named_states(layer)[buffer]]
+    with torch.no_grad():
+        for _ in range(2):
+            call(layer, batch.clone())
+            values.append(named_states(layer)[buffer])
+    first, second = values[1] - values[0], values[2] - values[1]
+    return 1 - (second / first)[first != 0].median().item() if bool((first != 0).any()) else 0.0
+
+
 def _momentum(subject: Subject, name: str, buffer: str) -> Property:
     layer, _, found, _ = _successive(subject, buffer)
     stated = getattr(layer, "momentum", None)
     told = f"a new batch has the weight {found:.3g}"
+    later = _later_weight(layer, buffer, 3 * _drawn(subject, 5) - 1)
+    if abs(later - found) > ROUNDING:
+        told += f", a later one {later:.3g}: it falls with their number, as in a mean over all"
     if not isinstance(stated, float):
         return Property(SECTION, name, Standing.NOT_CLAIMED, told)
     if abs(found - stated) <= ROUNDING:

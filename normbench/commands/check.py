@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +52,10 @@ def main(options: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))
     from normbench.check.conformance import check_network, check_norm, check_regularizer
     from normbench.check.properties import Checked
+    from normbench.models.networks import network_class
+    from normbench.models.norms import claims_of, norm_factory
     from normbench.report.checks import print_checked
+    from normbench.spec import regularizer_strengths
 
     checks: list[tuple[Callable[[str], Checked], str]] = [
         *((partial(check_norm, seed=options.seed), name) for name in options.norms),
@@ -60,12 +64,27 @@ def main(options: argparse.Namespace) -> int:
     ]
     if not checks:
         raise ValueError("nothing to check: name a NORM, a --regularizer or a --network")
-    found = []
+    # a name that stands for nothing ends it before anything is checked
+    for name in options.norms:
+        norm_factory(name)
+        claims_of(name)
+    for name in options.regularizer:
+        regularizer_strengths(name)
+    for name in options.network:
+        network_class(name)
+    found, misfits = [], 0
     for check, name in checks:
-        checked = check(name)
+        try:
+            # what a norm prints is not what the check has found
+            with redirect_stdout(sys.stderr):
+                checked = check(name)
+        except ValueError as error:
+            print(f"normbench: {error}", file=sys.stderr)
+            misfits += 1
+            continue
         found.append(checked)
         if not options.json:
             print_checked(checked)
     if options.json:
         print(json.dumps([checked.to_dict() for checked in found], indent=1))
-    return int(any(checked.broken for checked in found))
+    return 2 if misfits else int(any(checked.broken for checked in found))

@@ -8,6 +8,9 @@ from rich.text import Text
 
 from normbench.check.properties import Checked, Standing
 
+# Wider than any line of a table.
+UNWRAPPED = 500
+
 STYLES = {
     Standing.HOLDS: "green",
     Standing.BROKEN: "bold red",
@@ -18,7 +21,7 @@ STYLES = {
 
 
 def print_checked(checked: Checked, console: Console | None = None) -> None:
-    """Print a table of the properties, by section, and how many stand how."""
+    """Print a table of the properties by section, what is broken again, and the counts."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for heading in ("property", "", "what was seen"):
         table.add_column(heading, overflow="fold")
@@ -29,10 +32,18 @@ def print_checked(checked: Checked, console: Console | None = None) -> None:
             table.add_row(Text(section, style="bold"), "", "")
         standing = Text(str(each.standing), style=STYLES[each.standing])
         table.add_row(f"  {each.name}", standing, Text(each.told))
-    console = console or Console(highlight=False)
+    console = console or _console()
     console.print(Text(f"{checked.kind} {checked.subject}", style="bold"))
     console.print(table)
-    console.print(Text(check_summary(checked), style="bold red" if checked.broken else "bold"))
+    for broken in checked.broken:
+        console.print(Text(f"broken: {broken}", style="bold red"), soft_wrap=True)
+    console.print(Text(check_summary(checked), style="bold"), soft_wrap=True)
+
+
+def _console() -> Console:
+    """Return standard output; a file or a pipe has lines as long as they are."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=UNWRAPPED)
 
 
 def check_summary(checked: Checked) -> str:

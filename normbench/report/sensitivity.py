@@ -115,7 +115,9 @@ def write_page(file: Path, generated: str) -> None:
 
 
 def surroundings(file: Path) -> tuple[str, str]:
-    """Return a page's text before and after its two marks; raises ValueError where it lacks one."""
+    """Return a page's text before and after its two marks; raises ValueError without them."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise ValueError(f"{file}: expected a file to write to, in a folder that is there")
     text = file.read_text(encoding="utf-8") if file.exists() else f"{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -56,6 +56,8 @@ def test_a_right_norm_of_ones_own_is_found_right(norm: str) -> None:
         ("ReadsGradientInTheWrongOrder", "features contiguous, gradient channels_last"),
         ("ReadsGradientInTheWrongOrder", "one image, both channels_last"),
         ("WritesToItsInput", "input and gradient not written to"),
+        ("SaysThatItDepends", "independent of the other images, training"),
+        ("SaysThatItStores", "what training stores"),
         ("Random", "deterministic"),
         ("Random", "no random numbers drawn"),
         ("LosesState", "state_dict stored and loaded"),
@@ -105,7 +107,7 @@ def test_what_is_not_claimed_is_measured_and_told() -> None:
         "taken over C, H, W",
     )
     assert told["shift"][0] is Standing.NOT_CLAIMED
-    assert told["shift"][1].startswith("the output changes by 0.")
+    assert told["shift"][1].startswith("not there: the output changes by 0.")
     assert told["scale"][1].startswith("there: the size of the weights before it does not matter")
 
 
@@ -167,3 +169,24 @@ def test_compiled_it_is_the_same_and_its_costs_are_told() -> None:
         "8 x 64 x 32 x 32",
     ]
     assert all("times BatchNorm2d's time; keeps 1.0" in each.told for each in costs)
+
+
+def test_a_layer_that_works_in_place_is_checked_all_the_same() -> None:
+    found = checked("WorksInPlace")
+    assert standing(found, "batch of 64") is Standing.HOLDS
+    # where it gets the user's own tensor
+    assert broken(found) == {"input and gradient not written to"}
+
+
+def test_a_mean_of_all_batches_is_told_as_one() -> None:
+    told = {each.name: each.told for each in checked("MeanOfAllBatches").properties}
+    assert told["momentum of running_mean"] == (
+        "a new batch has the weight 1, a later one 0.5: it falls with their number, as in a mean "
+        "over all"
+    )
+
+
+def test_a_random_layer_is_told_as_one_and_not_as_imprecise() -> None:
+    told = {each.name: each.told for each in checked("Random").properties}
+    assert told["batch of 64"] == "the layer's output differs from call to call"
+    assert told["float64 in, float64 inside"].startswith("its output differs from call to call")

@@ -150,6 +150,30 @@ class WritesToItsInput(Right):
         return output
 
 
+class SaysThatItDepends(Right):
+    """A claim that is not so: no image depends on others."""
+
+    normbench_claims: ClassVar[dict[str, Any]] = {"batch_independent": False}
+
+
+class SaysThatItStores(Right):
+    normbench_claims: ClassVar[dict[str, Any]] = {"unbiased": True}
+
+
+class WorksInPlace(Right):
+    """Right: what comes before a norm in a network needs its output no more."""
+
+    normbench_claims: ClassVar[dict[str, Any]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(2.0))
+
+
+class MeanOfAllBatches(nn.BatchNorm2d):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, momentum=None)
+
+
 class Random(Right):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + 1e-3 * torch.randn_like(x)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from normbench.check.properties import Checked, Property, Standing
 from normbench.commands.main import main
+from normbench.report.checks import print_checked
 
 NORM = """
 from torch import nn
@@ -61,6 +63,45 @@ def test_as_json_each_check_is_an_object(capsys: pytest.CaptureFixture[str]) -> 
     }
 
 
+def test_what_a_norm_prints_is_no_part_of_the_json(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "printing.py").write_text(
+        "from torch import nn\n\n\nclass Prints(nn.Identity):\n"
+        "    def __init__(self, channels):\n        super().__init__()\n\n"
+        "    def forward(self, x):\n        print('hello')\n        return x\n"
+    )
+    main(["check", "printing:Prints", "--json"])
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)[0]["subject"] == "printing:Prints"
+    assert "hello" in shown.err
+
+
+def test_a_wrong_name_ends_it_before_anything_is_checked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["check", "--regularizer", "none", "--network", "resnet"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_what_fits_no_network_leaves_the_others_their_checks(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "misfit.py").write_text("def build(channels):\n    return None\n")
+    assert main(["check", "misfit:build", "--regularizer", "none"]) == 2
+    shown = capsys.readouterr()
+    assert "regularizer none: 3 holds" in shown.out
+    assert shown.err.startswith("normbench: misfit:build returned a NoneType for layer 'check'")
+
+
+def test_what_is_broken_is_told_again_at_the_end_in_lines_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = Property("function", "batch of 1", Standing.BROKEN, "off by 3.5 " + 40 * "and more ")
+    print_checked(Checked("norm", "batch", (broken,), 1.0))
+    assert f"broken: {'function, batch of 1: ' + broken.told}\n" in capsys.readouterr().out
+
+
 def test_a_norm_in_the_current_folder_that_is_wrong_ends_it_with_1(project: Path) -> None:
     write(project, "wrong_at_evaluation")
     command = [sys.executable, "-m", "normbench", "check", "wrong_at_evaluation:Batch", "--json"]
@@ -84,6 +125,7 @@ def test_a_seed_is_a_whole_number(seed: str, capsys: pytest.CaptureFixture[str])
     [
         ([], "nothing to check: name a NORM, a --regularizer or a --network"),
         (["bach"], "unknown norm 'bach': expected one of none, batch"),
+        (["group:x"], "unknown norm 'group:x': expected group:G with a whole number G"),
         (["group:0"], "unknown norm 'group:0': expected group:G with a whole number G"),
         (["--regularizer", "l3:1"], "unknown regularizer 'l3:1': expected none, or l1 and l2"),
         (["--network", "resnet"], "unknown network 'resnet': expected one of digits"),

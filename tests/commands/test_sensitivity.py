@@ -378,3 +378,13 @@ def test_a_stage_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     ended = StageRunner(tmp_path, 0.2)(STAGES["check"], OTHER)
     assert (ended.code, ended.told) == (124, "stopped after 0.2 s, the limit")
     assert ended.broke
+
+
+@pytest.mark.parametrize("option", ["--state", "--output"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (tmp_path, tmp_path / "missing" / "file"):
+        assert main(["sensitivity", "sgd-dampening", option, str(file)]) == 2
+        told = f"normbench: {file}: expected a file to write to, in a folder that is there"
+        assert told in capsys.readouterr().err
