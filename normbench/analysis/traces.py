@@ -100,6 +100,35 @@ def _grounds(now: Trace, before: Trace, other: Iterable[str]) -> str:
     )
 
 
+@dataclass(frozen=True)
+class TraceCounts:
+    """How the traces of two sessions stand: how many are equal, and what is said of the others."""
+
+    equal: int
+    different: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """The counts in a line, then one for each trace that is not equal; none without traces."""
+        others = [*self.different, *self.changed]
+        known = self.equal + len(others)
+        return [f"{self.equal} of {known} traces equal to the bit", *others] if known else []
+
+
+def compare_all(now: Sequence[Trace], known: Sequence[Trace], baseline: str) -> TraceCounts:
+    """Hold traces against a baseline's of their names; those that it does not have are left out."""
+    pairs = [(trace.name, beside(trace, known, baseline)) for trace in now]
+    told: dict[TraceStanding, list[str]] = {standing: [] for standing in TraceStanding}
+    for name, found in pairs:
+        if found is not None:
+            told[found.standing].append(f"{name}: {found.told}")
+    changed = told[TraceStanding.CHANGED] + told[TraceStanding.NOT_COMPARABLE]
+    return TraceCounts(
+        len(told[TraceStanding.EQUAL]), tuple(told[TraceStanding.DIFFERENT]), tuple(changed)
+    )
+
+
 def beside(now: Trace, known: Sequence[Trace], baseline: str) -> TraceComparison | None:
     """Hold a trace against a baseline's of its name; None where it has none.
 

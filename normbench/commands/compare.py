@@ -2,13 +2,15 @@
 
 Each is the folder of a session, the file of a baseline, or the name of one. Nothing is trained: a
 case that looks worse, and has too few runs to tell, is suspected. Exits with 1 if a case is worse,
-with 2 if one of the two cannot be read or no case can be compared, and, where --strict asks for
-it, with 3 if something is left open.
+or if a trace differs though the machine, torch, threads and code are the same; with 2 if one of the
+two cannot be read or no case can be compared; and, where --strict asks for it, with 3 if something
+is left open.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ def add_results(command: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from normbench.analysis.comparison import compare
+    from normbench.analysis.traces import compare_all
     from normbench.analysis.verdicts import gaps, without_comparison
     from normbench.storage.baseline import find_baseline
 
@@ -61,15 +64,18 @@ def main(options: argparse.Namespace) -> int:
     before = find_baseline(options.before, folder)
     now = find_baseline(options.now, folder, confirming=True)
     comparison = compare(before, now, options.minimum_effect)
+    traces = compare_all(now.traces, before.traces, before.name)
     if options.json:
-        print(json.dumps(_document(comparison, now), indent=1))
+        print(json.dumps({**_document(comparison, now), "traces": asdict(traces)}, indent=1))
     else:
         from normbench.report.tables import terminal_comparison
 
         print(terminal_comparison(comparison))
+        for line in traces.lines:
+            print(line)
         if now.planted:
             print(f"the fault {now.planted} was planted in {now.name}")
-    if comparison.regressions:
+    if comparison.regressions or traces.different:
         return 1
     nothing = without_comparison(comparison)
     left = gaps(comparison, MAX_UNDECIDED, suspicion=True) if options.strict else []

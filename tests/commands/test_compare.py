@@ -1,5 +1,6 @@
 """``normbench compare --json``: what a program reads of a comparison."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from normbench.commands.main import main
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
+
+from ..storage.stored import TRACE, on_ground
 
 
 def write_baseline(folder: Path, name: str, accuracies: Mapping[str, Sequence[float]]) -> str:
@@ -147,3 +150,29 @@ def test_undecided_cases_say_what_it_would_take(
     assert document["to_decide"] == {"seeds": 9, "cases": 1}
     assert main(["compare", wide, one]) == 0
     assert "9 more seeds decide 1 of the 1 undecided" in capsys.readouterr().out
+
+
+def test_traces_of_the_same_ground_have_to_be_equal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(write_baseline(tmp_path, "one", {"batch": SAME}))
+    baseline = Baseline.read(file)
+    changed = dataclasses.replace(TRACE, losses=(TRACE.losses[0], 1.01 * TRACE.losses[1]))
+    files = {}
+    for name, trace in (
+        ("before", TRACE),
+        ("different", changed),
+        ("elsewhere", dataclasses.replace(changed, ground=on_ground(torch="2.16.0").ground)),
+    ):
+        files[name] = str(tmp_path / f"{name}.json")
+        dataclasses.replace(baseline, name=name, traces=(trace,)).write(Path(files[name]))
+    assert main(["compare", files["before"], files["before"]]) == 0
+    assert "1 of 1 traces equal to the bit\n" in capsys.readouterr().out
+    assert main(["compare", files["before"], files["different"]]) == 1
+    told = capsys.readouterr().out
+    assert "0 of 1 traces equal to the bit\n" in told
+    assert "digits-batch-none: differs from the baseline before on the same machine" in told
+    assert main(["compare", files["before"], files["elsewhere"], "--json"]) == 0
+    traces = json.loads(capsys.readouterr().out)["traces"]
+    assert (traces["equal"], traces["different"]) == (0, [])
+    assert traces["changed"][0].startswith("digits-batch-none: numerics changed since")
