@@ -1,8 +1,6 @@
 import importlib
-import os
 import re
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -95,15 +93,13 @@ def test_two_faults_are_undone_one_after_the_other() -> None:
     assert attributes() == held
 
 
-def test_a_compiler_keeps_nothing_of_what_it_compiled_under_a_fault(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
-    with planted("batch-epsilon"):
-        folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-        assert list(folder.iterdir()) == []
-    assert not folder.exists()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "kept"
+def test_each_planting_has_a_compilers_cache_of_its_own() -> None:
+    tags = [torch.compiler.config.cache_key_tag]
+    for _ in range(2):
+        with planted("batch-epsilon"):
+            tags.append(torch.compiler.config.cache_key_tag)
+    assert len(set(tags)) == 3
+    assert torch.compiler.config.cache_key_tag == tags[0]
 
 
 def test_an_unknown_fault_is_told_with_the_closest_ones() -> None:
