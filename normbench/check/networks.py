@@ -55,6 +55,7 @@ def _properties(section: str, network: ConvolutionalNetwork, norm: str) -> Itera
             section, "the norm has an effect at every site", _bypassed(network), "at all of them"
         )
     yield _property(section, "residual connections", _unconnected(network), "as defined")
+    yield _property(section, "repeatable", _unrepeatable(network), "equal to the bit, three times")
 
 
 def _wrong_shape(network: ConvolutionalNetwork) -> str:
@@ -128,6 +129,23 @@ def _unconnected(network: ConvolutionalNetwork) -> str:
         with torch.no_grad():
             if not torch.equal(silent(features), features):
                 return f"{name} does not add its input to its output"
+    return ""
+
+
+def _unrepeatable(network: ConvolutionalNetwork) -> str:
+    """Name what comes out differently when a pass is taken again from the same state."""
+    images, passes = _images(network), []
+    for _ in range(3):
+        twin = copy.deepcopy(network).train()
+        twin.zero_grad()
+        logits = twin(images)
+        logits.square().sum().backward()
+        gradients = {f"gradient of {n}": p.grad for n, p in twin.named_parameters()}
+        passes.append({"output": logits.detach(), **gradients})
+    first, *others = passes
+    for name, tensor in first.items():
+        if any(tensor is not None and not torch.equal(tensor, each[name]) for each in others):
+            return f"the {name} differs from one pass to the next"
     return ""
 
 

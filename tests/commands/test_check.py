@@ -48,7 +48,7 @@ def test_regularizers_and_networks_are_shown_in_tables(capsys: pytest.CaptureFix
     assert "regularizer l1:0.001+l2:0.01\n" in told
     assert "acts on every parameter" in told
     assert "regularizer l1:0.001+l2:0.01: 3 holds (" in told
-    assert "network digits: 20 holds (" in told
+    assert "network digits: 23 holds (" in told
 
 
 def test_as_json_each_check_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
