@@ -219,10 +219,10 @@ def _circumstances(stages: list[str]) -> dict[str, Any]:
 def _known(state: Path | None, circumstances: dict[str, Any]) -> dict[str, Detection]:
     """Return what a state has, by fault; raises ValueError where that was measured otherwise.
 
-    Also for a file that cannot be written, hours before that is tried.
+    Also for a folder, hours before it is written to.
     """
-    if state is not None and (state.is_dir() or not state.absolute().parent.is_dir()):
-        raise ValueError(f"{state}: expected a file to write to, in a folder that is there")
+    if state is not None and state.is_dir():
+        raise ValueError(f"{state}: expected a file to write to, and it is a folder")
     from normbench.storage.sensitivity import read_detections
 
     known = {} if state is None else {each.fault: each for each in read_detections(state)}
