@@ -59,6 +59,7 @@ class Float32Rounding(TorchDispatchMode):
     """
 
     def __init__(self, generator: torch.Generator) -> None:
+        # torch's mode has no types
         super().__init__()  # type: ignore[no-untyped-call]
         self.generator = generator
 

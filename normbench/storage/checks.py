@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from normbench.check.properties import Checked
-from normbench.storage.documents import read_json
+from normbench.storage.documents import read_made
 from normbench.storage.files import write_atomic
 
 
@@ -21,14 +21,8 @@ def store_check(session: Path, checked: Checked) -> None:
 
 def read_checks(session: Path) -> tuple[Checked, ...]:
     """Return what the session's checks have found, norms first; raises ValueError for damage."""
-    found = [_read(file) for file in sorted((session / "checks").glob("*.json"))]
+    found = [
+        read_made(file, Checked.of_dict) for file in sorted((session / "checks").glob("*.json"))
+    ]
     kinds = ("norm", "regularizer", "network")
     return tuple(sorted(found, key=lambda checked: (kinds.index(checked.kind), checked.subject)))
-
-
-def _read(file: Path) -> Checked:
-    values = read_json(file)
-    try:
-        return Checked.of_dict(values)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error

@@ -6,7 +6,7 @@ ignored.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -40,6 +40,7 @@ class Document(BaseModel):
 
 
 D = TypeVar("D", bound=Document)
+T = TypeVar("T")
 
 
 def of_known_dataset(spec: RunSpec) -> RunSpec:
@@ -293,6 +294,15 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"{file}: expected a JSON object, came {_short(document)}")
     return document
+
+
+def read_made(file: Path, make: Callable[[Mapping[str, Any]], T]) -> T:
+    """Return what ``make`` makes of a file's object; its ValueError is told with the file."""
+    values = read_json(file)
+    try:
+        return make(values)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def require_schema(values: Mapping[str, Any], file: Path, *known: int) -> int:

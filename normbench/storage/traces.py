@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from normbench.check.trace_record import Trace
-from normbench.storage.documents import read_json
+from normbench.storage.documents import read_made
 from normbench.storage.files import write_atomic
 
 
@@ -25,13 +25,5 @@ def trace_text(trace: Trace) -> str:
 
 def read_traces(session: Path) -> tuple[Trace, ...]:
     """Return the session's traces by their names; raises ValueError for damage."""
-    found = [_read(file) for file in sorted((session / "traces").glob("*.json"))]
+    found = [read_made(file, Trace.of_dict) for file in sorted((session / "traces").glob("*.json"))]
     return tuple(sorted(found, key=lambda trace: trace.name))
-
-
-def _read(file: Path) -> Trace:
-    values = read_json(file)
-    try:
-        return Trace.of_dict(values)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error

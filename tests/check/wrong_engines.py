@@ -2,18 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from normbench.check.recording import RecordedTraining
 from normbench.check.trace_record import STEPS_PER_EPOCH
-from normbench.models.networks import ConvolutionalNetwork
 from normbench.models.regularizers import Regularizer
-from normbench.spec import RunSpec
-from normbench.training.data import ImageData
-from normbench.training.recipes import Recipe
 from normbench.training.steps import Step, TrainingStep
 from normbench.training.trainer import one_cycle
 
@@ -25,15 +21,8 @@ def engine(change: Change) -> type[RecordedTraining]:
     """Return an engine that is changed so before its first step."""
 
     class Changed(RecordedTraining):
-        def __init__(
-            self,
-            network: ConvolutionalNetwork,
-            spec: RunSpec,
-            recipe: Recipe,
-            data: ImageData,
-            device: torch.device,
-        ) -> None:
-            super().__init__(network, spec, recipe, data, device)
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
             change(self)
 
     return Changed
@@ -65,6 +54,7 @@ def _never_stepped(training: RecordedTraining) -> None:
         def get_last_lr(self) -> list[float]:
             return [0.0]
 
+    # it stands in for a schedule, which it is not
     training.schedule = Still()  # type: ignore[assignment]
 
 
@@ -158,6 +148,7 @@ def _in_training_mode(layer: nn.BatchNorm2d) -> Forward:
 def _evaluates_in_training_mode(training: RecordedTraining) -> None:
     for layer in training.network.modules():
         if isinstance(layer, nn.BatchNorm2d):
+            # mypy does not let a method be replaced
             layer.forward = _in_training_mode(layer)  # type: ignore[assignment]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,9 +84,12 @@ def test_equal_traces_join_and_those_of_other_ground_stand_beside_each_other() -
     assert merge_baselines("b", [baseline(TRACE), baseline(TRACE, other)]).traces == (TRACE, other)
 
 
-def test_traces_that_differ_on_one_ground_do_not_join() -> None:
-    other = dataclasses.replace(
-        TRACE, digests={name: "f" * len(row) for name, row in TRACE.digests.items()}
-    )
+@pytest.mark.parametrize("field", ["digests", "losses"])
+def test_traces_that_differ_on_one_ground_do_not_join(field: str) -> None:
+    changed: dict[str, Any] = {
+        "digests": {name: "f" * len(row) for name, row in TRACE.digests.items()},
+        "losses": tuple(2 * loss for loss in TRACE.losses),
+    }
+    other = dataclasses.replace(TRACE, **{field: changed[field]})
     with pytest.raises(BaselineError, match="cannot join the traces digits-batch-none: they diff"):
         merge_baselines("b", [baseline(TRACE), baseline(other)])

@@ -45,22 +45,24 @@ def _(original: Operator, logits: Tensor, *given: Any, **named: Any) -> Tensor:
     return original(logits.bfloat16(), *given, **named).to(logits.dtype)
 
 
-@fault("linear-not-repeatable", "numerics", "Linear layers round otherwise from call to call.")
-@instead_of(F, "linear")
-def _(original: Operator, *given: Any, **named: Any) -> Tensor:
-    output = original(*given, **named)
+def _rounded_anew(output: Tensor) -> Tensor:
+    """Move numbers by a few units in the last place, as an order of summands may, each time else.
+
+    The global random numbers are left alone.
+    """
     noise = torch.Generator(output.device)
     noise.seed()
     drawn = torch.rand(output.shape, generator=noise, device=output.device, dtype=output.dtype)
-    # an error of a few units in the last place, as an order of summands may make it
     return output * (1 + 4 * torch.finfo(output.dtype).eps * (drawn - 0.5))
+
+
+@fault("linear-not-repeatable", "numerics", "Linear layers round otherwise from call to call.")
+@instead_of(F, "linear")
+def _(original: Operator, *given: Any, **named: Any) -> Tensor:
+    return _rounded_anew(original(*given, **named))
 
 
 @fault("norm-not-repeatable", "norm", "Batch normalization rounds otherwise from call to call.")
 @instead_of(F, "batch_norm")
 def _(original: Operator, *given: Any, **named: Any) -> Tensor:
-    output = original(*given, **named)
-    noise = torch.Generator(output.device)
-    noise.seed()
-    drawn = torch.rand(output.shape, generator=noise, device=output.device, dtype=output.dtype)
-    return output * (1 + 4 * torch.finfo(output.dtype).eps * (drawn - 0.5))
+    return _rounded_anew(original(*given, **named))

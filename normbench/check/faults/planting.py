@@ -143,6 +143,7 @@ class _WithGradient(torch.autograd.Function):
 
 def with_gradient(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the tensor; what the backward pass brings to it is changed by ``change``."""
+    # torch gives Function.apply no types
     return _WithGradient.apply(tensor, change)  # type: ignore[no-any-return]
 
 
@@ -158,6 +159,7 @@ class _WithGradientOf(torch.autograd.Function):
 
 def with_gradient_of(value: Tensor, path: Tensor) -> Tensor:
     """Return ``value``, whose gradient goes back by the way that ``path`` was computed."""
+    # torch gives Function.apply no types
     return _WithGradientOf.apply(value.detach(), path)  # type: ignore[no-any-return]
 
 
