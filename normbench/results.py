@@ -76,8 +76,10 @@ class RunResult:
     counts all parameters by size, as probes.weight_histogram does. ``fingerprint`` is that of the
     network and the recipe, and ``code`` that of the source which the run executed; both are empty
     for a run that did not end. ``planted`` names the fault that was planted while it ran, and is
-    empty for a run of the code as it is. The figures of a run that is not ``ok`` cannot be had:
-    asking for one raises RunFailed with the run's message.
+    empty for a run of the code as it is. ``replayed`` names the session that trained it, where the
+    row was taken from there; ``audits`` that of a stored run which it was trained again to be held
+    against. The figures of a run that is not ``ok`` cannot be had: asking for one raises RunFailed
+    with the run's message.
     """
 
     spec: RunSpec
@@ -100,6 +102,8 @@ class RunResult:
     fingerprint: str = ""
     code: str = ""
     planted: str = ""
+    replayed: str = ""
+    audits: str = ""
 
     def __repr__(self) -> str:
         """Show what a failed assertion should say, and not the run's thousand figures."""
@@ -297,7 +301,8 @@ class Runs:
     """Independent runs of one case, differing in their seed alone; figures are means over them.
 
     Any run that failed makes every mean raise RunFailed: a case is not judged on its luckier seeds.
-    ``outcome`` is what they come to beside the baseline, None where there is none.
+    ``outcome`` is what they come to beside the baseline, None where there is none. They are
+    ``unchanged`` where each was taken from an earlier session.
     """
 
     results: Sequence[RunResult] = field(default=())
@@ -313,6 +318,10 @@ class Runs:
     def __iter__(self) -> Iterator[RunResult]:
         return iter(self.results)
 
+    @property
+    def unchanged(self) -> bool:
+        return bool(self.results) and all(result.replayed for result in self.results)
+
     def mean(self, name: str) -> float:
         """Return the mean of a RunResult's figure, such as ``"test_loss"``, over the runs."""
         __tracebackhide__ = True
@@ -327,7 +336,10 @@ class Runs:
         names = ("test_accuracy", "best_test_accuracy", "train_accuracy", "test_loss")
         seconds = ("train_seconds", "test_seconds", "cpu_seconds")
         means = {name: self.mean(name) for name in (*names, *seconds)}
-        return {"runs": len(self), **means, **found}
+        if self.unchanged:
+            found["unchanged_since"] = self.results[0].replayed
+        trained = sum(not result.replayed for result in self.results)
+        return {"runs": trained, **means, **found}
 
     @property
     def test_accuracy(self) -> float:
@@ -344,6 +356,7 @@ class CaseVerdict(StrEnum):
     """What a case comes to; the bad ends of a run among them are spelled as in Status."""
 
     PASSED = "passed"
+    UNCHANGED = "unchanged"
     MARGINAL = "marginal"
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -359,6 +372,7 @@ class Outcome(StrEnum):
     REGRESSION = "regression"
     SUSPECTED = "suspected"
     IMPROVEMENT = "improvement"
+    UNCHANGED = "unchanged"
     NO_REGRESSION = "no regression"
     UNDECIDED = "undecided"
     NOT_COMPARABLE = "not comparable"

@@ -41,9 +41,19 @@ COMPARED = (
     Outcome.REGRESSION,
     Outcome.SUSPECTED,
     Outcome.IMPROVEMENT,
+    Outcome.UNCHANGED,
     Outcome.NO_REGRESSION,
     Outcome.UNDECIDED,
 )
+
+
+def unchanged(outcome: Outcome) -> Outcome:
+    """Return what a case comes to whose rows were all taken from an earlier session.
+
+    That it is not worse than the baseline was found there; rows that are taken show nothing anew.
+    """
+    not_worse = (Outcome.IMPROVEMENT, Outcome.NO_REGRESSION, Outcome.UNDECIDED)
+    return Outcome.UNCHANGED if outcome in not_worse else outcome
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,14 @@ class CaseComparison:
         if found.p_above(-effect) <= 1 - CONFIDENCE:
             return Outcome.NO_REGRESSION
         return Outcome.UNDECIDED
+
+    @property
+    def as_unchanged(self) -> "CaseComparison":
+        """The case as one whose rows were all taken from an earlier session, and count for none."""
+        outcome = unchanged(self.outcome)
+        if outcome is not Outcome.UNCHANGED:
+            return self
+        return dataclasses.replace(self, outcome=outcome, now=(), adjusted_p=None)
 
     def decided_by(self, seeds: int) -> bool:
         """Tell whether so many further seeds, if they come out as the baseline, rule a drop out."""
@@ -306,19 +324,21 @@ class Reference:
 
         ``cases`` is how many the whole has of which this session is a part, where it is one.
         """
-        both = [spec for spec in now.cases if self.baseline(spec)]
+        of_now = {**now.cases, **now.unchanged}
+        both = [spec for spec in of_now if self.baseline(spec)]
         family = max(cases, len(both), 1)
-        found = {spec: self._comparable(now.cases[spec]) for spec in both}
+        found = {spec: self._comparable(of_now[spec]) for spec in both}
         tested = [case for case in found.values() if not case.reason]
         share = self.level / family
         worse = _adjusted([case.p_worse(share) for case in tested], family - len(both))
         better = _adjusted([case.p_better for case in tested], family - len(both))
         for case, p_worse, p_better in zip(tested, worse, better, strict=True):
-            found[case.spec] = case.judged(self.level, p_worse, p_better)
-        compared = [found.get(s, CaseComparison(s, Outcome.ONLY_NOW)) for s in now.cases]
-        missing = dict.fromkeys(s for b in self.baselines for s in b.cases if s not in now.cases)
+            judged = case.judged(self.level, p_worse, p_better)
+            found[case.spec] = judged.as_unchanged if case.spec in now.unchanged else judged
+        compared = [found.get(s, CaseComparison(s, Outcome.ONLY_NOW)) for s in of_now]
+        missing = dict.fromkeys(s for b in self.baselines for s in b.cases if s not in of_now)
         compared += [CaseComparison(spec, Outcome.ONLY_BASELINE) for spec in missing]
-        ratios, elsewhere = self._speeds(now, both)
+        ratios, elsewhere = self._speeds(now, [spec for spec in both if spec in now.cases])
         speed = statistics.median(ratios) if ratios else None
         used = [self.baseline(spec) for spec in both]
         idle = tuple(b.name for b in self.baselines if not any(b is other for other in used))

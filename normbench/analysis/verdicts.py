@@ -14,11 +14,16 @@ from normbench.analysis.spread import Spread
 from normbench.analysis.statistics import Estimate, Variance
 from normbench.analysis.thresholds import MARGIN, MAX_UNDECIDED
 from normbench.cases.case import Case
-from normbench.results import CaseVerdict, Outcome, RunResult
+from normbench.results import CaseVerdict, Outcome, RunResult, Runs
 from normbench.storage.documents import StoredCase
 from normbench.storage.session import StoredSession
 
-NOT_FAILED = (CaseVerdict.PASSED, CaseVerdict.MARGINAL, CaseVerdict.SKIPPED)
+NOT_FAILED = (
+    CaseVerdict.PASSED,
+    CaseVerdict.UNCHANGED,
+    CaseVerdict.MARGINAL,
+    CaseVerdict.SKIPPED,
+)
 
 
 def case_verdict(
@@ -27,11 +32,14 @@ def case_verdict(
     """Return the verdict on a case whose test came out as pytest's ``outcome``.
 
     A case that failed as a run of it came to a bad end is called by that end; one that passed
-    with few standard errors of room is marginal.
+    is unchanged if an earlier session has trained its runs, and marginal with few standard errors
+    of room.
     """
     ends = [run.status for run in runs if run.status != "ok"]
     if outcome == "failed" and ends:
         return CaseVerdict(ends[0])
+    if outcome == "passed" and Runs.of(runs).unchanged:
+        return CaseVerdict.UNCHANGED
     accuracies = [run.test_accuracy for run in runs if run.status == "ok"]
     if (
         outcome == "passed"
@@ -83,9 +91,8 @@ def with_verdicts(
 
 
 def _reason(runs: Sequence[RunResult]) -> str:
-    """Return what the runs that ended badly say, in one line, each text once."""
-    told = dict.fromkeys(" ".join(run.message.split()) for run in runs if run.status != "ok")
-    return "; ".join(told)
+    """Return what the runs say that ended badly or as no audit should, each text once."""
+    return "; ".join(dict.fromkeys(" ".join(run.message.split()) for run in runs if run.message))
 
 
 def _figures(runs: Sequence[RunResult], variance: Variance) -> dict[str, float | None]:
@@ -93,8 +100,9 @@ def _figures(runs: Sequence[RunResult], variance: Variance) -> dict[str, float |
     if not accuracies:
         return {"runs": 0}
     mean = Estimate.mean(accuracies, variance)
-    margin = mean.margin_of_error(0.025) if variance.known else None
-    return {"runs": len(accuracies), "test_accuracy": mean.value, "margin_of_error": margin}
+    trained = sum(run.status == "ok" and not run.replayed for run in runs)
+    margin = mean.margin_of_error(0.025) if variance.known and trained else None
+    return {"runs": trained, "test_accuracy": mean.value, "margin_of_error": margin}
 
 
 def verdict_counts(cases: Iterable[StoredCase]) -> dict[CaseVerdict, int]:
@@ -130,6 +138,22 @@ def shortcomings(session: StoredSession) -> list[str]:
             most = float(options.get("max_undecided", MAX_UNDECIDED))
             found += [f"--bench-strict: {gap}" for gap in gaps(comparison, most)]
     return found
+
+
+def replay_lines(session: StoredSession) -> list[str]:
+    """Say, a line each, which rows were taken from earlier sessions, and what an audit found."""
+    results = session.results.values()
+    taken = Counter(run.replayed for run in results if run.replayed)
+    audits = [run for run in results if run.audits]
+    lines = [f"{_named(n, 'row')} taken from the session {since}" for since, n in taken.items()]
+    seconds = session.document.options.get("replay_audit")
+    if audits:
+        differing = [run for run in audits if run.message]
+        found = f"{len(differing)} of them differ" if differing else "all equal to the stored rows"
+        lines.append(f"audit: {_named(len(audits), 'run')} trained again, {found}")
+    elif taken and seconds:
+        lines.append(f"audit: nothing was trained again, as no case takes {seconds:g} s or less")
+    return lines
 
 
 def without_comparison(comparison: Comparison) -> list[str]:

@@ -5,9 +5,11 @@ import functools
 import hashlib
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from normbench.check.batches import (
     ExpectedEpoch,
@@ -96,6 +98,48 @@ def take_trace(
     CPU, whatever the ``device`` of the run. What training or the reference raises breaks it.
     """
     start, spec = time.perf_counter(), traced.spec
+    trace = _untaken(traced, processor, device)
+    try:
+        held = _held(trace, data or trace_data(spec.dataset), kind, device)
+    # whatever a user's norm raises
+    except (Exception, SystemExit) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        held = dataclasses.replace(trace, broken=(f"raised {told:.300}",))
+    return dataclasses.replace(held, seconds=round(time.perf_counter() - start, 3))
+
+
+def take_case_trace(
+    traced: Traced, processor: str, data: ImageData, device: torch.device = CPU
+) -> Trace:
+    """Record a run on the data that it is given, and hold it against nothing.
+
+    Of the test images, TEST_IMAGES are evaluated. Raises what training raises.
+    """
+    start, part = time.perf_counter(), slice(TEST_IMAGES)
+    short = dataclasses.replace(
+        data, test_images=data.test_images[part], test_labels=data.test_labels[part]
+    )
+    recording = record(traced.spec, short, device=device)
+    smoothing = find_recipe(traced.spec.recipe).label_smoothing
+    losses = (
+        cross_entropy(step.logits.double(), step.labels, label_smoothing=smoothing).item()
+        for step in recording.steps
+    )
+    return dataclasses.replace(
+        _untaken(traced, processor, device),
+        losses=tuple(map(nine_digits, losses)),
+        **_sizes_and_digests(recording),
+        seconds=round(time.perf_counter() - start, 3),
+    )
+
+
+# As many of a case's trace as show a difference in the evaluation.
+TEST_IMAGES = 200
+
+
+def _untaken(traced: Traced, processor: str, device: torch.device) -> Trace:
+    """Return a trace without figures yet, with the ground that it is taken on."""
+    spec = traced.spec
     ground = {
         "torch": torch.__version__,
         "processor": processor,
@@ -104,14 +148,7 @@ def take_trace(
         "code": code_digest(spec.norm),
         "fingerprint": fingerprint(spec.network, spec.recipe),
     }
-    trace = Trace(traced.name, spec, ground, losses=(), digests={}, norms={})
-    try:
-        held = _held(trace, data or trace_data(spec.dataset), kind, device)
-    # whatever a user's norm raises
-    except (Exception, SystemExit) as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        held = dataclasses.replace(trace, broken=(f"raised {told:.300}",))
-    return dataclasses.replace(held, seconds=round(time.perf_counter() - start, 3))
+    return Trace(traced.name, spec, ground, losses=(), digests={}, norms={})
 
 
 def _held(
@@ -138,8 +175,7 @@ def _held(
     return dataclasses.replace(
         trace,
         losses=tuple(map(tracer.loss, range(len(recording.steps)))),
-        digests={n: "".join(map(digest, ts)) for n, ts in recorded_tensors(recording).items()},
-        norms={n: tuple(map(size_of, ts)) for n, ts in recorded_tensors(recording).items()},
+        **_sizes_and_digests(recording),
         broken=(*broken[:KEPT_BROKEN], *([f"and {left_out} more"] if left_out > 0 else [])),
         share=nine_digits(worst.share),
         where=worst.place,
@@ -154,6 +190,15 @@ OWN_NORM = (
     "the norm has no formula: the reference takes the layer itself in float64, with its state "
     "before each step"
 )
+
+
+def _sizes_and_digests(recording: Recording) -> dict[str, Any]:
+    """Return a trace's digests and norms."""
+    tensors = recorded_tensors(recording)
+    return {
+        "digests": {name: "".join(map(digest, row)) for name, row in tensors.items()},
+        "norms": {name: tuple(map(size_of, row)) for name, row in tensors.items()},
+    }
 
 
 def recorded_tensors(recording: Recording) -> dict[str, list[Tensor]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normbench.spec import RunSpec
+from normbench.training.datasets import images_per_epoch
 
 # What decides whether two traces of one spec have to be equal to the bit, beside the spec.
 GROUND = ("torch", "processor", "threads", "device", "code", "fingerprint")
@@ -20,6 +21,9 @@ DIGITS = 8
 # batch. The digits, of which there are the most traces, have the smaller batches.
 EPOCHS, STEPS_PER_EPOCH, LEFT_OVER = 2, 25, 3
 BATCH_SIZES = {"digits": 4, "mnist": 8, "cifar10": 8}
+
+# Of a case's own trace: as many steps an epoch as show a difference, at the least cost.
+CASE_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,17 @@ def trace_spec(recipe: str, norm: str, l1: float = 0.0, l2: float = 0.0) -> RunS
         epochs=EPOCHS,
         recipe=recipe,
         train_images=STEPS_PER_EPOCH * BATCH_SIZES[network] + LEFT_OVER,
+    )
+
+
+def case_trace_spec(spec: RunSpec) -> RunSpec:
+    """Return the run that a trace of a configuration takes: two short epochs of its own kind.
+
+    Of equal configurations that differ in their seeds or epochs alone it is the same one.
+    """
+    images = CASE_STEPS * spec.batch_size + LEFT_OVER
+    return dataclasses.replace(
+        spec, epochs=EPOCHS, seed=0, train_images=min(images, images_per_epoch(spec))
     )
 
 

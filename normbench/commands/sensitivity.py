@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normbench.plugin.options import parse_seconds
+
 if TYPE_CHECKING:
     from normbench.analysis.sensitivity import Sensitivity
     from normbench.check.faults import Fault
@@ -32,16 +34,6 @@ HELP = "measure which planted faults the suite finds"
 LIMIT_SECONDS = 1800.0
 
 STAGE_NAMES = ("check", "trace", "smoke", "mnist", "baseline")
-
-
-def parse_limit(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds above 0")
-    return seconds
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -60,7 +52,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--limit",
-        type=parse_limit,
+        type=parse_seconds,
         default=LIMIT_SECONDS,
         metavar="SECONDS",
         help="stop a stage that takes longer, which then has found nothing (default: "

@@ -14,7 +14,7 @@ from normbench.analysis.spread import Spread
 from normbench.analysis.verdicts import shortcomings, with_verdicts
 from normbench.cases.case import Case, Claim
 from normbench.engine.options import Options
-from normbench.engine.runner import devices_of, found_means, reference_of
+from normbench.engine.runner import devices_of, found_means, reference_of, replay_of
 from normbench.report.writer import needed_pictures, write_all
 from normbench.results import RunResult
 from normbench.storage.baseline import Baseline, BaselineError
@@ -110,6 +110,12 @@ class Controller:
         self.session.environment = environment(self.root)
         self.session.cases, self.session.claims = selection.cases, selection.claims
         notes = self._unavailable()
+        replay = replay_of(self.options, self.session.folder)
+        if replay is not None and not replay.sources:
+            notes.append(
+                "--bench-replay: no earlier session has traced its cases, so that all are trained; "
+                "the next session can take rows of this one"
+            )
         self.session.open()
         if self.session.resumed and (outdated := self.store.reopen(_is_current)):
             notes.append(

@@ -13,6 +13,8 @@ class Options:
     """The options once parsed, with absolute paths.
 
     ``confirm`` is how many further seeds confirm what looks worse than the baselines;
+    ``replay`` says what has to be equal of an earlier session for its rows to be taken, None where
+    none are; ``replay_audit`` is how many seconds of training such cases get all the same.
     ``selection_size`` is how many cases the whole has of which this session is a part, 0 where it
     is the whole; ``max_undecided`` is a fraction; ``plant`` names the fault that is planted.
     """
@@ -30,6 +32,8 @@ class Options:
     strict: bool = False
     max_undecided: float = MAX_UNDECIDED
     resume: bool = False
+    replay: str | None = None
+    replay_audit: float = 0.0
     plant: str | None = None
 
     @property
@@ -53,5 +57,7 @@ class Options:
             "selection_size": self.selection_size,
             "strict": self.strict,
             "max_undecided": self.max_undecided,
+            "replay": self.replay,
+            "replay_audit": self.replay_audit,
             "plant": self.plant,
         }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from normbench.analysis.claims import ClaimResult, judge
-from normbench.analysis.comparison import CaseComparison, Reference
+from normbench.analysis.comparison import CaseComparison, Reference, unchanged
 from normbench.analysis.looks import goes_on, planned_looks
 from normbench.analysis.statistics import UNKNOWN
 from normbench.analysis.traces import TraceStanding, beside
@@ -18,17 +18,18 @@ from normbench.cases.case import Case, Claim, MeansCount
 from normbench.check.conformance import CHECKS
 from normbench.check.properties import Checked
 from normbench.check.statistics import means_computed
-from normbench.check.trace import take_trace
-from normbench.check.trace_record import Trace, Traced
+from normbench.check.trace import take_case_trace, take_trace
+from normbench.check.trace_record import Trace, Traced, case_trace_spec
 from normbench.engine.devices import parse_device, tune_malloc
 from normbench.engine.options import Options
-from normbench.results import UNFINISHED, Epoch, RunResult, Runs
+from normbench.engine.replay import AuditFailed, Replay, difference
+from normbench.results import UNFINISHED, Epoch, Outcome, RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import BaselineCase, find_baseline
 from normbench.storage.checks import store_check
 from normbench.storage.environment import processor
 from normbench.storage.runs import RunStore
-from normbench.storage.traces import store_trace
+from normbench.storage.traces import has_case_trace, store_case_trace, store_trace
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.trainer import train
 
@@ -48,6 +49,13 @@ def reference_of(options: Options) -> Reference | None:
         return None
     baselines = [find_baseline(text, options.reference) for text in options.baselines]
     return Reference(baselines, options.minimum_effect)
+
+
+def replay_of(options: Options, own: Path) -> Replay | None:
+    """Return what finds rows to take for the runs of the session in the folder ``own``."""
+    if options.replay is None:
+        return None
+    return Replay.of(options.results, own, options.replay, options.baselines)
 
 
 def found_means(claim: Claim) -> dict[MeansCount, int]:
@@ -88,16 +96,26 @@ class Runner:
         self.tries_again = False
         self._train = train
         self._reference = reference_of(options)
+        self._replay = replay_of(options, folder)
+        self._replayed: dict[str, Mapping[str, RunResult]] = {}
+        self._audits: dict[str, RunResult] = {}
         if threads is not None and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(threads)
         tune_malloc()
 
-    def run(self, spec: RunSpec, case: str = "") -> RunResult:
+    def run(self, spec: RunSpec, case: Case | None = None) -> RunResult:
         """Return the session's run of ``spec``, training and storing it if nobody has.
 
-        An exception of the training is stored as a run of status ``error`` and passed on. Raises
-        DatasetUnavailable and DatasetDamaged, and RunNotStored.
+        Of a ``case`` that would come out as in an earlier session, that one's row is stored. An
+        exception of the training is stored as a run of status ``error`` and passed on. Raises
+        DatasetUnavailable and DatasetDamaged, RunNotStored, and AuditFailed.
         """
+        result = self._run(spec, case)
+        if result.audits and result.message:
+            raise AuditFailed(f"{spec}: {result.message}")
+        return result
+
+    def _run(self, spec: RunSpec, case: Case | None) -> RunResult:
         data = load_dataset(spec.dataset, self.options.data, self.device)
         before = self.store.find(spec)
         if before is not None and not (self.tries_again and before.status in UNFINISHED):
@@ -107,8 +125,60 @@ class Runner:
             # also where somebody else has tried it again meanwhile
             if known is not None and known != before:
                 return known
-            with self.store.lease(spec, case):
+            with self.store.lease(spec, case.id if case else ""):
+                taken = self._taken(case, data) if case else {}
+                if spec.key in taken:
+                    return self._append(taken[spec.key])
                 return self._trained(spec, data)
+
+    def _taken(self, case: Case, data: ImageData) -> Mapping[str, RunResult]:
+        """Return the rows that are taken for the case's runs by their specs' keys: all, or none."""
+        if self._replay is None:
+            return {}
+        if case.id not in self._replayed:
+            rows = self._found(self._replay, case, data)
+            if rows and case.id in self._audited:
+                self._audits |= rows
+                rows = {}
+            self._replayed[case.id] = rows
+        return self._replayed[case.id]
+
+    def _found(self, replay: Replay, case: Case, data: ImageData) -> Mapping[str, RunResult]:
+        """Return the rows that could be taken for the case; traces it, for later sessions as well.
+
+        A case below its target, or that looks worse than the baseline, is trained: what is red
+        rests on runs of its own session.
+        """
+        spec = case_trace_spec(case.spec)
+        begun = [run for run in map(self.store.find, case.specs) if run is not None]
+        if not all(run.replayed for run in begun):
+            return {}
+        try:
+            trace = take_case_trace(Traced(case.id, spec), self._machine, data, self.device)
+        # whatever a user's norm raises: training raises it again, and tells of it
+        except (Exception, SystemExit):
+            return {}
+        # rows that there are already may be another machine's, which was interrupted
+        if not begun and not has_case_trace(self.store.folder, spec):
+            store_case_trace(self.store.folder, trace)
+        rows = replay.rows(trace, case)
+        if not rows:
+            return {}
+        runs = Runs(tuple(rows.values()))
+        compared = self._compared(runs.results)
+        looks_worse = compared and compared.outcome in (Outcome.REGRESSION, Outcome.SUSPECTED)
+        return {} if looks_worse or runs.test_accuracy <= case.target else rows
+
+    @cached_property
+    def _audited(self) -> frozenset[str]:
+        if self._replay is None or not self.options.replay_audit:
+            return frozenset()
+        seconds, draw = self.options.replay_audit, self.store.folder.name
+        return self._replay.audited(self.cases, seconds, draw)
+
+    @cached_property
+    def _machine(self) -> str:
+        return " ".join(filter(None, processor().values()))
 
     def _trained(self, spec: RunSpec, data: ImageData) -> RunResult:
         checkpoint = self.store.checkpoint(spec)
@@ -119,11 +189,27 @@ class Runner:
             message = f"{type(error).__name__}: {error}"
             self._append(RunResult(spec, "error", message, epochs=self.store.noted))
             raise
-        result = self._append(result)
+        result = self._append(self._held(result))
         # not earlier: until the row is stored, it is all that is left of the run
         with suppress(OSError):
             checkpoint.unlink(missing_ok=True)
         return result
+
+    def _held(self, result: RunResult) -> RunResult:
+        """Hold a run that is an audit against the row that it stands for; it notes a difference."""
+        before = self._audits.get(result.spec.key)
+        if before is None or result.status != "ok":
+            return result
+        differs = difference(result, before)
+        told = (
+            f"trained again, it differs from the row of the session {before.replayed}, though the "
+            f"trace is equal: {differs}; expected them equal to the bit: training is not "
+            "deterministic, or something has changed that a short trace does not show. Run without "
+            "--bench-replay"
+        )
+        return dataclasses.replace(
+            result, audits=before.replayed, message=told if differs else result.message
+        )
 
     def _append(self, result: RunResult) -> RunResult:
         """Store a run with who has trained it, and with which fault planted; return it so."""
@@ -140,7 +226,7 @@ class Runner:
         compared = None
         sequential = self.options.grid.sequential
         for look in planned_looks(case.seeds, case.least, sequential, self._confirm):
-            runs += [self.run(spec, case.id) for spec in case.first_specs(look)[len(runs) :]]
+            runs += [self.run(spec, case) for spec in case.first_specs(look)[len(runs) :]]
             compared = self._compared(runs)
             accuracies = [run.test_accuracy for run in runs if run.status == "ok"]
             variance = self._reference.variance(case.spec) if self._reference else UNKNOWN
@@ -148,7 +234,10 @@ class Runner:
             open_still = goes_on(compared, accuracies, case.target, variance, added)
             if len(accuracies) < len(runs) or not open_still:
                 break
-        return Runs(tuple(runs), compared.outcome if compared else None)
+        found = Runs(tuple(runs), compared.outcome if compared else None)
+        if found.unchanged and found.outcome is not None:
+            return dataclasses.replace(found, outcome=unchanged(found.outcome))
+        return found
 
     @property
     def _confirm(self) -> int:
@@ -183,8 +272,7 @@ class Runner:
 
         A difference from a baseline's on the same ground breaks it.
         """
-        machine = " ".join(filter(None, processor().values()))
-        trace = take_trace(traced, machine, device=self.device)
+        trace = take_trace(traced, self._machine, device=self.device)
         for baseline in self._reference.baselines if self._reference else ():
             found = beside(trace, baseline.traces, baseline.name)
             if found is None:
@@ -203,7 +291,5 @@ class Runner:
 
         Raises what run raises.
         """
-        runs = [
-            self.run(spec, case.id) for case in claim.cases for spec in case.specs[: claim.seeds]
-        ]
+        runs = [self.run(spec, case) for case in claim.cases for spec in case.specs[: claim.seeds]]
         return judge(claim, {run.spec.key: run for run in runs}, found_means(claim))

@@ -20,6 +20,7 @@ from normbench.plugin.stash import (
     COLLECTED,
     SEEDS_PROPERTY,
     SESSION,
+    UNCHANGED_PROPERTY,
     WORKERS,
 )
 from normbench.training.datasets import DATASETS
@@ -275,10 +276,18 @@ def run(request: pytest.FixtureRequest) -> Callable[[RunSpec], RunResult]:
     case = _collected(request.config).case_of(request.node)
     if case is not None:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
+    sessions = []
 
     def run_spec(spec: RunSpec) -> RunResult:
+        properties = request.node.user_properties
         with _told(request):
-            return runner.run(spec, case.id if case else "")
+            result = runner.run(spec, case)
+        sessions.append(result.replayed)
+        properties[:] = [each for each in properties if each[0] != UNCHANGED_PROPERTY]
+        # a test of several runs is unchanged where they all are
+        if all(sessions):
+            properties.append((UNCHANGED_PROPERTY, result.replayed))
+        return result
 
     return run_spec
 

@@ -135,6 +135,24 @@ def parse_data(text: str) -> str:
     return folder
 
 
+def parse_replay(text: str) -> str:
+    from normbench.engine.replay import GROUNDS
+
+    if text not in GROUNDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {' or '.join(GROUNDS)}")
+    return text
+
+
+def parse_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds above 0")
+    return seconds
+
+
 def parse_plant(text: str) -> str:
     from normbench.check.faults import find_fault
 
@@ -273,6 +291,21 @@ def add_options(parser: pytest.Parser) -> None:
         help="where sessions are stored (default: results in pytest's root folder)",
     )
     add(
+        "replay",
+        type=parse_replay,
+        metavar="same",
+        help="take the rows of an earlier session for cases that would come out the same: machine, "
+        "torch build, threads, code, network and recipe are equal, and so is a short trace of the "
+        "case, to the bit; such a case is unchanged",
+    )
+    add(
+        "replay-audit",
+        type=parse_seconds,
+        metavar="SECONDS",
+        help="train some of the cases whose rows could be taken all the same, drawn anew in each "
+        "session, for so many seconds in all; they fail if they do not come out equal",
+    )
+    add(
         "plant",
         type=parse_plant,
         metavar="FAULT",
@@ -289,6 +322,7 @@ def require_consistent(config: pytest.Config) -> None:
     _require_no_use_of_broken_code(config)
     _require_new_baseline(config)
     sequential = config.getoption("--bench-seeds") is None
+    _require_rows_to_replay(config, sequential)
     if config.getoption("--bench-max-undecided") is not None and not config.getoption(
         "--bench-strict"
     ):
@@ -319,6 +353,29 @@ def _require_no_use_of_broken_code(config: pytest.Config) -> None:
             f"--bench-resume: with --bench-plant {fault} the runs are of broken code, and cannot "
             "stand beside those of an earlier session; expected one of the two options alone: "
             "leave the other one out"
+        )
+    if config.getoption("--bench-replay") is not None:
+        raise pytest.UsageError(
+            f"--bench-replay: with --bench-plant {fault} rows of sound code would stand for broken "
+            "one; expected one of the two options alone: leave the other one out"
+        )
+
+
+def _require_rows_to_replay(config: pytest.Config, sequential: bool) -> None:
+    """Raise pytest.UsageError where no rows could be taken, or an audit has none to go by."""
+    if config.getoption("--bench-replay") is None:
+        if config.getoption("--bench-replay-audit") is not None:
+            raise pytest.UsageError("--bench-replay-audit needs --bench-replay, to look after it")
+        return
+    if sequential:
+        raise pytest.UsageError(
+            "--bench-replay: with --bench-seeds auto, how many rows a case has is not known before "
+            "it is trained; expected a number of seeds"
+        )
+    if (name := config.getoption("--bench-save-baseline")) is not None:
+        raise pytest.UsageError(
+            f"--bench-replay: rows that are taken enter no baseline, and {name} would lack them; "
+            "expected one of the two options alone: leave the other one out"
         )
 
 
@@ -380,6 +437,8 @@ def options_of(config: pytest.Config) -> Options:
         strict=config.getoption("--bench-strict"),
         max_undecided=MAX_UNDECIDED if max_undecided is None else max_undecided,
         resume=config.getoption("--bench-resume"),
+        replay=config.getoption("--bench-replay"),
+        replay_audit=config.getoption("--bench-replay-audit") or 0.0,
         plant=config.getoption("--bench-plant"),
     )
 

@@ -10,6 +10,7 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from normbench.analysis.claims import stored_claims
+from normbench.analysis.verdicts import replay_lines
 from normbench.engine.controller import Controller, SessionOutcome
 from normbench.plugin.options import options_of
 from normbench.plugin.progress import LiveProgress, SessionProgress
@@ -18,6 +19,7 @@ from normbench.plugin.stash import (
     CHECK_PROPERTY,
     CLAIM_PROPERTY,
     SEEDS_PROPERTY,
+    UNCHANGED_PROPERTY,
 )
 from normbench.report.checks import check_summary
 from normbench.report.tables import (
@@ -113,6 +115,13 @@ class SessionPlugin:
         if (checked := properties.get(CHECK_PROPERTY)) and report.outcome != "skipped":
             self.controller.checked.add(str(checked))
 
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """Call a test unchanged that passed by rows of an earlier session."""
+        since = dict(report.user_properties).get(UNCHANGED_PROPERTY)
+        if report.when == "call" and report.passed and since:
+            return "unchanged", "u", "UNCHANGED"
+        return None
+
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(
         self, session: pytest.Session, exitstatus: int
@@ -172,6 +181,8 @@ class SessionPlugin:
             terminalreporter.write_line(f"normbench: results in {stored.folder}")
         for note in self.outcome.notes:
             terminalreporter.write_line(f"normbench: {note}")
+        for line in replay_lines(stored) if stored is not None else ():
+            terminalreporter.write_line(f"normbench: {line}")
         for reason in self.outcome.shortcomings:
             terminalreporter.write_line(f"normbench: no pass, {reason}", red=True)
         if self.outcome.cases and self.outcome.left is not None:

@@ -19,3 +19,5 @@ CASE_PROPERTY = "normbench_case"
 CLAIM_PROPERTY = "normbench_claim"
 CHECK_PROPERTY = "normbench_check"
 SEEDS_PROPERTY = "normbench_seeds"
+# as Runs.figures has it
+UNCHANGED_PROPERTY = "unchanged_since"

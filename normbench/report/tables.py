@@ -93,7 +93,7 @@ def case_row(stored: StoredCase, runs: Runs) -> dict[str, Any]:
         "reason": stored.reason or None,
     }
     finished = Runs.of(result for result in runs if result.status == "ok")
-    row["seeds"] = len(finished)
+    row["seeds"] = sum(not result.replayed for result in finished)
     if len(finished):
         row |= _figures(finished)
     if stored.margin_of_error is not None:

@@ -5,7 +5,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -108,7 +108,8 @@ class Baseline:
     ``sequential`` says that --bench-seeds auto chose the number of runs, so that tests on them
     have to allow for its looks. ``traces`` are those that nothing was broken of, several of one
     name where they were taken on different ground. Runs with a planted fault, which ``planted``
-    names, can be compared with a baseline, and are never stored as one.
+    names, can be compared with a baseline, and are never stored as one. So can the cases that are
+    ``unchanged``, whose rows a session has taken from an earlier one.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Baseline:
     cases: Mapping[RunSpec, BaselineCase]
     traces: tuple[Trace, ...] = ()
     planted: str = ""
+    unchanged: Mapping[RunSpec, BaselineCase] = field(default_factory=dict)
 
     @classmethod
     def of_runs(
@@ -140,15 +142,22 @@ class Baseline:
                 f"({', '.join(fault or 'none' for fault in planted)}), and so ran different code; "
                 "expected the runs of one session"
             )
+        trained = by_configuration(run for run in runs if not run.replayed)
+        replayed = by_configuration(run for run in runs if run.replayed)
         return cls(
             name=name,
             created=created,
             workers=workers,
             sequential=sequential,
             environment=environment,
-            cases={c: BaselineCase.of(c, rs) for c, rs in by_configuration(runs).items()},
+            cases={spec: BaselineCase.of(spec, found) for spec, found in trained.items()},
             traces=tuple(trace for trace in traces if not trace.broken),
             planted="".join(planted),
+            unchanged={
+                spec: BaselineCase.of(spec, found)
+                for spec, found in replayed.items()
+                if spec not in trained
+            },
         )
 
     @classmethod
@@ -244,6 +253,15 @@ class Baseline:
             raise BaselineError(
                 f"{self.name} is no baseline: the fault {self.planted!r} was planted while it ran; "
                 "expected a session without --bench-plant: run it again without that option"
+            )
+
+    def require_runs_of_its_own(self) -> None:
+        """Raise BaselineError where each row was taken from an earlier session."""
+        if not self.cases and self.unchanged:
+            raise BaselineError(
+                f"{self.name} is no baseline: all its rows were taken from earlier sessions "
+                "(--bench-replay); expected a session that has trained: name the one whose rows "
+                "they are"
             )
 
     @property
@@ -415,6 +433,7 @@ def find_baseline(text: str, folder: Path, confirming: bool = False) -> Baseline
             found = Baseline.of_session(session, confirming)
             if not confirming:
                 found.require_nothing_planted()
+                found.require_runs_of_its_own()
             return found
         except SessionError as error:
             raise BaselineError(str(error)) from error

@@ -24,6 +24,7 @@ from normbench.training.data import ImageData
 from normbench.training.datasets import DatasetUnavailable
 
 SPEC = RunSpec("digits", "digits", "batch", recipe="digits")
+CASE = Case("tiny", "smoke", SPEC, 0.5)
 
 
 def options(folder: Path, device: str = "cpu") -> Options:
@@ -88,11 +89,11 @@ def test_the_training_is_given_the_data_the_device_and_a_place_for_its_checkpoin
         assert checkpoint.is_relative_to(tmp_path)
         on_epoch(finished(spec).epochs[0])
         (running,) = RunStore(tmp_path).running()
-        assert (running.worker, running.case, running.device) == ("gw2", "a-case", "cpu")
+        assert (running.worker, running.case, running.device) == ("gw2", CASE.id, "cpu")
         assert (running.spec, len(running.epochs)) == (spec, 1)
         return finished(spec)
 
-    Runner(options(tmp_path), tmp_path, worker="gw2", train=train).run(SPEC, "a-case")
+    Runner(options(tmp_path), tmp_path, worker="gw2", train=train).run(SPEC, CASE)
     assert RunStore(tmp_path).running() == []
 
 
@@ -122,7 +123,6 @@ def test_the_epochs_before_an_exception_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_case_is_trained_further_while_it_looks_worse(tmp_path: Path) -> None:
-    case = Case("tiny", "smoke", SPEC, 0.5)
     runs = [dataclasses.replace(finished(SPEC.with_seed(n)), fingerprint="f") for n in range(10)]
     Baseline.of_runs("b", "2026-01-01", 1, False, {}, runs).write(tmp_path / "b.json")
 
@@ -135,7 +135,7 @@ def test_a_case_is_trained_further_while_it_looks_worse(tmp_path: Path) -> None:
         compared = dataclasses.replace(
             options(tmp_path), baselines=(str(tmp_path / "b.json"),), confirm=confirm
         )
-        found = Runner(compared, folder, cases=[case], train=train).run_case(case)
+        found = Runner(compared, folder, cases=[CASE], train=train).run_case(CASE)
         return [run.spec.seed for run in found], found.outcome
 
     assert trained(lambda _: 0.9) == ([0], Outcome.NO_REGRESSION)
@@ -147,7 +147,6 @@ def test_a_case_is_trained_further_while_it_looks_worse(tmp_path: Path) -> None:
 
 
 def test_a_case_of_a_larger_selection_needs_more_evidence(tmp_path: Path) -> None:
-    cases = [Case("tiny", "smoke", SPEC, 0.5)]
     runs = [dataclasses.replace(finished(SPEC.with_seed(n)), fingerprint="f") for n in range(3)]
     Baseline.of_runs("b", "2026-01-01", 1, False, {}, runs).write(tmp_path / "b.json")
 
@@ -160,8 +159,8 @@ def test_a_case_of_a_larger_selection_needs_more_evidence(tmp_path: Path) -> Non
         compared = dataclasses.replace(
             options(tmp_path), baselines=(str(tmp_path / "b.json"),), selection_size=size
         )
-        runner = Runner(compared, tmp_path / str(size), cases=cases, train=train)
-        return runner.run_case(cases[0]).outcome
+        runner = Runner(compared, tmp_path / str(size), cases=[CASE], train=train)
+        return runner.run_case(CASE).outcome
 
     assert outcome(0) is Outcome.REGRESSION
     assert outcome(100_000) is Outcome.SUSPECTED
@@ -356,7 +355,7 @@ def die(folder: Path) -> None:
         os.kill(os.getpid(), 9)
         raise AssertionError("unreachable")
 
-    Runner(options(folder), folder, worker="gw3", train=train).run(SPEC, "my-case")
+    Runner(options(folder), folder, worker="gw3", train=train).run(SPEC, CASE)
 
 
 # Its processes start with what this module imports, and without this process's threads.
@@ -382,7 +381,7 @@ def test_what_a_killed_worker_was_training_is_stored_as_crashed(tmp_path: Path) 
     assert process.exitcode == -9
     store = RunStore(tmp_path)
     assert store.find(SPEC) is None
-    assert store.record_crash("gw3") == "my-case"
+    assert store.record_crash("gw3") == CASE.id
     crashed = store.find(SPEC)
     assert crashed is not None
     assert (crashed.status, crashed.worker) == ("crashed", "gw3")
