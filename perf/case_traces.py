@@ -1,7 +1,8 @@
-"""How many cases train the same, to the bit, under two builds of torch: their traces side by side.
+"""What the traces of cases tell apart, by which --bench-replay takes rows of earlier sessions.
 
     python perf/case_traces.py FILE                # take the traces of the standard tier's cases
-    python perf/case_traces.py FILE OTHER          # compare two such files
+    python perf/case_traces.py FILE OTHER          # compare those of two builds of torch
+    python perf/case_traces.py FILE --faults       # plant each fault: which change no trace?
 
 Each is run with the Python of its environment. MNIST and CIFAR-10 are read from $NORMBENCH_DATA.
 """
@@ -14,8 +15,9 @@ from pathlib import Path
 import torch
 
 from normbench.analysis.traces import first_difference
-from normbench.cases.case import GridOptions
+from normbench.cases.case import Case, GridOptions
 from normbench.cases.catalogue import SUITE, Catalogue
+from normbench.check.faults import FAULTS, planted
 from normbench.check.trace import take_case_trace
 from normbench.check.trace_record import Trace, Traced, case_trace_spec
 from normbench.storage.environment import processor
@@ -23,16 +25,45 @@ from normbench.storage.traces import trace_text
 from normbench.training.data import load_dataset
 
 
-def take(file: Path, tier: str) -> None:
-    options = GridOptions(tier=tier)
-    catalogue = Catalogue(options)
+def cases(tier: str) -> list[Case]:
+    catalogue = Catalogue(GridOptions(tier=tier))
     catalogue.add((SUITE / "cases").resolve())
+    return catalogue.cases
+
+
+def trace(case: Case) -> Trace:
+    spec = case_trace_spec(case.spec)
+    data = load_dataset(spec.dataset, GridOptions().data, torch.device("cpu"))
     machine = " ".join(filter(None, processor().values()))
+    return take_case_trace(Traced(case.id, spec), machine, data)
+
+
+def take(file: Path, tier: str) -> None:
     with file.open("w", encoding="utf-8") as lines:
-        for case in catalogue.cases:
-            spec = case_trace_spec(case.spec)
-            data = load_dataset(spec.dataset, options.data, torch.device("cpu"))
-            lines.write(f"{trace_text(take_case_trace(Traced(case.id, spec), machine, data))}\n")
+        for case in cases(tier):
+            lines.write(f"{trace_text(trace(case))}\n")
+
+
+def plant_faults(sound: dict[str, Trace], tier: str) -> None:
+    """Tell of each fault which case's trace it changes first, if any."""
+    # as a fault of one norm or recipe shows in its cases alone, the cheapest case of each kind
+    kinds = {}
+    for case in sorted(cases(tier), key=lambda case: -case.spec.batch_size):
+        kinds[case.spec.recipe, case.spec.norm, case.spec.regularizer] = case
+    missed = []
+    for name, fault in FAULTS.items():
+        with planted(name):
+            seen = next((case.id for case in kinds.values() if differs(case, sound)), None)
+        print(f"{name}: {seen or 'changes no trace'}", flush=True)
+        missed += [] if seen else [f"{name} ({fault.told})"]
+    print(f"{len(FAULTS) - len(missed)} of {len(FAULTS)} faults change a trace; not: {missed}")
+
+
+def differs(case: Case, sound: dict[str, Trace]) -> bool:
+    try:
+        return first_difference(trace(case), sound[case.id]) is not None
+    except Exception:  # no trace is none that is equal
+        return True
 
 
 def read(file: Path) -> dict[str, Trace]:
@@ -59,9 +90,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("other", type=Path, metavar="OTHER", nargs="?")
+    parser.add_argument("--faults", action="store_true")
     parser.add_argument("--tier", default="standard", choices=("smoke", "standard", "full"))
     options = parser.parse_args()
-    if options.other is None:
+    if options.faults:
+        plant_faults(read(options.file), options.tier)
+    elif options.other is None:
         take(options.file, options.tier)
     else:
         compare(read(options.other), read(options.file))

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from normbench.analysis.claims import stored_claims
 from normbench.analysis.comparison import Comparison
-from normbench.analysis.verdicts import NOT_FAILED, shortcomings, verdict_counts
+from normbench.analysis.verdicts import NOT_FAILED, replay_lines, shortcomings, verdict_counts
 from normbench.check.properties import Checked
 from normbench.check.trace_record import Trace
 from normbench.report.tables import (
@@ -58,6 +58,8 @@ def session_summary(session: StoredSession) -> str:
             "broken code."
         )
     parts += [f"**No pass:** {reason}" for reason in shortcomings(session)]
+    if replayed := replay_lines(session):
+        parts.append("; ".join(replayed))
     for grid, table in tables.items():
         failed = table[~table["verdict"].isin(NOT_FAILED)]
         if len(failed):

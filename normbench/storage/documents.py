@@ -62,8 +62,8 @@ class StoredCase(Document):
     ``runs`` is how many were trained; without any, the figures are of rows that were taken from an
     earlier session. ``seeds`` is the number of runs asked for, of which the last ``confirming``
     were not planned, but confirm what looked worse than the baseline. ``test_accuracy`` is the
-    mean, a fraction; ``margin_of_error`` is half a 95 % interval, null where the variance over the seeds is not
-    known. ``reason`` says why runs ended badly, or why the case was skipped.
+    mean, a fraction; ``margin_of_error`` is half a 95 % interval, null where the variance over the
+    seeds is not known. ``reason`` says why runs ended badly, or why the case was skipped.
     """
 
     grid: str

@@ -278,3 +278,22 @@ def test_adding_runs_while_undecided_saves_runs_and_keeps_the_false_alarm_rate()
     assert clean.runs < 0.6 * 5
     dropped = simulate(Setting(runs=None, drop=0.002), sessions=100)
     assert dropped.found >= 0.95
+
+
+def test_rows_of_an_earlier_session_are_unchanged_and_count_for_nothing() -> None:
+    before = baseline_of({BATCH: USUAL, LAYER: USUAL})
+    now = baseline_of({LAYER: USUAL})
+    taken = {BATCH: case_of(BATCH, USUAL[:1])}
+    compared = compare(before, dataclasses.replace(now, unchanged=taken))
+    layer, batch = compared.cases
+    assert (layer.outcome, batch.outcome) == (Outcome.NO_REGRESSION, Outcome.UNCHANGED)
+    assert (batch.spec, tuple(batch.now), batch.adjusted_p) == (BATCH, (), None)
+    assert compared.counts == {Outcome.UNCHANGED: 1, Outcome.NO_REGRESSION: 1}
+
+
+def test_rows_of_an_earlier_session_that_are_worse_than_this_baseline_are_no_less_so() -> None:
+    before, now = baseline_of({BATCH: USUAL}), baseline_of({})
+    taken = {BATCH: case_of(BATCH, lower(USUAL, 0.003))}
+    (batch,) = compare(before, dataclasses.replace(now, unchanged=taken)).cases
+    assert batch.outcome is Outcome.REGRESSION
+    assert len(batch.now) == 5
