@@ -17,6 +17,11 @@ Array = npt.NDArray[np.float64]
 # How improbable a scatter must be, beside what is expected of it, to be of another kind.
 OTHER_P = 1e-3
 
+# The share of differences between successive draws that are taken for noise, and how many degrees
+# of freedom one of them is worth then: 0.46 to 0.53 in 100,000 simulations each of 6 to 101 draws.
+USUAL = 0.8
+FREEDOM_OF_DIFFERENCE = 0.47
+
 
 @dataclass(frozen=True)
 class Night:
@@ -163,24 +168,25 @@ def _typical(variances: Sequence[Variance]) -> Variance:
 def _noise_between(draws: Sequence[Night], shares: Array) -> Variance:
     """Return the variance of one run by how much each draw differs from the one before.
 
-    A change is in one of the differences alone. Those that are far too large for noise are left
-    out, twice, as the first time they make themselves look smaller.
+    A change is in one of the differences alone, and a run that collapsed in two: the largest are
+    left out, and the others' squares are scaled by what of normal noise they would be. Of few
+    draws that is too much rather than too little (a quarter at nine).
 
-    Source: von Neumann et al., The Mean Square Successive Difference, 1941; it knows two thirds
-    as much as the sample variance.
+    Source: von Neumann et al., The Mean Square Successive Difference, 1941.
     """
     values = np.array([draw.accuracy for draw in draws])
     runs = np.array([draw.runs for draw in draws])
     squares = np.diff(values) ** 2 / (1 / runs[1:] + 1 / runs[:-1])
-    weights = np.minimum(shares[1:], shares[:-1])
-    for _ in range(2):
-        if weights.sum() > 0:
-            usual = squares <= 16 * np.average(squares, weights=weights)
-            squares, weights = squares[usual], weights[usual]
-    if not weights.sum() > 0:
+    order = np.argsort(squares)
+    weights = np.minimum(shares[1:], shares[:-1])[order]
+    total = float(weights.sum())
+    usual = np.cumsum(weights) <= USUAL * total + 1e-9
+    if not usual.any():
         return UNKNOWN
-    mean = float(np.average(squares, weights=weights))
-    return Variance(mean, 2 / 3 * float(weights.sum()))
+    kept = float(weights[usual].sum()) / total
+    mean = float(np.average(squares[order][usual], weights=weights[usual]))
+    scale = float(special.chdtr(3, special.chdtri(1, 1 - kept))) / kept
+    return Variance(mean / scale, FREEDOM_OF_DIFFERENCE * total)
 
 
 def _much_larger(one: Variance, other: Variance) -> bool:
