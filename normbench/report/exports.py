@@ -15,7 +15,12 @@ from normbench.analysis.claims import ClaimResult, stored_claims
 from normbench.analysis.comparison import CaseComparison, Comparison
 from normbench.analysis.statistics import Estimate, Variance
 from normbench.analysis.traces import TraceCounts
-from normbench.analysis.verdicts import NOT_FAILED, shortcomings, verdict_counts
+from normbench.analysis.verdicts import (
+    NOT_FAILED,
+    replay_lines,
+    shortcomings,
+    verdict_counts,
+)
 from normbench.check.properties import Checked
 from normbench.check.trace_record import Trace
 from normbench.results import Runs
@@ -51,6 +56,7 @@ def session_document(session: StoredSession) -> dict[str, Any]:
         "folder": str(session.folder),
         "passed": has_passed(session),
         "shortcomings": shortcomings(session),
+        "replay": replay_lines(session),
         "counts": _counts(session, comparison, claims),
         "cases": _cases(session, comparison),
         "claims": [_claim(result) for result in claims],
@@ -103,6 +109,7 @@ def _cases(session: StoredSession, comparison: Comparison | None) -> list[dict[s
             **stored.model_dump(mode="json", exclude={"runs", "margin_of_error"}),
             "n": stored.runs,
             "margin_of_error": stored.margin_of_error,
+            "taken_from": sorted({r.replayed for r in session.runs(stored.case) if r.replayed}),
             **_figures(_finished(session, stored)),
             "beside_baseline": _beside(beside.get(stored.spec.with_seed(0))),
         }
@@ -250,10 +257,15 @@ def accuracy_entries(session: StoredSession) -> list[Entry]:
 def seconds_entries(session: StoredSession) -> list[Entry]:
     """Return the mean seconds of a run of each case, evaluation included.
 
-    They are for ``customSmallerIsBetter``.
+    They are for ``customSmallerIsBetter``. Rows that were taken from an earlier session tell of
+    none.
     """
     seconds = {
-        stored.case.id: [run.train_seconds + run.test_seconds for run in _finished(session, stored)]
+        stored.case.id: [
+            run.train_seconds + run.test_seconds
+            for run in _finished(session, stored)
+            if not run.replayed
+        ]
         for stored in session.judged_cases
     }
     return [
@@ -272,7 +284,7 @@ def compared_accuracy_entries(comparison: Comparison, now: Baseline, _: TraceCou
             f"n = {len(case.accuracies)}",
             *_beside_line(beside[case.spec]),
         )
-        for case in now.cases.values()
+        for case in {**now.cases, **now.unchanged}.values()
         if case.accuracies
     ]
 

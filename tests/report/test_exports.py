@@ -1,5 +1,6 @@
 """A session, and a comparison, as programs read them."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -135,6 +136,18 @@ def test_entries_are_as_github_action_benchmark_reads_them(tmp_path: Path) -> No
     seconds, _ = seconds_entries(stored)
     assert (seconds["name"], seconds["unit"], seconds["value"]) == (batch["name"], "s", 5.0)
     assert seconds["range"] == "± 0.00"
+
+
+def test_a_case_whose_rows_were_taken_says_from_where_and_has_no_seconds(tmp_path: Path) -> None:
+    runs = [dataclasses.replace(run, replayed="20251231-000000-1") for run in RUNS[:2]] + RUNS[2:]
+    stored = store_session(tmp_path, judged([BATCH, LAYER], runs), runs)
+    batch, layer = session_document(stored)["cases"]
+    assert (batch["verdict"], batch["n"], layer["n"]) == ("unchanged", 0, 2)
+    assert (batch["taken_from"], layer["taken_from"]) == (["20251231-000000-1"], [])
+    assert batch["test_accuracy"] == pytest.approx(0.95)
+    assert [entry["value"] for entry in accuracy_entries(stored)] == pytest.approx([95, 98])
+    assert [entry["name"] for entry in seconds_entries(stored)] == [LAYER.id]
+    assert has_passed(stored)
 
 
 def test_a_comparison_has_entries_of_what_was_compared() -> None:
