@@ -8,14 +8,11 @@ is left open.
 """
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from normbench.analysis.thresholds import MAX_UNDECIDED
-from normbench.plugin.options import parse_points
+from normbench.plugin.options import parse_json_format, parse_points
 
 HELP = "tell where session B is worse than A"
 
@@ -38,7 +35,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         f"where more than {100 * MAX_UNDECIDED:g} %% are undecided",
     )
     command.add_argument(
-        "--json", action="store_true", help="print a JSON object in place of the table"
+        "--json",
+        action="store_const",
+        const="normbench",
+        dest="format",
+        help="print a JSON object in place of the table",
+    )
+    command.add_argument(
+        "--json-format",
+        type=parse_json_format,
+        metavar="FORMAT",
+        dest="format",
+        help="print JSON in a format of --bench-json: normbench, which is what --json prints, or, "
+        "of B's cases, the entries of github-action-benchmark: github-accuracy, github-seconds",
     )
     add_results(command)
 
@@ -65,8 +74,10 @@ def main(options: argparse.Namespace) -> int:
     now = find_baseline(options.now, folder, confirming=True)
     comparison = compare(before, now, options.minimum_effect)
     traces = compare_all(now.traces, before.traces, before.name)
-    if options.json:
-        print(json.dumps({**_document(comparison, now), "traces": asdict(traces)}, indent=1))
+    if options.format:
+        from normbench.report.exports import COMPARISON_FORMATS, to_json
+
+        print(to_json(COMPARISON_FORMATS[options.format](comparison, now, traces)), end="")
     else:
         from normbench.report.tables import terminal_comparison
 
@@ -82,22 +93,3 @@ def main(options: argparse.Namespace) -> int:
     for reason in (*nothing, *left):
         print(f"normbench: {reason}", file=sys.stderr)
     return 2 if nothing else 3 if left else 0
-
-
-def _document(comparison: Any, now: Any) -> dict[str, Any]:
-    """Return what session.json keeps of a comparison, with names, counts and differences."""
-    stored = comparison.to_stored().model_dump(mode="json")
-    for row, case in zip(stored["cases"], comparison.cases, strict=True):
-        known = bool(case.before and case.now)
-        row["case"] = case.spec.title
-        row["difference"] = case.difference.value if known else None
-        known = known and case.variance.known
-        row["margin_of_error"] = case.difference.margin_of_error(0.025) if known else None
-    seeds, decided = comparison.seeds_to_decide()
-    return {
-        "now": now.name,
-        "planted": now.planted,
-        "counts": comparison.counts,
-        "to_decide": {"seeds": seeds, "cases": decided} if seeds else None,
-        **stored,
-    }

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from normbench.spec import RunSpec
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from normbench.plugin import hookspec
+
+    pluginmanager.add_hookspecs(hookspec)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 

@@ -153,6 +153,33 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_json_format(text: str) -> str:
+    from normbench.report.exports import SESSION_FORMATS
+
+    if text not in SESSION_FORMATS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no format: expected {', '.join(SESSION_FORMATS)}"
+        )
+    return text
+
+
+def parse_json_file(text: str) -> tuple[str, str]:
+    """Return a format and a file, of ``FORMAT:FILE`` or of a file alone."""
+    given, colon, file = text.partition(":")
+    # a drive is one letter, and a path with a colon may begin with ./
+    if colon and given.isascii() and len(given) > 1 and not {"/", "\\", "."} & set(given):
+        kind = parse_json_format(given)
+    else:
+        kind, file = "normbench", text
+    path = Path(file).expanduser()
+    if not file or path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no file that can be written: expected a file's path in a folder that "
+            "exists, alone or after a format, as in github-accuracy:accuracy.json"
+        )
+    return kind, str(path)
+
+
 def parse_plant(text: str) -> str:
     from normbench.check.faults import find_fault
 
@@ -304,6 +331,15 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="train some of the cases whose rows could be taken all the same, drawn anew in each "
         "session, for so many seconds in all; they fail if they do not come out equal",
+    )
+    add(
+        "json",
+        type=parse_json_file,
+        action="append",
+        default=[],
+        metavar="[FORMAT:]FILE",
+        help="when the session ends, write it to this file as one JSON document; after "
+        "github-accuracy: or github-seconds:, as entries of github-action-benchmark; repeatable",
     )
     add(
         "plant",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Generator
 from typing import Any
@@ -13,6 +14,7 @@ from normbench.analysis.claims import stored_claims
 from normbench.analysis.verdicts import replay_lines
 from normbench.engine.controller import Controller, SessionOutcome
 from normbench.plugin.options import options_of
+from normbench.plugin.outputs import json_files, make_way, tell_others, write_files
 from normbench.plugin.progress import LiveProgress, SessionProgress
 from normbench.plugin.stash import (
     CASE_PROPERTY,
@@ -49,6 +51,7 @@ class SessionPlugin:
         self.progress: LiveProgress | None = None
         try:
             options = options_of(config)
+            self.json_files = json_files(config)
             self.controller = Controller(options, name or new_session_name(), config.rootpath)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
@@ -56,6 +59,7 @@ class SessionPlugin:
     def open(self, selection: Selection, workers: int) -> None:
         """Open the session, and tell of it from now on."""
         try:
+            make_way(self.json_files)
             notes = self.controller.prepare(selection, workers)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
@@ -151,8 +155,15 @@ class SessionPlugin:
             self.controller.session.close()
             self.outcome = SessionOutcome(notes=(str(error),))
             session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
+        self._hand_on()
         if exitstatus == pytest.ExitCode.OK and self.outcome.shortcomings:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _hand_on(self) -> None:
+        """Give what was stored to other programs; what fails there is a note."""
+        if (stored := self.outcome.session) is not None:
+            notes = write_files(self.json_files, stored) + tell_others(self.config, stored)
+            self.outcome = dataclasses.replace(self.outcome, notes=(*self.outcome.notes, *notes))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         stored, comparison = self.outcome.session, self.outcome.comparison
