@@ -23,6 +23,7 @@ from normbench.check.trace_record import Trace, Traced, case_trace_spec
 from normbench.storage.environment import processor
 from normbench.storage.traces import trace_text
 from normbench.training.data import load_dataset
+from normbench.training.datasets import DatasetUnavailable
 
 
 def cases(tier: str) -> list[Case]:
@@ -41,7 +42,10 @@ def trace(case: Case) -> Trace:
 def take(file: Path, tier: str) -> None:
     with file.open("w", encoding="utf-8") as lines:
         for case in cases(tier):
-            lines.write(f"{trace_text(trace(case))}\n")
+            try:
+                lines.write(f"{trace_text(trace(case))}\n")
+            except DatasetUnavailable as error:
+                print(f"{case.id} is left out: {error}")
 
 
 def plant_faults(sound: dict[str, Trace], tier: str) -> None:

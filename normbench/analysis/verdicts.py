@@ -143,9 +143,14 @@ def shortcomings(session: StoredSession) -> list[str]:
 def replay_lines(session: StoredSession) -> list[str]:
     """Say, a line each, which rows were taken from earlier sessions, and what an audit found."""
     results = session.results.values()
-    taken = Counter(run.replayed for run in results if run.replayed)
+    taken = Counter((run.replayed, run.torch) for run in results if run.replayed)
     audits = [run for run in results if run.audits]
-    lines = [f"{_named(n, 'row')} taken from the session {since}" for since, n in taken.items()]
+    here = session.document.environment.get("torch")
+    lines = [
+        f"{_named(number, 'row')} taken from the session {since}"
+        f"{'' if torch == here else f', trained by torch {torch}: the traces are equal to the bit'}"
+        for (since, torch), number in taken.items()
+    ]
     seconds = session.document.options.get("replay_audit")
     if audits:
         differing = [run for run in audits if run.message]

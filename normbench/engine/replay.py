@@ -15,8 +15,9 @@ from normbench.storage.runs import RunStore
 from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.storage.traces import has_case_traces, read_case_trace
 
-# What of the ground a trace was taken on has to be equal, by what --bench-replay says.
-GROUNDS = {"same": GROUND}
+# What of the ground a trace was taken on has to be equal, by what --bench-replay says. Builds of
+# torch often train the same to the bit: docs/replay.md has how often.
+GROUNDS = {"same": GROUND, "trace": tuple(name for name in GROUND if name != "torch")}
 
 # Of a case of an earlier session; None is of one that was killed before it gave verdicts.
 TAKEN = (None, CaseVerdict.PASSED, CaseVerdict.MARGINAL, CaseVerdict.UNCHANGED)
@@ -34,7 +35,8 @@ class Replay:
 
     ``sources`` are the folders of sessions, those to be asked first at the beginning. A row is
     taken where the case's trace is equal to the bit to the one that was taken beside it, on equal
-    ground: machine, torch build, number of threads, device, code, and network with recipe.
+    ground: machine, number of threads, device, code, network with recipe, and, of the ``mode``
+    ``same``, torch build.
     """
 
     def __init__(self, sources: Sequence[Path], mode: str = "same") -> None:

@@ -320,10 +320,11 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "replay",
         type=parse_replay,
-        metavar="same",
+        metavar="same|trace",
         help="take the rows of an earlier session for cases that would come out the same: machine, "
         "torch build, threads, code, network and recipe are equal, and so is a short trace of the "
-        "case, to the bit; such a case is unchanged",
+        "case, to the bit; such a case is unchanged. trace: also where the torch build is another, "
+        "and the trace equal all the same",
     )
     add(
         "replay-audit",

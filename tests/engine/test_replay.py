@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from normbench.analysis.spread import Spread
-from normbench.analysis.verdicts import with_verdicts
+from normbench.analysis.verdicts import replay_lines, with_verdicts
 from normbench.cases.case import Case
 from normbench.check.trace_record import case_trace_spec
 from normbench.engine.replay import AuditFailed, Replay, difference
@@ -19,7 +19,7 @@ from normbench.results import Epoch, Mistake, Outcome, RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
 from normbench.storage.runs import RunStore
-from normbench.storage.session import Session
+from normbench.storage.session import Session, read_session
 from normbench.storage.traces import has_case_traces, read_case_trace
 from normbench.training.fingerprints import code_digest, fingerprint
 
@@ -154,6 +154,29 @@ def test_on_other_ground_or_with_another_trace_it_is_trained(
     edit(trace)
     file.write_text(json.dumps(trace))
     _, training = nights.run(CASE)
+    assert training.specs == [SPEC]
+
+
+def test_another_build_of_torch_with_an_equal_trace_is_taken_where_that_is_asked_for(
+    nights: Nights,
+) -> None:
+    nights.run(CASE)
+    (file,) = (nights.folder / "case-traces").iterdir()
+    trace = json.loads(file.read_text())
+    edited("torch", "1.0")(trace)
+    file.write_text(json.dumps(trace))
+    change_rows(nights.folder, torch="1.0")
+    (runs,), training = nights.run(CASE, replay="trace")
+    assert training.specs == []
+    assert runs.results[0].torch == "1.0"
+    (told,) = replay_lines(read_session(nights.folder))
+    taken = "1 row taken from the session night-1, trained by torch 1.0"
+    assert told == f"{taken}: the traces are equal to the bit"
+    # but on no other machine
+    edited("processor", "another")(trace)
+    for folder in (nights.options.results / "runs").iterdir():
+        (folder / "case-traces" / file.name).write_text(json.dumps(trace))
+    _, training = nights.run(CASE, replay="trace")
     assert training.specs == [SPEC]
 
 

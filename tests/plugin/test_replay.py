@@ -63,7 +63,7 @@ def test_workers_take_rows_and_one_of_them_audits(alone: Project) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--bench-replay", "all"], "*--bench-replay: 'all': expected same*"),
+        (["--bench-replay", "all"], "*--bench-replay: 'all': expected same or trace*"),
         (["--bench-replay-audit", "9"], "*--bench-replay-audit needs --bench-replay*"),
         (
             ["--bench-replay", "same", "--bench-replay-audit", "-1"],
