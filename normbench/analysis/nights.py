@@ -1,0 +1,204 @@
+"""What many nights say of a case: which of them are news, and how much these scatter by chance."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from normbench.analysis.statistics import UNKNOWN, Variance
+
+Array = npt.NDArray[np.float64]
+
+# How improbable a scatter must be, beside what is expected of it, to be of another kind.
+OTHER_P = 1e-3
+
+
+@dataclass(frozen=True)
+class Night:
+    """A case in one session: its mean accuracy, a fraction, over so many runs.
+
+    ``variance`` is that of one run over the session's seeds, None where there is one run or it is
+    not known. ``origin`` names all that decides an accuracy to the bit, such as the code, the
+    build of torch, the processor and the number of threads; it is empty where that is not known.
+    A session that trained none of the case's runs is no night of it.
+    """
+
+    accuracy: float
+    runs: int = 1
+    variance: float | None = None
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ValueError(f"runs = {self.runs}: expected a night of at least one run")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Independent draws of a case's accuracy, in the order of time, and their noise.
+
+    On one machine, equal code gives an equal accuracy to the bit: nights that repeat it are no
+    news. Nights that come out equal one after another are one draw, which began in the night
+    ``first``; one that comes again later, as where nights change between two machines, shares its
+    weight among its places, so that it counts once.
+
+    ``weights`` are numbers of runs, less where those of a night scatter too much. ``noise`` is the
+    variance of one run, and ``units`` are the standard deviations within which sound values lie:
+    those of a run, or of a night's mean where nothing tells whether one of its runs collapsed.
+    """
+
+    first: tuple[int, ...]
+    values: Array
+    weights: Array
+    units: Array
+    noise: Variance
+
+    @classmethod
+    def of(cls, nights: Sequence[Night], variance: Variance = UNKNOWN) -> "Draws":
+        """Fold nights in the order of time; ``variance`` is that of a run, if it is known."""
+        random = _random_origins(nights)
+        first = tuple(
+            i
+            for i, night in enumerate(nights)
+            if i == 0 or night.origin in random or not _repeats(night, nights[i - 1])
+        )
+        kept = [nights[i] for i in first]
+        shares = np.array([1 / places for places in _places(kept)])
+        runs = np.array([float(night.runs) for night in kept])
+        noise, excess = _noise(kept, variance, shares)
+        sure = np.array([night.variance is not None for night in kept])
+        return cls(
+            first=first,
+            values=np.array([night.accuracy for night in kept]),
+            weights=runs * shares / excess,
+            units=np.sqrt(noise.value / np.where(sure, 1.0, runs)),
+            noise=noise,
+        )
+
+
+def _repeats(night: Night, before: Night) -> bool:
+    return (night.accuracy, night.runs) == (before.accuracy, before.runs)
+
+
+def _random_origins(nights: Sequence[Night]) -> set[str]:
+    """Return the origins that decide no accuracy, as on a GPU.
+
+    Most of their nights differ from the one before; those that do not are equal by chance.
+    """
+    differ: dict[str, list[bool]] = defaultdict(list)
+    for before, night in pairwise(nights):
+        if night.origin and night.origin == before.origin and night.runs == before.runs:
+            differ[night.origin].append(not _repeats(night, before))
+    return {origin for origin, found in differ.items() if 2 * sum(found) > len(found)}
+
+
+def _places(draws: Sequence[Night]) -> list[int]:
+    """Return in how many places each draw comes: those of its origin, if that decides it."""
+    accuracies: dict[tuple[str, int], set[float]] = defaultdict(set)
+    for draw in draws:
+        accuracies[draw.origin, draw.runs].add(draw.accuracy)
+    several = {origin for (origin, _), found in accuracies.items() if len(found) > 1}
+    places = Counter(draw.origin for draw in draws)
+    return [1 if draw.origin in {"", *several} else places[draw.origin] for draw in draws]
+
+
+def _noise(draws: Sequence[Night], variance: Variance, shares: Array) -> tuple[Variance, Array]:
+    """Return the variance of one run, and how many times as large that of each draw's runs is.
+
+    Seeds tell it, a baseline's and the nights' own, and so do successive draws, unless they
+    scatter otherwise than seeds do: more, as where something else changes from night to night, or
+    less, as where they are no independent draws.
+    """
+    seeds, excess = _noise_of_seeds(draws, variance, shares)
+    between = _noise_between(draws, shares)
+    if not (seeds.known and between.known):
+        return (seeds if seeds.known else between), excess
+    if _much_larger(between, seeds):
+        return between, excess
+    if _much_larger(seeds, between):
+        return seeds, excess
+    return _pooled(seeds, between), excess
+
+
+def _noise_of_seeds(
+    draws: Sequence[Night], variance: Variance, shares: Array
+) -> tuple[Variance, Array]:
+    """Return the variance over seeds, and how many times as large that of each draw's own is.
+
+    That is 1 but for draws whose seeds scatter so much that one of them must have collapsed.
+    """
+    excess = np.ones(len(draws))
+    own = [
+        (i, Variance(draw.variance, draw.runs - 1))
+        for i, draw in enumerate(draws)
+        if draw.variance is not None and draw.runs > 1
+    ]
+    # half of the draws at least have no run that collapsed
+    common = variance if variance.known else _typical([seen for _, seen in own])
+    known = variance
+    for i, seen in own:
+        if _much_larger(seen, common):
+            excess[i] = seen.value / common.value if common.value else math.inf
+        else:
+            known = _pooled(known, Variance(seen.value, seen.degrees_of_freedom * shares[i]))
+    return known, excess
+
+
+def _typical(variances: Sequence[Variance]) -> Variance:
+    """Return what the median of the variances points to, as if it were known."""
+    if not variances:
+        return UNKNOWN
+    medians = [
+        v.value * v.degrees_of_freedom / float(special.chdtri(v.degrees_of_freedom, 0.5))
+        for v in variances
+    ]
+    return Variance(float(np.median(medians)), math.inf)
+
+
+def _noise_between(draws: Sequence[Night], shares: Array) -> Variance:
+    """Return the variance of one run by how much each draw differs from the one before.
+
+    A change is in one of the differences alone. Those that are far too large for noise are left
+    out, twice, as the first time they make themselves look smaller.
+
+    Source: von Neumann et al., The Mean Square Successive Difference, 1941; it knows two thirds
+    as much as the sample variance.
+    """
+    values = np.array([draw.accuracy for draw in draws])
+    runs = np.array([draw.runs for draw in draws])
+    squares = np.diff(values) ** 2 / (1 / runs[1:] + 1 / runs[:-1])
+    weights = np.minimum(shares[1:], shares[:-1])
+    for _ in range(2):
+        if weights.sum() > 0:
+            usual = squares <= 16 * np.average(squares, weights=weights)
+            squares, weights = squares[usual], weights[usual]
+    if not weights.sum() > 0:
+        return UNKNOWN
+    mean = float(np.average(squares, weights=weights))
+    return Variance(mean, 2 / 3 * float(weights.sum()))
+
+
+def _much_larger(one: Variance, other: Variance) -> bool:
+    """Tell whether one variance is so much larger than another that they are not the same."""
+    if other.value == 0 or math.isinf(one.degrees_of_freedom):
+        return one.value > other.value
+    ratio = one.value / other.value
+    if math.isinf(other.degrees_of_freedom):
+        freedom = one.degrees_of_freedom
+        return bool(special.chdtrc(freedom, freedom * ratio) < OTHER_P)
+    return bool(special.fdtrc(one.degrees_of_freedom, other.degrees_of_freedom, ratio) < OTHER_P)
+
+
+def _pooled(one: Variance, other: Variance) -> Variance:
+    if not one.known or math.isinf(other.degrees_of_freedom):
+        return other
+    if not other.known or math.isinf(one.degrees_of_freedom):
+        return one
+    freedom = one.degrees_of_freedom + other.degrees_of_freedom
+    squares = one.value * one.degrees_of_freedom + other.value * other.degrees_of_freedom
+    return Variance(squares / freedom, freedom)
