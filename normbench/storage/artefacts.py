@@ -155,6 +155,8 @@ def _opened(source: Path) -> Iterator[list[Artefact]]:
             yield _sessions_in(source, _files_in(archive))
     except ArtefactError as error:
         raise ArtefactError(f"cannot import {source}: {error}") from error
+    except OSError:
+        raise
     except Exception as error:
         # of a damaged file zipfile and zlib raise a dozen kinds, such as zlib.error
         raise ArtefactError(
