@@ -39,7 +39,7 @@ def scale(trend: Trend) -> tuple[float, float]:
     middle = statistics.median(values)
     low = min(min(values), middle - 2 * trend.unit)
     high = max(max(values), middle + 2 * trend.unit)
-    return max(low, middle - 6 * trend.unit), min(high, middle + 6 * trend.unit)
+    return max(low, middle - 6 * trend.unit, 0.0), min(high, middle + 6 * trend.unit, 1.0)
 
 
 def sparkline(trend: Trend, sessions: Iterable[SessionEntry]) -> str:
@@ -54,7 +54,9 @@ def sparkline(trend: Trend, sessions: Iterable[SessionEntry]) -> str:
             return NO_RESULT
         if point.unchanged:
             return UNCHANGED
-        level = int(len(LEVELS) * (point.test_accuracy - low) / (high - low))
+        share = (point.test_accuracy - low) / (high - low)
+        # the median of an even scale lies between two levels, wherever rounding puts it
+        level = int(len(LEVELS) * share + 1e-6)
         return LEVELS[min(max(level, 0), len(LEVELS) - 1)]
 
     return "".join(character(found.get(session.name)) for session in sessions)
