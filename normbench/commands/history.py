@@ -83,8 +83,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from normbench.storage.artefacts import import_sessions
+    from normbench.storage.artefacts import ArtefactError, import_sessions
 
+    if options.json or options.last or options.change_points:
+        raise ArtefactError("--json, --last and --change-points are not for import")
     for line in import_sessions(map(Path, options.words[1:]), options.results / "runs"):
         print(line)
     return 0

@@ -169,7 +169,7 @@ def small_multiples(session: StoredSession, bands: Mapping[str, Any]) -> dict[st
     """Return a small chart for each case that the session and an earlier one have.
 
     Percentages, sessions by their places. A point is the session, accuracy, half a 95 % interval,
-    runs (none where it is unchanged) and what it came to instead, should it have no accuracy.
+    runs (none where it is unchanged) and what it came to instead, or since when it is unchanged.
     ``bands`` are the ranges in which the baseline is met, by the cases' titles. A session of
     broken code has no history.
     """
@@ -216,7 +216,7 @@ def _small_chart(trend: Trend, places: Mapping[str, int], band: Any) -> dict[str
                 _percent(point.test_accuracy),
                 _percent(point.margin_of_error),
                 point.runs,
-                "" if point.test_accuracy is not None else point.verdict,
+                point.replayed if point.test_accuracy is not None else point.verdict,
             ]
             for point in points
         ],
@@ -308,6 +308,7 @@ def _point_row(point: Point) -> dict[str, str]:
         "torch": point.session.torch or "",
         "commit": point.session.commit or "",
         "verdict": point.verdict,
+        "since": point.replayed,
         "beside the baseline": point.outcome or "",
     }
 

@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from normbench.results import CaseVerdict, RunResult
+from normbench.results import CaseVerdict
 from normbench.spec import configuration_label
 from normbench.storage.baseline import images_per_second
 from normbench.storage.documents import StoredCase, StoredVariance
@@ -48,6 +48,7 @@ CREATE TABLE points (
     test_accuracy REAL, margin_of_error REAL, deviation REAL,
     variance REAL, degrees_of_freedom REAL, images_per_second REAL,
     device TEXT NOT NULL, threads TEXT NOT NULL, fingerprint TEXT NOT NULL, code TEXT NOT NULL,
+    replayed TEXT NOT NULL,
     PRIMARY KEY (session, case_id)
 ) WITHOUT ROWID;
 """
@@ -113,8 +114,9 @@ class Point:
     ``test_accuracy`` is the mean over ``runs`` runs, a fraction, None where none ended well;
     ``margin_of_error`` is half a 95 % interval, and ``deviation`` the standard deviation of those
     runs; ``variance`` is that of one run as the session's baseline knows it, with its
-    ``degrees_of_freedom``. What follows is of those runs as well, several texts joined by ``+``. A
-    case whose rows were all taken from another session has an accuracy and no runs.
+    ``degrees_of_freedom``. What follows is of those runs as well, several texts joined by ``+``;
+    ``replayed`` names the sessions that other rows were taken from. A case whose rows all were has
+    an accuracy and no runs.
     """
 
     session: SessionEntry
@@ -131,6 +133,7 @@ class Point:
     threads: str
     fingerprint: str
     code: str
+    replayed: str
 
     @property
     def skipped(self) -> bool:
@@ -380,7 +383,8 @@ def _points(session: StoredSession) -> Iterator[Entered]:
 def _figures(
     session: StoredSession, stored: StoredCase, variance: StoredVariance | None
 ) -> tuple[Any, ...]:
-    trained = [run for run in session.runs(stored.case) if not _replayed(run)]
+    runs = session.runs(stored.case)
+    trained = [run for run in runs if not run.replayed]
     accuracies = [run.test_accuracy for run in trained if run.status == "ok"]
     return (
         stored.runs,
@@ -393,11 +397,8 @@ def _figures(
         _told(str(run.threads or "") for run in trained),
         _told(run.fingerprint for run in trained),
         _told(run.code for run in trained),
+        _told(run.replayed for run in runs),
     )
-
-
-def _replayed(run: RunResult) -> bool:
-    return bool(getattr(run, "replayed", ""))
 
 
 def _told(texts: Iterable[str]) -> str:

@@ -49,6 +49,7 @@ def point(session: SessionEntry, accuracy: float | None, **changed: object) -> P
         threads="1",
         fingerprint="f",
         code="",
+        replayed="",
     )
     return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
 

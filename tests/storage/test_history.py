@@ -141,11 +141,12 @@ def test_a_session_of_broken_code_is_listed_and_stands_in_no_cases_history(tmp_p
 
 def test_a_case_that_was_not_trained_again_is_unchanged(tmp_path: Path) -> None:
     (stored,) = store(tmp_path, "a", 0.91, SPEC).document.cases
-    taken = dataclasses.replace(finished(SPEC, 0.91))
+    taken = dataclasses.replace(finished(SPEC, 0.91), replayed="a")
     store_session(tmp_path, [stored.model_copy(update={"runs": 0})], [taken], name="b")
     first, second = known(tmp_path)[1][0].points
     assert (first.unchanged, second.unchanged) == (False, True)
-    assert (second.test_accuracy, second.runs) == (0.91, 0)
+    assert (second.test_accuracy, second.runs, second.replayed) == (0.91, 0, "a")
+    assert (first.images_per_second, second.images_per_second) == (674, None)
 
 
 def test_what_cannot_be_read_is_passed_over_and_told(tmp_path: Path) -> None:

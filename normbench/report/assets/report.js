@@ -291,9 +291,10 @@ const smallChart = ({ case: name, caption, changed, low, high, band, points, cha
   for (const [n, told] of changes) svg.append(make("line", { class: "change", x1: x(n - 0.5), x2: x(n - 0.5), y1: 0, y2: H }, make("title", {}, told)));
   const known = points.filter(([, value]) => value !== null);
   svg.append(make("path", { d: "M" + known.map(([n, value]) => `${x(n).toFixed(1)},${y(value).toFixed(1)}`).join("L"), fill: "none", stroke: colours[0] }));
-  for (const [n, value, reach, runs, end] of points) {
+  for (const [n, value, reach, runs, more] of points) {
+    const end = value === null ? more : "";
     if (reach !== null) svg.append(make("line", { x1: x(n), x2: x(n), y1: y(value - reach), y2: y(value + reach), stroke: colours[0], opacity: 0.4 }));
-    const seeds = runs ? `${runs} seed${runs > 1 ? "s" : ""}` : "unchanged";
+    const seeds = runs ? `${runs} seed${runs > 1 ? "s" : ""}` : `unchanged since ${more}`;
     const told = end || `${value.toFixed(2)} %${reach === null ? "" : ` ± ${reach.toFixed(2)}`}, ${seeds}`;
     svg.append(make("circle", { class: end ? "ended" : runs ? "trained" : "unchanged", cx: x(n), cy: end ? H - 3 : y(value), r: 2 }, make("title", {}, `${told}; ${sessions[n]}`)));
   }
