@@ -22,13 +22,13 @@ from normbench.analysis.verdicts import NOT_FAILED, shortcomings, to_decide, ver
 from normbench.report.checks import check_rows
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
+from normbench.report.history import small_multiples
 from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparison_frame, figure
 from normbench.report.traces import trace_rows
 from normbench.results import WEIGHT_EDGES, Epoch, RunResult, by_configuration
 from normbench.spec import RunSpec, counted_epochs
 from normbench.storage.documents import StoredComparison
 from normbench.storage.files import write_atomic
-from normbench.storage.history import history
 from normbench.storage.pictures import read_pictures
 from normbench.storage.session import StoredSession
 from normbench.training.datasets import DATASETS
@@ -417,7 +417,7 @@ def _galleries(drawn: Drawn, mark: str) -> list[dict[str, Any]]:
     ]
 
 
-def _history(drawn: Drawn) -> list[dict[str, Any]]:
+def _history(drawn: Drawn) -> dict[str, Any]:
     """Return the cases' accuracies over sessions, with the band in which the baseline is met."""
     bands: dict[str, list[float]] = {}
     if drawn.comparison is not None:
@@ -425,4 +425,4 @@ def _history(drawn: Drawn) -> list[dict[str, Any]]:
             middle, reach = row["baseline_percent"], row["interval_points"]
             if not (pd.isna(middle) or pd.isna(reach)):
                 bands[row["case"]] = [round(middle - reach, 3), round(middle + reach, 3)]
-    return [{**case, "band": bands.get(case["title"])} for case in history(drawn.session)]
+    return small_multiples(drawn.session, bands)

@@ -92,13 +92,16 @@ class BaselineCase:
     @property
     def images_per_second(self) -> float | None:
         """The median over the runs of the rate of training, evaluation left out."""
-        images = images_per_epoch(self.spec)
-        rates = [
-            images * self.spec.epochs / run.train_seconds
-            for run in self.runs
-            if run.status == "ok" and run.train_seconds > 0
-        ]
-        return statistics.median(rates) if rates else None
+        return images_per_second(self.spec, self.runs)
+
+
+def images_per_second(spec: RunSpec, runs: Iterable[BaselineRun | RunResult]) -> float | None:
+    """Return the median over the runs of the rate of training; None where none ended well."""
+    images = images_per_epoch(spec) * spec.epochs
+    rates = [
+        images / run.train_seconds for run in runs if run.status == "ok" and run.train_seconds > 0
+    ]
+    return statistics.median(rates) if rates else None
 
 
 @dataclass(frozen=True)

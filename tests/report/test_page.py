@@ -406,21 +406,52 @@ def test_the_numbers_of_an_axis_do_not_cover_each_other(
     assert all(x + width <= after for (x, width), (after, _) in itertools.pairwise(below))
 
 
-def test_earlier_sessions_make_a_history(browser: webdriver.Chrome, tmp_path: Path) -> None:
+def small_charts(page: webdriver.Chrome) -> dict[str, WebElement]:
+    """Return the charts of the history by case."""
+    figures = page.find_elements(By.CSS_SELECTOR, "#history figure")
+    return {attribute(figure, "data-case"): figure for figure in figures}
+
+
+def test_earlier_sessions_make_a_small_chart_for_each_case(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     write(tmp_path, ("batch", "layer"), name="20260101-000000")
     report = write(tmp_path, ("batch", "none"), name="20260102-000000")
     browser.get(report.as_uri())
-    select = Select(browser.find_element(By.CSS_SELECTOR, "#history select"))
-    # the cases of both sessions, and of the newest one's alone none
-    assert len(select.options) == 4
-    assert select.first_selected_option.text == "digits: digits batch-none-b32, 3 epochs"
-    points = browser.find_elements(By.CSS_SELECTOR, '[data-chart="history"] circle title')
-    assert len(points) == 2
-    assert "commit 1, torch 1" in attribute(points[0], "textContent")
+    charts = small_charts(browser)
+    # the cases of both sessions, and of the newest one's alone none; the regression comes first
+    assert list(charts) == [
+        "digits: digits batch-none-b64, 3 epochs",
+        "digits: digits batch-none-b32, 3 epochs",
+        "digits: digits batch-l2:0.001-b32, 3 epochs",
+        "digits: digits batch-l2:0.001-b64, 3 epochs",
+    ]
+    first = charts["digits: digits batch-none-b32, 3 epochs"]
+    assert first.text == "digits: digits batch-none-b32, 3 epochs 97.11 %, 2 sessions"
+    points = [attribute(t, "textContent") for t in first.find_elements(By.TAG_NAME, "title")]
+    assert points[1].startswith("97.11 % ±")
+    assert points[1].endswith(", 2 seeds; 2026-01-01 00:00, commit 1, torch 1")
+    assert len(points) == 3
     # the baseline has the case at batch size 64 alone
-    assert not browser.find_elements(By.CSS_SELECTOR, '[data-chart="history"] rect')
-    select.select_by_visible_text("digits: digits batch-none-b64, 3 epochs")
-    assert browser.find_elements(By.CSS_SELECTOR, '[data-chart="history"] rect')
+    assert not first.find_elements(By.TAG_NAME, "rect")
+    second = charts["digits: digits batch-none-b64, 3 epochs"]
+    assert second.find_elements(By.TAG_NAME, "rect")
+    changed = browser.find_elements(By.CSS_SELECTOR, "#history .changed")
+    assert [attribute(chart, "data-case") for chart in changed] == list(charts)[:1]
+    assert not browser.find_element(By.CSS_SELECTOR, "#history button").is_displayed()
+    assert log(browser, "browser") == []
+
+
+def test_of_many_cases_the_charts_are_shown_that_one_looks_at(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    norms = tuple(f"group:{g}" for g in range(1, 8))
+    write(tmp_path, norms, name="a")
+    browser.get(write(tmp_path, norms, name="b").as_uri())
+    assert len(small_charts(browser)) == 24
+    browser.find_element(By.CSS_SELECTOR, "#history button").click()
+    assert len(small_charts(browser)) == 28
+    assert log(browser, "browser") == []
 
 
 def test_several_sessions_stand_side_by_side(
@@ -618,7 +649,8 @@ def test_sessions_of_both_schemas_stand_side_by_side(
     sessions = [read_session(golden_copy(name, tmp_path)) for name in ("session-1", "session-2")]
     browser.get(write_report(*sessions).as_uri())
     assert column(browser, "session") == ["1"] * 7 + ["2"] * 7
-    assert len(Select(browser.find_element(By.CSS_SELECTOR, "#history select")).options) == 6
+    # one of them has diverged in both
+    assert len(small_charts(browser)) == 6
     assert log(browser, "browser") == []
 
 

@@ -281,12 +281,31 @@ const drawWeights = chosen => {
     + chosen.map(run => `${run.regularizer} ${(100 * below(run) / total(run)).toFixed(1)} %`).join(", ") + ". Means over the seeds.";
 };
 
-const drawHistory = ([{ case: name, points, band }]) => {
-  const series = [{ line: name, colour: colours[0], dash: "", points: points.map((p, n) => [n, p.accuracy,
-    p.interval === null ? null : p.accuracy - p.interval, p.interval === null ? null : Math.min(p.accuracy + p.interval, 100),
-    `${p.accuracy.toFixed(2)} %, ${p.seeds} seed${p.seeds > 1 ? "s" : ""}; ${p.started}, commit ${p.commit}, torch ${p.torch}`]) }];
-  const ticks = some(points.map((_, n) => n)).map(n => [n, points[n].started.slice(5, 16).replace("T", " ")]);
-  fillCharts("history", [chart({ name: "history", title: "test accuracy (%)", series, ticks, dots: true, level: band })]);
+// history: a small chart for each case, those that changed first; a column for each session
+const smallChart = ({ case: name, caption, changed, low, high, band, points, changes }) => {
+  const W = 200, H = 60, { sessions } = data.history, step = (W - 8) / Math.max(sessions.length - 1, 1);
+  const x = n => 4 + step * n, y = value => 4 + (H - 8) * (1 - (Math.min(Math.max(value, low), high) - low) / (high - low));
+  const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${name}: ${caption}` },
+    make("title", {}, `from ${low.toFixed(2)} to ${high.toFixed(2)} %`));
+  if (band) svg.append(make("rect", { x: 0, width: W, y: y(band[1]), height: Math.max(y(band[0]) - y(band[1]), 1), fill: "currentColor", opacity: 0.1 }));
+  for (const [n, told] of changes) svg.append(make("line", { class: "change", x1: x(n - 0.5), x2: x(n - 0.5), y1: 0, y2: H }, make("title", {}, told)));
+  const known = points.filter(([, value]) => value !== null);
+  svg.append(make("path", { d: "M" + known.map(([n, value]) => `${x(n).toFixed(1)},${y(value).toFixed(1)}`).join("L"), fill: "none", stroke: colours[0] }));
+  for (const [n, value, reach, runs, more] of points) {
+    const end = value === null ? more : "";
+    if (reach !== null) svg.append(make("line", { x1: x(n), x2: x(n), y1: y(value - reach), y2: y(value + reach), stroke: colours[0], opacity: 0.4 }));
+    const seeds = runs ? `${runs} seed${runs > 1 ? "s" : ""}` : `unchanged since ${more}`;
+    const told = end || `${value.toFixed(2)} %${reach === null ? "" : ` ± ${reach.toFixed(2)}`}, ${seeds}`;
+    svg.append(make("circle", { class: end ? "ended" : runs ? "trained" : "unchanged", cx: x(n), cy: end ? H - 3 : y(value), r: 2 }, make("title", {}, `${told}; ${sessions[n]}`)));
+  }
+  return make("figure", { class: changed ? "changed" : "", "data-case": name }, svg, make("figcaption", {}, make("b", {}, name), ` ${caption}`));
+};
+const drawHistory = limit => {
+  const { cases } = data.history, section = document.getElementById("history");
+  if (!section) return;
+  section.hidden = !cases.length;
+  section.querySelector("button").hidden = cases.length <= limit;
+  fillCharts("history", cases.slice(0, limit).map(smallChart));
 };
 
 choices("curves", withCurves, [setting, regularizer, batchSize], drawCurves);
@@ -295,4 +314,6 @@ choices("confusions", data.runs, [setting, regularizer, batchSize], drawMatrices
 choices("gallery", data.galleries, [setting, regularizer, batchSize], drawGallery);
 choices("activations", withActivations, [setting, regularizer, batchSize, ["layer", "layer"]], drawActivations);
 choices("weights", fullestFirst, [setting, batchSize, ["line", "norm"]], drawWeights);
-choices("history", data.history, [["case", "case"]], drawHistory);
+drawHistory(24);
+document.querySelector("#history button")?.addEventListener("click", () => drawHistory(Infinity));
+addEventListener("beforeprint", () => drawHistory(Infinity));
