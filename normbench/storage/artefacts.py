@@ -20,10 +20,10 @@ from normbench.storage.session import SessionError, read_session
 FILES = re.compile(
     r"(session\.json|runs\.jsonl|summary\.md|report\.html|side-by-side\.html"
     r"|tables/[^/]+\.(csv|md)|figures/[^/]+\.(png|svg)|pictures/[^/]+\.npz"
-    r"|(checks|traces)/[^/]+\.json)"
+    r"|(checks|traces|case-traces)/[^/]+\.json)"
 )
 # What was measured; the rest can be drawn again, and may have been.
-MEASURED = re.compile(r"(session\.json|runs\.jsonl|(checks|traces)/.*)")
+MEASURED = re.compile(r"(session\.json|runs\.jsonl|(checks|traces|case-traces)/.*)")
 NAME = re.compile(r"[\w-][\w.-]*")
 
 # What a zip file may hold of sessions at most: that of the full tier takes some ten megabytes.
