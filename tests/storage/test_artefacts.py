@@ -13,7 +13,7 @@ from normbench.spec import RunSpec
 from normbench.storage import artefacts
 from normbench.storage.artefacts import ArtefactError, import_sessions
 from normbench.storage.session import StoredSession, read_session
-from normbench.storage.traces import store_trace
+from normbench.storage.traces import read_case_trace, store_case_trace, store_trace
 
 from .stored import TRACE, edit_document, finished, judged, store_session
 
@@ -26,6 +26,7 @@ def store(results: Path, name: str, accuracy: float = 0.91, status: str = "finis
     session = store_session(results, judged(cases, runs), runs, name=name)
     edit_document(session.folder, status=status)
     store_trace(session.folder, TRACE)
+    store_case_trace(session.folder, TRACE)
     for path in ("report.html", "summary.md", "tables/digits.csv", "figures/accuracy.svg"):
         (session.folder / path).parent.mkdir(exist_ok=True)
         (session.folder / path).write_text("drawn")
@@ -87,12 +88,14 @@ def test_a_session_is_taken_with_the_files_that_are_a_sessions(
     (line,) = import_sessions([pack(tmp_path)], runs)
     assert line.startswith("imported a (")
     taken = files_of(runs / "a")
-    (trace,) = (path for path in before if path.startswith("traces/"))
-    assert taken == {path: before[path] for path in (*TAKEN, trace)}
+    traces = [path for path in before if path.startswith(("traces/", "case-traces/"))]
+    assert len(traces) == 2
+    assert taken == {path: before[path] for path in (*TAKEN, *traces)}
     assert [folder.name for folder in runs.iterdir()] == ["a"]
     # what is newest is for the sessions here to say
     assert [folder.name for folder in runs.parent.iterdir()] == ["runs"]
     assert read_session(runs / "a").traces == (TRACE,)
+    assert read_case_trace(runs / "a", TRACE.spec) == TRACE
 
 
 def test_several_are_taken_and_those_that_are_there_already_are_told(tmp_path: Path) -> None:
