@@ -157,6 +157,16 @@ class RunResult:
     def test_seconds(self) -> float:
         return sum(epoch.test_seconds for epoch in self.epochs)
 
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What spec, data and code decide of a run; the rest is time and place."""
+        epochs = [
+            {name: value for name, value in vars(epoch).items() if not name.endswith("_seconds")}
+            for epoch in self.epochs
+        ]
+        names = ("status", "parameters", "confusion", "mistakes", "wrong", "activations", "weights")
+        return {"epochs": epochs, **{name: getattr(self, name) for name in names}}
+
     def to_row(self) -> dict[str, Any]:
         """Return the run as a line of runs.jsonl: builtin types only, null for what it lacks."""
         row: dict[str, Any] = {"schema": SCHEMA, **dataclasses.asdict(self)}

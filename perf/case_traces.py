@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from normbench.analysis.traces import first_difference
+from normbench.analysis.traces import same_training
 from normbench.cases.case import Case, GridOptions
 from normbench.cases.catalogue import SUITE, Catalogue
 from normbench.check.faults import FAULTS, planted
@@ -65,7 +65,7 @@ def plant_faults(sound: dict[str, Trace], tier: str) -> None:
 
 def differs(case: Case, sound: dict[str, Trace]) -> bool:
     try:
-        return first_difference(trace(case), sound[case.id]) is not None
+        return not same_training(trace(case), sound[case.id])
     except Exception:  # no trace is none that is equal
         return True
 
@@ -83,7 +83,7 @@ def compare(now: dict[str, Trace], before: dict[str, Trace]) -> None:
     for name in both:
         kind = f"{now[name].spec.dataset}, {now[name].spec.norm}"
         cases[kind] += 1
-        equal[kind] += first_difference(now[name], before[name]) is None
+        equal[kind] += same_training(now[name], before[name])
     for kind in cases:
         print(f"{kind}: {equal[kind]} of {cases[kind]}")
     share = 100 * equal.total() / len(both)

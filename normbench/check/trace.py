@@ -35,6 +35,7 @@ from normbench.training.data import ImageData, load_dataset
 from normbench.training.datasets import DATASETS
 from normbench.training.fingerprints import code_digest, fingerprint
 from normbench.training.recipes import find_recipe
+from normbench.training.trainer import EVALUATION_BATCH
 
 # Of the data sets whose images are random.
 RANDOM_IMAGES, RANDOM_TEST_IMAGES = 210, 24
@@ -128,13 +129,14 @@ def take_case_trace(
     return dataclasses.replace(
         _untaken(traced, processor, device),
         losses=tuple(map(nine_digits, losses)),
+        figures=_short_digest(repr(recording.result.decided).encode()),
         **_sizes_and_digests(recording),
         seconds=round(time.perf_counter() - start, 3),
     )
 
 
-# As many of a case's trace as show a difference in the evaluation.
-TEST_IMAGES = 200
+# Of a case's trace: a batch of the evaluation, and some that fill none.
+TEST_IMAGES = EVALUATION_BATCH + 3
 
 
 def _untaken(traced: Traced, processor: str, device: torch.device) -> Trace:
@@ -215,7 +217,10 @@ def recorded_tensors(recording: Recording) -> dict[str, list[Tensor]]:
 
 def digest(tensor: Tensor) -> str:
     """Return eight hexadecimal digits of a tensor's bytes, in the order of its indices."""
-    content = tensor.detach().cpu().contiguous().numpy().tobytes()
+    return _short_digest(tensor.detach().cpu().contiguous().numpy().tobytes())
+
+
+def _short_digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=DIGITS // 2).hexdigest()
 
 

@@ -72,7 +72,8 @@ class Trace:
     each; ``beside`` says how it differs from baselines' traces, and ``equal_to`` names the
     baselines that it is equal to, to the bit. ``share`` is the largest error over its bound, and
     ``where`` says of what. ``note`` is what a reader has to know of the reference. ``ground`` has a
-    text for each of GROUND. What raised an exception has no figures.
+    text for each of GROUND. ``figures``, of a case's trace alone, is a digest of what its result
+    says. What raised an exception has none of these.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Trace:
     where: str = ""
     note: str = ""
     seconds: float = 0.0
+    figures: str = ""
 
     def __repr__(self) -> str:
         """Show what a failed assertion should say, and not the trace's thousand figures."""
@@ -122,6 +124,7 @@ class Trace:
                     "broken": tuple(map(str, values.get("broken", ()))),
                     "beside": tuple(map(str, values.get("beside", ()))),
                     "equal_to": tuple(map(str, values.get("equal_to", ()))),
+                    "figures": str(values.get("figures", "")),
                 }
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from normbench.analysis.traces import first_difference
+from normbench.analysis.traces import same_training
 from normbench.cases.case import Case
 from normbench.check.trace_record import GROUND, Trace, case_trace_spec
-from normbench.results import CaseVerdict, Epoch, RunResult
+from normbench.results import CaseVerdict, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
 from normbench.storage.session import SessionError, StoredSession, read_session
@@ -21,9 +21,6 @@ GROUNDS = {"same": GROUND, "trace": tuple(name for name in GROUND if name != "to
 
 # Of a case of an earlier session; None is of one that was killed before it gave verdicts.
 TAKEN = (None, CaseVerdict.PASSED, CaseVerdict.MARGINAL, CaseVerdict.UNCHANGED)
-
-# What two runs of one spec have in common where they trained alike; the rest is time and place.
-FIGURES = ("status", "parameters", "confusion", "mistakes", "wrong", "activations", "weights")
 
 
 class AuditFailed(AssertionError):
@@ -82,7 +79,7 @@ class Replay:
 
     def _is_equal(self, now: Trace, then: Trace) -> bool:
         on_equal_ground = all(now.ground[name] == then.ground[name] for name in self.ground)
-        return on_equal_ground and first_difference(now, then) is None
+        return on_equal_ground and same_training(now, then)
 
     def _runs(self, folder: Path, case: Case, then: Trace) -> dict[str, RunResult] | None:
         """Return a session's runs of a case, nothing if it failed there; None if one is missing."""
@@ -147,15 +144,11 @@ def difference(now: RunResult, before: RunResult) -> str:
 
     It compares all that a row keeps of training and evaluation.
     """
-    for epoch, (one, other) in enumerate(zip(now.epochs, before.epochs, strict=False), start=1):
-        for name, value in _trained(one).items():
-            if value != (known := _trained(other)[name]):
-                return f"{name} after epoch {epoch} is {value!r}, and was {known!r}"
+    one, other = now.decided, before.decided
+    for epoch, (new, old) in enumerate(zip(one["epochs"], other["epochs"], strict=False), start=1):
+        for name, value in new.items():
+            if value != old[name]:
+                return f"{name} after epoch {epoch} is {value!r}, and was {old[name]!r}"
     if len(now.epochs) != len(before.epochs):
         return f"it has {len(now.epochs)} epochs, and had {len(before.epochs)}"
-    differing = (name for name in FIGURES if getattr(now, name) != getattr(before, name))
-    return next((f"{name} differs" for name in differing), "")
-
-
-def _trained(epoch: Epoch) -> Mapping[str, float]:
-    return {name: value for name, value in vars(epoch).items() if not name.endswith("_seconds")}
+    return next((f"{name} differs" for name in one if one[name] != other[name]), "")
