@@ -233,7 +233,8 @@ def _caption(trend: Trend, known: Sequence[Point]) -> str:
         last = trend.changes[-1]
         points = 100 * last.change.difference.value
         changed = f" ({points:+.2f} since {_date(last.after.session)[:10]})"
-    return f"{100 * (known[-1].test_accuracy or 0):.2f} %{changed}, {len(known)} sessions"
+    sessions = f"{len(known)} session{'' if len(known) == 1 else 's'}"
+    return f"{100 * (known[-1].test_accuracy or 0):.2f} %{changed}, {sessions}"
 
 
 def _percent(fraction: float | None) -> float | None:
