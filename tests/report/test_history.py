@@ -181,6 +181,14 @@ def test_a_change_is_told_with_what_else_changed() -> None:
     assert ": same commit, torch and machine; adjusted p " in told_change(same)
 
 
+def test_an_unchanged_session_is_still_before_a_change() -> None:
+    points = list(case(DROPPED).points)
+    points[19] = point(NIGHTS[19], points[18].test_accuracy, runs=0, replayed="s18", fingerprint="")
+    (change,) = Trend.of(case_of(points)).changes
+    assert (change.before.session.name, change.after.session.name) == ("s19", "s20")
+    assert ": commit c19 -> c20; adjusted p" in told_change(change)
+
+
 def test_the_overview_has_sessions_cases_and_what_is_unreadable() -> None:
     planted = night(1, planted="no-decay", outcomes={"regression": 1, "no regression": 2})
     sessions = [NIGHTS[0], planted, NIGHTS[2]]
@@ -308,5 +316,5 @@ def test_a_case_that_has_lost_its_accuracy_is_shown_as_changed(tmp_path: Path) -
     assert small_multiples(third, {})["cases"] == []
     (chart,) = small_multiples(last, {})["cases"]
     assert chart["changed"]
-    assert chart["caption"] == "97.00 %, 1 session"
+    assert chart["caption"] == "diverged, before 97.00 %, 1 session"
     assert chart["points"][-1] == [3, None, None, 0, "diverged"]
