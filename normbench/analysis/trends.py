@@ -22,8 +22,8 @@ NOTABLE = (Outcome.REGRESSION, Outcome.SUSPECTED, Outcome.IMPROVEMENT)
 class DatedChange:
     """A change of a case's accuracy with the sessions around it.
 
-    ``after`` is the first session after it, and ``before`` the one before that; with 95 %, the
-    first one after it is ``earliest``, ``latest`` or one between them.
+    ``after`` is the first session after it, and ``before`` the last one with a result before that;
+    with 95 %, the first one after it is ``earliest``, ``latest`` or one between them.
     """
 
     change: Change
@@ -62,7 +62,7 @@ class Trend:
             case,
             unit=max(effect, 2 * _noise(values)),
             moved=values[-1] - statistics.median(values[:-1]) if len(values) > 1 else None,
-            changes=tuple(_dated(change, points) for change in found),
+            changes=tuple(_dated(change, points, case) for change in found),
         )
 
     @property
@@ -102,9 +102,13 @@ def _last_change(trend: Trend) -> str:
     return max((change.after.session.started for change in trend.changes), default="")
 
 
-def _dated(change: Change, points: Sequence[Point]) -> DatedChange:
-    places = (change.index - 1, change.index, change.earliest, change.latest)
-    return DatedChange(change, *(points[place] for place in places))
+def _dated(change: Change, points: Sequence[Point], case: CaseHistory) -> DatedChange:
+    """Find the sessions of a change; ``points`` are those of the case that were trained."""
+    after = points[change.index]
+    # one that was unchanged is still before it
+    earlier = case.points[: case.points.index(after)]
+    before = next(point for point in reversed(earlier) if point.test_accuracy is not None)
+    return DatedChange(change, before, after, points[change.earliest], points[change.latest])
 
 
 def _noise(values: Sequence[float]) -> float:

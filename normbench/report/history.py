@@ -112,9 +112,10 @@ def told_change(change: DatedChange) -> str:
     parts = [f"{name} {old} -> {new}" for name, old, new in sides if old != new]
     if before.machine != after.machine:
         parts.append("another machine")
-    if change.before.fingerprint != change.after.fingerprint:
+    # of what was not trained neither is known
+    if change.before.fingerprint not in ("", change.after.fingerprint):
         parts.append("another network or recipe")
-    if change.before.code != change.after.code:
+    if change.before.code not in ("", change.after.code):
         parts.append("other code")
     place = ""
     if change.earliest != change.latest:
@@ -227,13 +228,15 @@ def _small_chart(trend: Trend, places: Mapping[str, int], band: Any) -> dict[str
 
 
 def _caption(trend: Trend, known: Sequence[Point]) -> str:
-    """Return the last accuracy, by how much it changed last and when, and the number of nights."""
-    changed = ""
+    """Return the last accuracy, by how much it changed last and when, and how many there are."""
+    last_point, changed = trend.case.points[-1], ""
+    ended = f"{last_point.verdict}, before " if last_point.test_accuracy is None else ""
     if trend.changes:
         last = trend.changes[-1]
         points = 100 * last.change.difference.value
         changed = f" ({points:+.2f} since {_date(last.after.session)[:10]})"
-    return f"{100 * (known[-1].test_accuracy or 0):.2f} %{changed}, {len(known)} sessions"
+    sessions = f"{len(known)} session{'' if len(known) == 1 else 's'}"
+    return f"{ended}{100 * (known[-1].test_accuracy or 0):.2f} %{changed}, {sessions}"
 
 
 def _percent(fraction: float | None) -> float | None:

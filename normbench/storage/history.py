@@ -258,7 +258,7 @@ def open_history(runs: Path) -> Iterator[History]:
     Where the index cannot be kept, or ``runs`` is no results folder's, it is made in memory alone.
     """
     runs = runs.resolve()
-    file = runs.parent / FILE if runs.name == "runs" else None
+    file = runs.parent / FILE if runs.name == "runs" and runs.is_dir() else None
     stored = _read_index(file) if file is not None else None
     with closing(stored or _new_index()) as index:
         has_changed, unreadable = _bring_up_to_date(index, runs)

@@ -3,12 +3,27 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from normbench.analysis.trends import Trend, trends
-from normbench.report.history import course, document, overview, scale, sparkline, told_change
+from normbench.cases.case import Case
+from normbench.report.history import (
+    course,
+    document,
+    overview,
+    scale,
+    small_multiples,
+    sparkline,
+    told_change,
+)
+from normbench.results import RunResult
+from normbench.spec import RunSpec
 from normbench.storage.history import CaseHistory, Machine, Point, SessionEntry
+from normbench.storage.session import StoredSession, read_session
+
+from ..storage.stored import edit_document, finished, judged, store_session
 
 MACHINE = Machine("Some CPU", "25", "17", "1", "avx2 fma", 2, "")
 
@@ -166,6 +181,14 @@ def test_a_change_is_told_with_what_else_changed() -> None:
     assert ": same commit, torch and machine; adjusted p " in told_change(same)
 
 
+def test_an_unchanged_session_is_still_before_a_change() -> None:
+    points = list(case(DROPPED).points)
+    points[19] = point(NIGHTS[19], points[18].test_accuracy, runs=0, replayed="s18", fingerprint="")
+    (change,) = Trend.of(case_of(points)).changes
+    assert (change.before.session.name, change.after.session.name) == ("s19", "s20")
+    assert ": commit c19 -> c20; adjusted p" in told_change(change)
+
+
 def test_the_overview_has_sessions_cases_and_what_is_unreadable() -> None:
     planted = night(1, planted="no-decay", outcomes={"regression": 1, "no regression": 2})
     sessions = [NIGHTS[0], planted, NIGHTS[2]]
@@ -247,3 +270,51 @@ def test_programs_read_fractions_and_names() -> None:
     assert change["difference"] == pytest.approx(-0.05)
     assert change["interval"][0] < -0.05 < change["interval"][1]
     assert "changes" not in document(NIGHTS, found, {}, with_changes=False)["cases"][0]
+
+
+def nights_of(results: Path, accuracies: Sequence[float | None]) -> list[StoredSession]:
+    """Store a session of one case for each accuracy; the runs of None have diverged."""
+    spec = RunSpec("digits", "digits", "batch", recipe="digits")
+    stored = []
+    for number, accuracy in enumerate(accuracies):
+        case = Case("digits", "smoke", spec, 0.5)
+        run = RunResult(spec, "diverged", "the loss was not finite")
+        runs = [run if accuracy is None else finished(spec, accuracy)]
+        outcomes = {case.id: "failed" if accuracy is None else "passed"}
+        name = f"s{number:02}"
+        session = store_session(results, judged([case], runs, outcomes), runs, name=name)
+        edit_document(session.folder, started=f"2026-01-{number + 1:02}T00:00:00+00:00")
+        stored.append(read_session(session.folder))
+    return stored
+
+
+def test_a_small_chart_has_points_changes_and_the_baselines_band(tmp_path: Path) -> None:
+    *_, before, last = nights_of(tmp_path, [round(a, 4) for a in DROPPED])
+    title = "digits batch-none-b64, 1 epoch"
+    drawn = small_multiples(last, {title: [96.0, 99.0]})
+    assert len(drawn["sessions"]) == 30
+    assert drawn["sessions"][1] == "2026-01-02 00:00, commit abc, torch 2.15.0"
+    (chart,) = drawn["cases"]
+    assert chart["case"] == f"digits: {title}"
+    assert chart["changed"]
+    # 97 on one side and 92 on the other; the axis reaches to the band
+    assert chart["caption"] == "92.00 % (-5.00 since 2026-01-21), 30 sessions"
+    assert (chart["band"], chart["high"]) == ([96.0, 99.0], 99.0)
+    assert chart["points"][0] == [0, 97.3, None, 1, ""]
+    ((place, told),) = chart["changes"]
+    assert place == 20
+    assert told.startswith("-5.00 (")
+    # a session looks back, and not ahead
+    assert len(small_multiples(before, {})["cases"][0]["points"]) == 29
+
+
+def test_a_case_that_has_lost_its_accuracy_is_shown_as_changed(tmp_path: Path) -> None:
+    first, second, third, last = nights_of(tmp_path, [None, None, 0.97, None])
+    assert small_multiples(first, {})["cases"] == []
+    # neither has an accuracy to be beside
+    assert small_multiples(second, {})["cases"] == []
+    assert small_multiples(third, {})["cases"] == []
+    (chart,) = small_multiples(last, {})["cases"]
+    assert chart["changed"]
+    assert chart["caption"] == "diverged, before 97.00 %, 1 session"
+    assert chart["points"][-1] == [3, None, None, 0, "diverged"]

@@ -256,7 +256,8 @@ def test_two_that_bring_it_up_to_date_at_once_leave_one_that_is_whole(tmp_path: 
 
 
 def test_no_folder_has_no_history(tmp_path: Path) -> None:
-    assert known(tmp_path / "nowhere") == ([], [], {})
+    assert known(tmp_path) == ([], [], {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_is_known_by_all_that_its_session_says(tmp_path: Path) -> None:
