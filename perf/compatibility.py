@@ -161,16 +161,19 @@ tox -e py312-torch214 -- bench -m mnist -n 4                  # or what you give
 make compatibility CELLS="py311-torch211 py313-torch215"      # check, traces, smoke tier and tests
 ```
 
-Seconds are wall-clock time on a machine that did other work as well: they say how long it takes, and
-are no measurement of speed."""
+Seconds are wall-clock time on a machine that did other work as well: they are no measurement of
+speed."""
 
 
 def versions_table(cells: Sequence[Cell]) -> str:
     """Return a row for each cell with what was installed."""
     names = [name for name in PACKAGES if any(name in cell["versions"] for cell in cells)]
     rows = [
-        [f"`{cell['cell']}`", cell["python"], *(cell["versions"].get(name, "") for name in names)]
-        + ["fit" if cell["fits"] else "do not fit"]
+        [
+            *(f"`{cell['cell']}`", cell["python"]),
+            *(cell["versions"].get(name, "") for name in names),
+            "fit" if cell["fits"] else "do not fit",
+        ]
         for cell in cells
     ]
     table = markdown(["environment", "Python", *names, "torch and torchvision"], rows)
@@ -208,9 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a cell's stages, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the stages in this environment and store the results")
+    run = commands.add_parser("run", help="run the stages in this environment")
     run.add_argument("cell", help="the environment's name, such as py312-torch214")
-    run.add_argument("--stage", nargs="+", choices=STAGES, default=["check", "trace", "smoke", "tests"])
+    all_stages = ["check", "trace", "smoke", "tests"]
+    run.add_argument("--stage", nargs="+", choices=STAGES, default=all_stages)
     run.add_argument("--workers", type=int, default=2, help="of pytest-xdist; default 2")
     commands.add_parser("page", help="write docs/compatibility.md")
     options = parser.parse_args(arguments)
