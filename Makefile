@@ -13,6 +13,8 @@ SEEDS ?= 3
 # the sessions that are summed up, and the pull request that is told
 SESSIONS ?= results/latest
 PR ?=
+# the version that the package must have, where a tag asks for one
+VERSION ?=
 # the environments of tox that docs/compatibility.md is about
 CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
 STAGES ?= check trace smoke tests
@@ -61,8 +63,8 @@ comment: ## show results/summary.md in the pull request PR, in place of what was
 alarm: $(BIN)/installed ## open, update or close the issue of the nightly of KIND on GitHub; needs gh
 	$(BIN)/normbench alarm --label nightly-$(KIND)
 
-package: $(BIN)/installed ## the wheel and the source distribution in dist, tried in an empty folder
-	.ci/package $(PYTHON)
+package: ## the wheel and the source distribution in dist, tried in an empty folder
+	.ci/package $(PYTHON) $(VERSION)
 
 compatibility: $(BIN)/installed ## run STAGES in each of CELLS, and write docs/compatibility.md
 	for cell in $(CELLS); do $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell --stage $(STAGES) || true; done
