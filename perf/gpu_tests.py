@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from gpu_runner import end_group
 from gpu_training import Setup, Tell
+from junit import junit_outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACE = ROOT / "bench" / "test_trace.py"
@@ -48,24 +48,6 @@ def pytest_run(
         end_group(process)
     found["wall seconds"] = time.perf_counter() - start
     return found | junit_outcome(junit)
-
-
-def junit_outcome(junit: Path) -> dict[str, Any]:
-    try:
-        cases = list(ElementTree.parse(junit).iter("testcase"))
-    except (OSError, ElementTree.ParseError):
-        return {"tests": None}
-    failed: dict[str, str] = {}
-    skipped: dict[str, str] = {}
-    for case in cases:
-        name = f"{case.get('classname')}::{case.get('name')}"
-        for part in case:
-            if part.tag in ("failure", "error"):
-                failed[name] = (part.text or part.get("message") or "")[-4000:]
-            elif part.tag == "skipped":
-                skipped[name] = part.get("message") or ""
-    passed = len(cases) - len(failed) - len(skipped)
-    return {"tests": len(cases), "passed": passed, "failed": failed, "skipped": skipped}
 
 
 def told_of(outcome: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ COMMANDS = (
     "baseline",
     "history",
     "report",
+    "alarm",
     "doctor",
     "schema",
 )

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -350,6 +350,22 @@ def latest_session(results: Path) -> Path:
     if latest.is_file():
         return results / latest.read_text(encoding="utf-8").strip()
     return latest.resolve()
+
+
+def sessions_before(session: StoredSession) -> Iterator[StoredSession]:
+    """Yield the sessions that are stored beside a session and older, the newest first.
+
+    One that cannot be read is passed over, as another version may have left it, and so is one with
+    a planted fault, which tells of broken code.
+    """
+    folders = (f for f in session.folder.parent.iterdir() if f.name < session.folder.name)
+    for folder in sorted(folders, reverse=True):
+        try:
+            other = read_session(folder)
+        except SessionError:
+            continue
+        if not other.planted:
+            yield other
 
 
 def _planted(fault: str) -> str:
