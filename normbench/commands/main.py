@@ -10,7 +10,7 @@ from typing import Any
 from normbench import __version__
 
 # Each is a module of this folder with HELP, add_arguments and main.
-COMMANDS = ("run", "check", "sensitivity", "compare", "baseline", "report", "schema")
+COMMANDS = ("run", "check", "sensitivity", "compare", "baseline", "report", "bisect", "schema")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
