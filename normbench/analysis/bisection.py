@@ -5,7 +5,7 @@ A line of revisions is known by positions: 0 is the one that is good, the last o
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -14,7 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from normbench.analysis.statistics import Estimate, moderated_variances, rank_sum_p, without_worst
+from normbench.analysis.statistics import (
+    Estimate,
+    Variance,
+    moderated_variances,
+    rank_sum_p,
+    without_worst,
+)
 from normbench.results import RunResult
 
 T = TypeVar("T")
@@ -29,7 +35,7 @@ END_LOOKS = (3, 5, 8, 12, 20, 30)
 END_LEVEL = 0.01
 
 # The probability of one revision at which a search by accuracy ends.
-CONFIDENT = 0.97
+CONFIDENT = 0.98
 
 # A run may collapse, whatever it runs: the share of such runs, and the range, in standard
 # deviations, over which their accuracies are taken to be as likely anywhere.
@@ -115,7 +121,7 @@ class Halving:
             return None
         middle = (self.low + self.high) // 2
         left.sort(key=lambda p: abs(p - middle))
-        passed_over = sum(self.low < p < self.high for p in self.skipped)
+        passed_over = sum(abs(p - middle) <= abs(left[0] - middle) for p in self.skipped)
         return left[min(passed_over**2, len(left) - 1)]
 
     def equals_good(self, position: int) -> None:
@@ -141,29 +147,33 @@ def accuracy(run: RunResult) -> float:
 
 
 def drop(good: Sequence[float], bad: Sequence[float], resolution: float) -> Estimate:
-    """Estimate the mean of ``bad`` less that of ``good``, its worst run taken as the second worst.
+    """Estimate the mean of ``bad`` less that of ``good``; ``resolution`` is their smallest step."""
+    return Estimate.difference(bad, good, _variance(good, bad, resolution))
 
-    ``resolution`` is the smallest step of the values. One run of the bad revision that collapsed
-    by chance is so no evidence, as in comparisons with a baseline.
-    """
-    samples = {"good": good, "bad": bad}
-    return Estimate.difference(
-        without_worst(bad), good, moderated_variances(samples, resolution)["bad"]
-    )
+
+def _variance(good: Sequence[float], bad: Sequence[float], resolution: float) -> Variance:
+    """Return the variance that both have about their means, at least that of rounding."""
+    return moderated_variances({"good": good, "bad": bad}, resolution)["bad"]
 
 
 def is_worse(good: Sequence[float], bad: Sequence[float], resolution: float) -> bool:
     """Tell whether bad is lower than good, at a level that holds for all END_LOOKS together.
 
     By Student's test or by ranks, each at half of the level: a good run that collapsed makes the
-    first one blind, and of few runs the second one is.
+    first one blind, and of few runs the second one is. As in comparisons with a baseline, one run
+    of bad that collapsed is no evidence: it counts as the second worst.
     """
-    p = min(drop(good, bad, resolution).p_below(), rank_sum_p(bad, good))
+    variance = _variance(good, bad, resolution)
+    lasting = Estimate.difference(without_worst(bad), good, variance)
+    p = min(lasting.p_below(), rank_sum_p(bad, good))
     return p <= END_LEVEL / len(END_LOOKS) / 2
 
 
 def change_probabilities(
-    runs: Mapping[int, Sequence[float]], last: int, resolution: float
+    runs: Mapping[int, Sequence[float]],
+    last: int,
+    resolution: float,
+    alike: Iterable[tuple[int, int]] = (),
 ) -> Numbers:
     """Return of each position, from 0 to ``last``, the probability that it is the first bad one.
 
@@ -171,15 +181,14 @@ def change_probabilities(
     the change on have one mean, those before it another, all have one deviation, and a share of
     COLLAPSED may be anything; each change but at 0 is as likely before anything is known. The means
     and the deviation are not known either: they are summed over, on a grid around what the ends'
-    runs say.
+    runs say. Two positions that are ``alike`` compute the same: the change is not between them.
 
     Source: a change point with unknown parameters, Smith, A Bayesian Approach to Inference about a
     Change-Point in a Sequence of Random Variables, Biometrika, 1975; the mixture for collapsed
     runs, Box and Tiao, A Bayesian Approach to Some Outlier Problems, Biometrika, 1968.
     """
     ends = {"good": runs[0], "bad": runs[last]}
-    variances = moderated_variances(ends, resolution)
-    spread = math.sqrt(max(variances["bad"].value, resolution**2 / 12))
+    spread = math.sqrt(_variance(runs[0], runs[last], resolution).value)
     positions = sorted(runs)
     good, bad = (
         np.array([_log_likelihoods(runs[p], np.median(end), spread) for p in positions])
@@ -193,6 +202,8 @@ def change_probabilities(
     # nothing was run between two positions: the change is as likely at any of these
     widths = np.diff(positions)
     found = np.concatenate([[-np.inf], np.repeat(log_evidence, widths)])
+    for earlier, later in alike:
+        found[earlier + 1 : later + 1] = -np.inf
     probabilities: Numbers = np.exp(found - special.logsumexp(found))
     return probabilities
 

@@ -241,6 +241,10 @@ def _of_accuracies(found: Bisected) -> dict[str, Any]:
             found.line[position].name: list(values)
             for position, values in sorted(found.accuracies.items())
         },
+        "alike": {
+            found.line[position].name: found.line[twin].name
+            for position, twin in sorted(found.alike.items())
+        },
     }
 
 
@@ -280,9 +284,9 @@ def _into_merge(found: Bisected, options: argparse.Namespace, repository: Reposi
 def _shown_runs(found: Bisected) -> Iterator[tuple[Revision, int]]:
     """Yield the revisions on both sides, with the number of runs each that were compared."""
     for position in found.around:
-        count = len(found.accuracies.get(position, ())) if found.accuracies else 1
-        if count:
-            yield found.line[position], count
+        count = len(found.accuracies.get(position, ()))
+        if count or found.change or position in found.alike:
+            yield found.line[position], count or 1
 
 
 def _lines(found: Bisected, document: dict[str, Any]) -> Iterator[str]:
@@ -315,8 +319,10 @@ def _evidence(found: Bisected, document: dict[str, Any]) -> Iterator[str]:
     if found.drop is not None:
         for position in found.around:
             values = found.accuracies.get(position, ())
-            told = ", ".join(f"{100 * value:.2f}" for value in values) or "not run"
-            yield f"{found.line[position].short}: {told} % ({len(values)} runs)"
+            told = ", ".join(f"{100 * value:.2f} %" for value in values) or "not run"
+            if position in found.alike:
+                told = f"equals {found.line[found.alike[position]].short} to the bit"
+            yield f"{found.line[position].short}: {told}"
         yield f"from there on: {points(found.drop)}, of {found.steps} runs"
         yield f"probability: {found.probability:.3f}"
         return

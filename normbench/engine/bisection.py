@@ -5,7 +5,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from normbench.analysis.bisection import (
     CONFIDENT,
@@ -62,8 +66,9 @@ class Bisected:
 
     ``candidates`` are the revisions one of which made the change: a single one where it was found.
     ``change`` is the evidence of a search by traces, and ``others`` what else changed on the way;
-    ``accuracies`` by position, their ``drop`` and the ``probability`` of the candidates that of one
-    by accuracy. ``skipped`` says why a revision could not be run.
+    ``accuracies`` by position, the positions that are ``alike`` to one of these, the ``drop`` and
+    the ``probability`` of the candidates are that of one by accuracy. ``skipped`` says why a
+    revision could not be run.
     """
 
     line: Sequence[Revision]
@@ -74,6 +79,7 @@ class Bisected:
     change: Change | None = None
     others: Sequence[Change] = ()
     accuracies: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    alike: Mapping[int, int] = field(default_factory=dict)
     drop: Estimate | None = None
     probability: float = 1.0
 
@@ -174,11 +180,11 @@ class TraceSearch(_Search):
 
         Raises CannotAsk if that comes out differently.
         """
-        good, *others = (self.traces[position] for position in sorted(self.traces))
-        if self._repeated or any(difference(good, other) is None for other in others):
+        pairs = combinations(self.traces.values(), 2)
+        if self._repeated or any(difference(*pair) is None for pair in pairs):
             return
         self._repeated = True
-        if found := difference(good, self.runs.again(self.line[0])):
+        if found := difference(self.traces[0], self.runs.again(self.line[0])):
             raise CannotAsk(
                 f"two traces of good differ ({found.figure}: {shown(found.before_value)} and "
                 f"{shown(found.after_value)}): expected runs that are equal to the bit each time; "
@@ -209,34 +215,39 @@ class TraceSearch(_Search):
 class AccuracySearch(_Search):
     """A search for the revision from which on accuracies are lower, by as few runs as that takes.
 
-    At most ``most_runs`` are trained in all.
+    At most ``most_runs`` are trained in all. A revision whose first run is equal to the bit to that
+    of another computes the same, and settles at once on which side of the change it is; only where
+    numbers differ do accuracies have to tell.
     """
 
     def __init__(self, line: Sequence[Revision], runs: Runs, tell: Tell, most_runs: int) -> None:
         super().__init__(line, runs, tell)
         self.most_runs = most_runs
+        self.count = 0
         self.accuracies: dict[int, list[float]] = {}
+        self._first: dict[int, RunResult] = {}
+        self._alike: dict[int, int] = {}
         self._resolution = 0.0
-
-    @property
-    def count(self) -> int:
-        """How many runs there are."""
-        return sum(map(len, self.accuracies.values()))
 
     def bisected(self) -> Bisected:
         """Search; raises CannotAsk where bad does not come out as worse than good."""
         self._compare_ends()
         while True:
-            found = change_probabilities(self.accuracies, self.last, self._resolution)
+            found = self._probabilities()
             block, probability = most_probable(found, blocks(self.last, self.skipped))
             if probability >= CONFIDENT or self.count >= self.most_runs:
                 break
-            self._add_run(most_telling(found, self.skipped), self.line[block[-1]], probability)
+            position = most_telling(found, {*self.skipped, *self._alike})
+            self._add_run(position, self.line[block[-1]], probability)
         candidates: Sequence[int] = block
         if probability < CONFIDENT:
             candidates = credible(found)
             probability = float(found[candidates].sum())
         return self._come_to(candidates, probability)
+
+    def _probabilities(self) -> npt.NDArray[np.float64]:
+        pairs = [(min(pair), max(pair)) for pair in self._alike.items()]
+        return change_probabilities(self.accuracies, self.last, self._resolution, pairs)
 
     def _compare_ends(self) -> None:
         """Train both ends until bad is known to be worse."""
@@ -248,6 +259,11 @@ class AccuracySearch(_Search):
                 self._train(position, look)
                 mean = 100 * statistics.fmean(self.accuracies[position])
                 self.tell(label, position, f"{look} runs, {mean:.2f} % on average", started)
+            if difference(self._first[0], self._first[self.last]) is None:
+                raise CannotAsk(
+                    "the runs of good and bad are equal to the bit: nothing has changed between "
+                    "the two; expected two that differ: widen the range"
+                )
             if is_worse(self.accuracies[0], self.accuracies[self.last], self._resolution):
                 return
         found = drop(self.accuracies[0], self.accuracies[self.last], self._resolution)
@@ -257,15 +273,30 @@ class AccuracySearch(_Search):
         )
 
     def _add_run(self, position: int, likely: Revision, probability: float) -> None:
+        """Train one more run of a position, and note what it is alike or how it came out."""
         self.steps += 1
         started = time.monotonic()
         try:
             value = self._train(position, len(self.accuracies.get(position, ())) + 1)[-1]
-            what = f"{100 * value:.2f} %; most likely {likely.short}, {probability:.2f} before it"
+            what = f"{100 * value:.2f} %; so far {likely.short} with {probability:.2f}"
+            if (twin := self._twin(position)) is not None:
+                # no further evidence: it is the same run once more
+                del self.accuracies[position]
+                self._alike[position] = twin
+                ends = {0: "good", self.last: "bad"}
+                what = f"{100 * value:.2f} %, equals {ends.get(twin, self.line[twin].short)}"
         except CannotRun as error:
             self.skipped[position] = str(error)
             what = f"skipped: {error}"
         self.tell(f"run {self.count}", position, what, started)
+
+    def _twin(self, position: int) -> int | None:
+        """Return a position, the good end first, whose first run is equal to this one's."""
+        if len(self.accuracies[position]) > 1:
+            return None
+        run = self._first[position]
+        others = (p for p in (0, self.last, *self.accuracies) if p != position)
+        return next((p for p in others if difference(self._first[p], run) is None), None)
 
     def _train(self, position: int, count: int) -> list[float]:
         runs = self.taken(position, count)
@@ -274,14 +305,17 @@ class AccuracySearch(_Search):
             if position in (0, self.last):
                 raise CannotAsk(f"{self.line[position].short}: {error}; search with --test trace")
             raise error
+        self.count += count - len(self.accuracies.get(position, ()))
         self._resolution = 1 / DATASETS[runs[0].spec.dataset].test_images
+        self._first[position] = runs[0]
         self.accuracies[position] = [accuracy(run) for run in runs]
         return self.accuracies[position]
 
     def _come_to(self, candidates: Sequence[int], probability: float) -> Bisected:
         sides: tuple[list[float], list[float]] = ([], [])
         for position, values in self.accuracies.items():
-            sides[position >= candidates[-1]].extend(values)
+            if not candidates[0] <= position < candidates[-1]:
+                sides[position >= candidates[-1]].extend(values)
         return Bisected(
             line=self.line,
             candidates=candidates,
@@ -289,6 +323,7 @@ class AccuracySearch(_Search):
             seconds=time.monotonic() - self.started,
             skipped=self.skipped,
             accuracies=self.accuracies,
+            alike=self._alike,
             drop=drop(*sides, self._resolution),
             probability=probability,
         )
