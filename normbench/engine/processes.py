@@ -4,10 +4,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from normbench.training.datasets import ENVIRONMENT_VARIABLE
+
+# How long a process that is stopped may take to clear up.
+SECONDS_TO_END = 5.0
 
 # Of what a test, or pytest, said.
 TOLD_CHARACTERS = 300
@@ -44,11 +48,20 @@ def run_process(command: Sequence[str], folder: Path, environment: Mapping[str, 
         try:
             output, _ = process.communicate()
         except BaseException:
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
+            _stop(process)
             raise
         return Ended(process.returncode, output)
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    """End a process and all that it started: as Ctrl-C does, so that they clear up, or for good."""
+    if os.name != "posix":
+        process.kill()
+        return
+    for ending in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, ending)
+            process.communicate(timeout=SECONDS_TO_END)
 
 
 def environment_of_a_user() -> dict[str, str]:
