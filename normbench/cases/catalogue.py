@@ -1,6 +1,8 @@
 """The catalogue: which cases and claims there are, in the suite and in files of the user's own."""
 
 import dataclasses
+import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
 from normbench.check.trace_record import Traced, trace_spec
 from normbench.models.networks import NETWORKS
-from normbench.models.norms import FAMILIES
+from normbench.models.norms import FAMILIES, norm_family
 from normbench.spec import regularizer_name
 
 # The suite; in a checkout, a link to bench.
@@ -162,6 +164,38 @@ class Catalogue:
     def claimed_cases(self) -> list[Case]:
         """The configurations that the claims need runs of, each once."""
         return _claimed(self.claims)
+
+
+def find_case(case_id: str, files: Sequence[Path], data: Path) -> Case:
+    """Return the case of that id, of the suite or of the user's own ``files``, in any tier.
+
+    The norm of the id need be none of the grid's, as one of --bench-norm is not; one of the user's
+    own is not imported. ``data`` is the data root. Raises CasesError where no grid has the rest.
+    """
+    known: list[str] = []
+    for file in files:
+        if case_id.startswith(f"{file.stem}-") and not _holds_claims(file):
+            for case in load_cases(file, GridOptions(data=data), fitting=False):
+                if (found := _with_norm_of(case_id, case)) is not None:
+                    return found
+                known.append(case.id)
+    if not known:
+        grids = ", ".join(file.stem for file in files if not _holds_claims(file))
+        raise CasesError(f"{case_id!r} is no case: expected an id that begins with one of {grids}")
+    close = difflib.get_close_matches(case_id, known, n=3, cutoff=0.0)
+    raise CasesError(f"{case_id!r} is no case: expected an id such as {', '.join(close)}")
+
+
+def _with_norm_of(case_id: str, case: Case) -> Case | None:
+    """Return the case with the norm that the id has; None if the id is not of its configuration."""
+    spec = case.spec
+    begin, end = f"{case.grid}-", f"-{spec.regularizer}-b{spec.batch_size}"
+    if not (case_id.startswith(begin) and case_id.endswith(end)):
+        return None
+    norm = case_id[len(begin) : -len(end)]
+    if norm_family(norm) is None and not re.fullmatch(r"[\w.]+:\w+", norm):
+        return None
+    return dataclasses.replace(case, spec=dataclasses.replace(spec, norm=norm))
 
 
 def _identity(file: Path) -> tuple[str, Path]:

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from normbench.cases.case import Case, GridOptions, configuration_key
+from normbench.cases.case import TIERS, Case, GridOptions, configuration_key
 from normbench.cases.cases_file import CasesContext, CasesFile, Grid, Target
 from normbench.cases.errors import CasesError, one_line, read_toml, validated
-from normbench.cases.values import Number, one_of
+from normbench.cases.values import SCHEMA, Number, one_of
 from normbench.models.networks import NETWORKS, check_network
 from normbench.spec import RunSpec
 from normbench.training.datasets import DATASETS, dataset_on_disk
@@ -49,6 +49,31 @@ def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> lis
         and_others = f" and {len(others)} other configurations" if others else ""
         raise CasesError(f"{file}: no [[target]] fits {first}{and_others}; add one without keys")
     return list(cases.values())
+
+
+def cases_file_of(spec: RunSpec) -> str:
+    """Return a cases file whose only case is of these runs, whatever their seed.
+
+    Its target is one that any run exceeds that learns anything.
+    """
+    part = "" if spec.train_images is None else f"train_images = {spec.train_images}\n"
+    return f"""\
+schema = {SCHEMA}
+tier = "{TIERS[0]}"
+dataset = "{spec.dataset}"
+network = "{spec.network}"
+recipe = "{spec.recipe}"
+epochs = {spec.epochs}
+dropout = {spec.dropout!r}
+{part}
+[[grid]]
+norm = ["{spec.norm}"]
+regularizer = [{{ l1 = {spec.l1!r}, l2 = {spec.l2!r} }}]
+batch_size = [{spec.batch_size}]
+
+[[target]]
+test_accuracy = 0
+"""
 
 
 def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:

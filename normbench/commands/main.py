@@ -17,6 +17,7 @@ COMMANDS = (
     "compare",
     "baseline",
     "history",
+    "bisect",
     "report",
     "alarm",
     "doctor",

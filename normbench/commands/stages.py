@@ -15,14 +15,11 @@ from pathlib import Path
 
 import normbench
 from normbench.commands.run import SUITE, suite_settings
+from normbench.engine.processes import TOLD_CHARACTERS, environment_of_a_user, last_words
 from normbench.storage.sensitivity import FAILED, StageEnd
-from normbench.training.datasets import ENVIRONMENT_VARIABLE
 
 # What a stage that takes too long ends with: the exit code of timeout(1).
 STOPPED = 124
-
-# Of what a test, or pytest, said.
-TOLD_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -87,18 +84,14 @@ class StageRunner:
                 _first_failure(folder / "junit.xml") if done.returncode == FAILED else ("", "")
             )
             if done.returncode and not test:
-                told = _last_words(done.stdout)
+                told = last_words(done.stdout)
             return StageEnd(
                 stage=stage.name, code=done.returncode, seconds=seconds, test=test, told=told
             )
 
     def _environment(self, folder: Path, fault: str | None) -> dict[str, str]:
         """Return the environment of a user's with one thread, and nothing of an outer pytest."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("PYTEST_") and name != "GITHUB_STEP_SUMMARY"
-        }
+        kept = environment_of_a_user()
         compiled = self.compiled
         if fault is not None:
             compiled = folder / "compiled"
@@ -106,8 +99,6 @@ class StageRunner:
                 shutil.copytree(self.compiled, compiled)
         # this normbench, whatever folder the process starts in
         path = [str(Path(normbench.__file__).parents[1]), kept.get("PYTHONPATH", "")]
-        if data := kept.get(ENVIRONMENT_VARIABLE):
-            kept[ENVIRONMENT_VARIABLE] = str(Path(data).absolute())
         return {
             **kept,
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
@@ -143,15 +134,6 @@ def _in_one_line(message: str) -> str:
     first = next(iter(message.splitlines()), "").removeprefix("AssertionError: ")
     listed = re.match(r"assert not [\[(](['\"])(.*?)\1[,\])]", first)
     return (listed[2] if listed else first)[:TOLD_CHARACTERS]
-
-
-def _last_words(output: str) -> str:
-    """Return why a session came to no pass, or the last error, or else the last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip(" =")]
-    for telling in ("normbench: no pass, ", "ERROR", "Error", ""):
-        if found := [line for line in lines if telling in line]:
-            return found[-1].removeprefix("normbench: no pass, ")[:TOLD_CHARACTERS]
-    return "it printed nothing"
 
 
 @contextmanager
