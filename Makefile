@@ -10,9 +10,14 @@ ARGUMENTS ?=
 # the nightly's baseline is named after the kind of runner, and its sessions are compared with it
 KIND ?= cpu
 SEEDS ?= 3
+# cases that would come out the same to the bit are not trained again, but for some of them
+REPLAY ?= --bench-replay same --bench-replay-audit 600
 # the sessions that are summed up, and the pull request that is told
 SESSIONS ?= results/latest
+NEWEST ?= $(lastword $(sort $(wildcard results/runs/*)))
 PR ?=
+# the version that the package must have, where a tag asks for one
+VERSION ?=
 # the environments of tox that docs/compatibility.md is about
 CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
 STAGES ?= check trace smoke tests
@@ -49,23 +54,27 @@ check: $(BIN)/installed ## whether norms, regularizers and networks are what the
 baseline: $(BIN)/installed ## the standard tier with SEEDS seeds, stored as the baseline nightly-KIND
 	$(BIN)/pytest bench -n $(WORKERS) --bench-seeds $(SEEDS) --bench-save-baseline nightly-$(KIND) $(ARGUMENTS)
 
+# of one run each, half of MNIST's cases are undecided where nothing is worse (docs/verdicts.md)
 nightly: $(BIN)/installed ## the standard tier, compared strictly with the baselines digits and nightly-KIND
-	$(BIN)/pytest bench -n $(WORKERS) --bench-strict --bench-baseline nightly-$(KIND) --junitxml results/junit.xml $(ARGUMENTS)
+	$(BIN)/pytest bench -n $(WORKERS) --bench-strict --bench-max-undecided 75 --bench-baseline digits \
+	  --bench-baseline nightly-$(KIND) $(REPLAY) --junitxml results/junit.xml $(ARGUMENTS)
 
 summary: $(BIN)/installed ## sum up SESSIONS in results/summary.md; fails where one of them did
 	$(BIN)/normbench report --summary $(SESSIONS) > results/summary.md
 
 comment: ## show results/summary.md in the pull request PR, in place of what was shown there before; needs gh
-	gh pr comment $(PR) --edit-last --create-if-none --body-file results/summary.md
+	head --bytes 65000 results/summary.md | gh pr comment $(PR) --edit-last --create-if-none --body-file -
 
 alarm: $(BIN)/installed ## open, update or close the issue of the nightly of KIND on GitHub; needs gh
-	$(BIN)/normbench alarm --label nightly-$(KIND)
+	$(BIN)/normbench alarm $(NEWEST) --label nightly-$(KIND)
 
-package: $(BIN)/installed ## the wheel and the source distribution in dist, tried in an empty folder
-	.ci/package $(PYTHON)
+package: ## the wheel and the source distribution in dist, tried in an empty folder
+	.ci/package $(PYTHON) $(VERSION)
 
 compatibility: $(BIN)/installed ## run STAGES in each of CELLS, and write docs/compatibility.md
-	for cell in $(CELLS); do $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell --stage $(STAGES) || true; done
+	$(BIN)/python -m pip install --quiet tox
+	for cell in $(CELLS); do $(BIN)/tox -e $$cell --notest; \
+	  $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell --stage $(STAGES) || true; done
 	$(BIN)/python perf/compatibility.py page
 
 gpu: $(BIN)/installed ## all measurements on one GPU within nine minutes; MNIST in $NORMBENCH_DATA, tables in results/perf/speed-gpu.md

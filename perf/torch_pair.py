@@ -78,7 +78,7 @@ def check_pair(environment: str, pair: Pair, use: Callable[[], None] = use_toget
         raise PairError(
             f"{environment}: {came} do not fit each other ({reason}): torchvision is compiled "
             "for one build of torch, and this torch is another; take a Python for which both come "
-            f"of one build, or both from one index: PIP_INDEX_URL={CPU_INDEX} "
+            f"of one build, or both from one index: PIP_EXTRA_INDEX_URL={CPU_INDEX} "
             f"tox -r -e {environment}"
         ) from error
     return f"{environment}: {came} fit each other"
