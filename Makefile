@@ -18,9 +18,9 @@ NEWEST ?= $(lastword $(sort $(wildcard results/runs/*)))
 PR ?=
 # the version that the package must have, where a tag asks for one
 VERSION ?=
-# the environments of tox that docs/compatibility.md is about
+# the environments of tox that docs/compatibility.md is about; STAGES are all without one
 CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
-STAGES ?= check trace smoke tests
+STAGES ?=
 
 .PHONY: help bench test tests lint style types workflows check baseline nightly summary comment alarm package compatibility gpu clean
 
@@ -74,7 +74,7 @@ package: ## the wheel and the source distribution in dist, tried in an empty fol
 compatibility: $(BIN)/installed ## run STAGES in each of CELLS, and write docs/compatibility.md
 	$(BIN)/python -m pip install --quiet tox
 	for cell in $(CELLS); do $(BIN)/tox -e $$cell --notest; \
-	  $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell --stage $(STAGES) || true; done
+	  $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell $(if $(STAGES),--stage $(STAGES)) || true; done
 	$(BIN)/python perf/compatibility.py page
 
 gpu: $(BIN)/installed ## all measurements on one GPU within nine minutes; MNIST in $NORMBENCH_DATA, tables in results/perf/speed-gpu.md
