@@ -10,15 +10,17 @@ ARGUMENTS ?=
 # the nightly's baseline is named after the kind of runner, and its sessions are compared with it
 KIND ?= cpu
 SEEDS ?= 3
+# cases that would come out the same to the bit are not trained again, but for some of them
+REPLAY ?= --bench-replay same --bench-replay-audit 600
 # the sessions that are summed up, and the pull request that is told
 SESSIONS ?= results/latest
 NEWEST ?= $(lastword $(sort $(wildcard results/runs/*)))
 PR ?=
 # the version that the package must have, where a tag asks for one
 VERSION ?=
-# the environments of tox that docs/compatibility.md is about
+# the environments of tox that docs/compatibility.md is about; STAGES are all without one
 CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
-STAGES ?= check trace smoke tests
+STAGES ?=
 
 .PHONY: help bench test tests lint style types workflows check baseline nightly summary comment alarm package compatibility gpu clean
 
@@ -55,7 +57,7 @@ baseline: $(BIN)/installed ## the standard tier with SEEDS seeds, stored as the 
 # of one run each, half of MNIST's cases are undecided where nothing is worse (docs/verdicts.md)
 nightly: $(BIN)/installed ## the standard tier, compared strictly with the baselines digits and nightly-KIND
 	$(BIN)/pytest bench -n $(WORKERS) --bench-strict --bench-max-undecided 75 --bench-baseline digits \
-	  --bench-baseline nightly-$(KIND) --junitxml results/junit.xml $(ARGUMENTS)
+	  --bench-baseline nightly-$(KIND) $(REPLAY) --junitxml results/junit.xml $(ARGUMENTS)
 
 summary: $(BIN)/installed ## sum up SESSIONS in results/summary.md; fails where one of them did
 	$(BIN)/normbench report --summary $(SESSIONS) > results/summary.md
@@ -72,7 +74,7 @@ package: ## the wheel and the source distribution in dist, tried in an empty fol
 compatibility: $(BIN)/installed ## run STAGES in each of CELLS, and write docs/compatibility.md
 	$(BIN)/python -m pip install --quiet tox
 	for cell in $(CELLS); do $(BIN)/tox -e $$cell --notest; \
-	  $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell --stage $(STAGES) || true; done
+	  $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell $(if $(STAGES),--stage $(STAGES)) || true; done
 	$(BIN)/python perf/compatibility.py page
 
 gpu: $(BIN)/installed ## all measurements on one GPU within nine minutes; MNIST in $NORMBENCH_DATA, tables in results/perf/speed-gpu.md

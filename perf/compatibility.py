@@ -27,14 +27,20 @@ ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "results" / "compatibility"
 PAGE = ROOT / "docs" / "compatibility.md"
 
-# What each stage gives to pytest, and what it tells.
+# The folders of tests, those first that depend on torch most; what lies beside them is run last.
+ROOMS = (
+    *("models", "check", "training", "engine", "cases"),
+    *("storage", "analysis", "report", "commands", "plugin"),
+)
+BESIDE = "tests/test_spec.py tests/test_package.py tests/test_gpu_stages.py tests/test_matrix.py"
+
+# What each stage gives to pytest. The tests are one for each folder: what has ended is stored.
 STAGES = {
     "check": "bench/test_conformance.py",
     "trace": "bench/test_trace.py --bench-tier smoke",
     "smoke": "bench/test_digits.py --bench-tier smoke --bench-baseline digits",
-    "tests": "tests -W error",
-    # in place of all tests, where there is no time for them
-    "rooms": "tests/models tests/training tests/check tests/engine tests/plugin -W error",
+    **{f"tests-{room}": f"tests/{room} -W error" for room in ROOMS},
+    "tests-beside": f"{BESIDE} tests/test_workflows.py tests/test_documentation.py -W error",
 }
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "pytest", "timm")
 Cell = dict[str, Any]
@@ -127,7 +133,8 @@ def page(cells: Sequence[Cell]) -> str:
     """
     working = [cell for cell in cells if cell["fits"]]
     parts = [INTRODUCTION, "## What was installed", versions_table(cells)]
-    parts += ["## What was run", stages_table(working)]
+    commands = "\n".join(f"- {stage}: `pytest {given}`" for stage, given in STAGES.items())
+    parts += ["## What was run", stages_table(working), f"The stages:\n\n{commands}"]
     failed = [
         f"- `{cell['cell']}`, {stage}: `{name}`: {reason}"
         for cell in working
@@ -183,15 +190,15 @@ def versions_table(cells: Sequence[Cell]) -> str:
 
 def stages_table(cells: Sequence[Cell]) -> str:
     """Return a row for each cell and stage with its counts."""
-    rows = []
+    rows, order = [], list(STAGES)
     for cell in cells:
-        for stage, told in cell["stages"].items():
+        for stage, told in sorted(cell["stages"].items(), key=lambda item: order.index(item[0])):
             counts = [told["passed"], len(told["failed"]), sum(told["skipped"].values())]
             if told["tests"] is None:
                 counts = [f"ended with exit status {told['exit_status']}", "", ""]
-            row = [f"`{cell['cell']}`", stage, f"`{told['command']}`", told["date"]]
-            rows.append([*row, told["seconds"], *counts])
-    headings = ["environment", "stage", "command", "date", "seconds", "passed", "failed", "skipped"]
+            row = [f"`{cell['cell']}`", stage, told["date"], told["seconds"]]
+            rows.append([*row, *counts])
+    headings = ["environment", "stage", "date", "seconds", "passed", "failed", "skipped"]
     return markdown(headings, rows)
 
 
@@ -213,8 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the stages in this environment")
     run.add_argument("cell", help="the environment's name, such as py312-torch214")
-    all_stages = ["check", "trace", "smoke", "tests"]
-    run.add_argument("--stage", nargs="+", choices=STAGES, default=all_stages)
+    run.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES))
     run.add_argument("--workers", type=int, default=2, help="of pytest-xdist; default 2")
     commands.add_parser("page", help="write docs/compatibility.md")
     options = parser.parse_args(arguments)

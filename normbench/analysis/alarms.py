@@ -11,7 +11,7 @@ from normbench.storage.session import SessionError, StoredSession
 
 # What a case is well by, beside its baseline; of the other outcomes, all but a regression leave it
 # open.
-WELL = frozenset({Outcome.NO_REGRESSION, Outcome.IMPROVEMENT})
+WELL = frozenset({Outcome.NO_REGRESSION, Outcome.IMPROVEMENT, Outcome.UNCHANGED})
 
 # What may have made the difference, by its name in a session's environment.
 GROUND = ("torch", "torchvision", "python", "processor", "gpus")

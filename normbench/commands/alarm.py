@@ -48,6 +48,11 @@ def main(options: argparse.Namespace) -> int:
     from normbench.storage.session import latest_session, read_session
 
     session = read_session(options.session or latest_session(Path("results")))
+    if session.planted:
+        raise ValueError(
+            f"{session.folder} had the fault {session.planted!r} planted, and is to fail; expected "
+            "a session without --bench-plant"
+        )
     print(raise_alarm(session, options.label, _nothing if options.dry_run else gh))
     return 0
 

@@ -34,9 +34,15 @@ def broken(trace: Trace) -> Trace:
     return dataclasses.replace(trace, broken=("step 1: the loss is not the reference's",))
 
 
-def test_a_session_in_which_all_is_well_raises_no_alarm(tmp_path: Path) -> None:
-    case = StoredCase.of(Case("mnist", "standard", BATCH, 0.9), verdict="passed")
-    session = night(tmp_path, 1, Outcome.NO_REGRESSION, cases=[case])
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [(Outcome.NO_REGRESSION, "passed"), (Outcome.UNCHANGED, "unchanged")],
+)
+def test_a_session_in_which_all_is_well_raises_no_alarm(
+    tmp_path: Path, outcome: Outcome, verdict: str
+) -> None:
+    case = StoredCase.of(Case("mnist", "standard", BATCH, 0.9), verdict=verdict)
+    session = night(tmp_path, 1, outcome, cases=[case])
     assert standing(session) == {WORSE: True, Subject("case", case.case.id): True}
     assert alarms(session) == []
 

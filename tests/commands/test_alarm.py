@@ -104,6 +104,12 @@ def test_a_dry_run_prints_the_issue(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert told.startswith("opened: nightly: regression of mnist batch-none-b64, 1 epoch\n\n## ")
 
 
+def test_a_planted_fault_is_no_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = store_session(tmp_path, planted="no-decay")
+    assert main(["alarm", str(session.folder)]) == 2
+    assert "had the fault 'no-decay' planted, and is to fail" in capsys.readouterr().err
+
+
 def test_gh_that_is_missing_or_fails_is_told_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
