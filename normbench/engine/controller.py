@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,10 +20,11 @@ from normbench.report.writer import needed_pictures, write_all
 from normbench.results import RunResult
 from normbench.storage.baseline import Baseline, BaselineError
 from normbench.storage.documents import Selection, Status, StoredCase, StoredClaim
-from normbench.storage.environment import environment
+from normbench.storage.environment import PROCESSOR, environment
 from normbench.storage.pictures import StoredPictures, store_pictures
 from normbench.storage.runs import RunStore
 from normbench.storage.session import Session, SessionError, StoredSession, read_session
+from normbench.storage.traces import drop_case_traces
 from normbench.training.data import ensure_dataset, load_dataset
 from normbench.training.datasets import DatasetDamaged, DatasetUnavailable
 from normbench.training.fingerprints import code_digest, fingerprint
@@ -107,7 +109,11 @@ class Controller:
         if self.options.save_baseline is not None:
             self._require_writable(self.options.reference)
         self.session.workers = workers
-        self.session.environment = environment(self.root)
+        here = environment(self.root)
+        if self.session.resumed and not _on_one_processor(self.session.environment, here):
+            # they would stand for rows that are trained here as well
+            drop_case_traces(self.session.folder)
+        self.session.environment = here
         self.session.cases, self.session.claims = selection.cases, selection.claims
         notes = self._unavailable()
         replay = replay_of(self.options, self.session.folder)
@@ -286,6 +292,10 @@ def selected(cases: Sequence[Case], claims: Sequence[Claim]) -> Selection:
     return Selection(
         cases=tuple(map(StoredCase.of, cases)), claims=tuple(map(StoredClaim.of, claims))
     )
+
+
+def _on_one_processor(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return all(before.get(name) == now.get(name) for name in PROCESSOR)
 
 
 def _is_current(run: RunResult) -> bool:

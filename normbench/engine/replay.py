@@ -82,7 +82,11 @@ class Replay:
         return on_equal_ground and same_training(now, then)
 
     def _runs(self, folder: Path, case: Case, then: Trace) -> dict[str, RunResult] | None:
-        """Return a session's runs of a case, nothing if it failed there; None if one is missing."""
+        """Return a session's runs of a case, nothing if it failed there; None if one is missing.
+
+        A run that ended badly or as no audit should tells so even where its session was killed
+        before it gave verdicts.
+        """
         session = self._session(folder)
         if session is None or session.planted:
             return None
@@ -96,7 +100,7 @@ class Replay:
             except (OSError, ValueError):
                 return None
             if run is None or not _of_the_trace(run, then):
-                return None
+                return {} if run is not None and _went_wrong(run) else None
             since = run.replayed or folder.name
             found[spec.key] = dataclasses.replace(run, replayed=since, audits="", message="")
         return found
@@ -131,12 +135,19 @@ def _session_of(folder: Path) -> StoredSession | None:
         return None
 
 
+def _went_wrong(run: RunResult) -> bool:
+    """Tell whether a run came to a bad end, or was an audit and differs from its stored row."""
+    return run.status != "ok" or bool(run.audits and run.message)
+
+
 def _of_the_trace(run: RunResult, trace: Trace) -> bool:
-    """Tell whether a run ended well, by the code and on the torch that its case was traced with."""
+    """Tell whether a run ended well, by the code and where its case was traced."""
     then = (trace.ground["torch"], trace.ground["threads"], trace.ground["code"])
     prints = run.fingerprint == trace.ground["fingerprint"]
     trained_so = (run.torch, str(run.threads), run.code) == then
-    return run.status == "ok" and not run.planted and prints and trained_so
+    # a session that is resumed where a GPU has come or gone goes on with the traces that it has
+    on_cpu = (trace.ground["device"] == "cpu") == (run.device == "cpu")
+    return not _went_wrong(run) and not run.planted and prints and trained_so and on_cpu
 
 
 def difference(now: RunResult, before: RunResult) -> str:

@@ -158,8 +158,9 @@ class Runner:
         # whatever a user's norm raises: training raises it again, and tells of it
         except (Exception, SystemExit):
             return {}
-        # rows that there are already may be another machine's, which was interrupted
-        if not begun and not has_case_trace(self.store.folder, spec):
+        # what there is already may be another machine's, which was interrupted
+        half_done = any(self.store.checkpoint(each).is_file() for each in case.specs)
+        if not (begun or half_done or has_case_trace(self.store.folder, spec)):
             store_case_trace(self.store.folder, trace)
         rows = replay.rows(trace, case)
         if not rows:
@@ -167,7 +168,13 @@ class Runner:
         runs = Runs(tuple(rows.values()))
         compared = self._compared(runs.results)
         looks_worse = compared and compared.outcome in (Outcome.REGRESSION, Outcome.SUSPECTED)
-        return {} if looks_worse or runs.test_accuracy <= case.target else rows
+        return {} if looks_worse or runs.test_accuracy <= self._highest_target(case) else rows
+
+    def _highest_target(self, case: Case) -> float:
+        """Return the highest target of the session's cases that ask for the case's runs."""
+        configuration = case.spec.with_seed(0)
+        same = (c.target for c in self.cases if c.spec.with_seed(0) == configuration)
+        return max((case.target, *same))
 
     @cached_property
     def _audited(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ case's training did, so that a later session can tell that it would do the same.
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from normbench.check.trace_record import Trace
@@ -38,6 +39,11 @@ def has_case_trace(session: Path, spec: RunSpec) -> bool:
 def has_case_traces(session: Path) -> bool:
     """Tell whether a session has traced cases."""
     return _case_traces(session).is_dir()
+
+
+def drop_case_traces(session: Path) -> None:
+    """Remove a session's traces of cases, so that no later one takes its rows by them."""
+    shutil.rmtree(_case_traces(session), ignore_errors=True)
 
 
 def read_case_trace(session: Path, spec: RunSpec) -> Trace | None:

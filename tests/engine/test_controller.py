@@ -1,6 +1,7 @@
 """A session without pytest: opened, its outcomes noted, closed with its verdicts."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
 from normbench.storage.session import latest_session, read_session
+from normbench.storage.traces import has_case_traces
 from normbench.training.fingerprints import code_digest, fingerprint
 
 CASES = [
@@ -110,6 +112,21 @@ def test_a_session_that_is_stopped_before_its_first_case_can_be_resumed(tmp_path
     assert resumed.session is not None
     assert (resumed.session.name, resumed.session.document.resumed) == (NAME, 1)
     assert [case.verdict for case in resumed.session.document.cases] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize(("processor", "kept"), [(None, True), ("another", False)])
+def test_traces_of_cases_are_dropped_where_a_session_goes_on_with_another_processor(
+    tmp_path: Path, processor: str | None, kept: bool
+) -> None:
+    session(tmp_path, {}, finished=False)
+    folder = latest_session(tmp_path / "results")
+    (folder / "case-traces").mkdir()
+    if processor is not None:
+        document = json.loads((folder / "session.json").read_text())
+        document["environment"]["processor"] = processor
+        (folder / "session.json").write_text(json.dumps(document))
+    session(tmp_path, PASSED, resume=True)
+    assert has_case_traces(folder) is kept
 
 
 def test_a_session_that_is_not_prepared_leaves_nothing(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Training:
             spec,
             "ok",
             epochs=(Epoch(1, 0.1, 1.0, 0.6, 0.8, self.accuracy, 2.0, 0.5),),
+            device="cpu",
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             fingerprint=fingerprint(spec.network, spec.recipe),
@@ -200,7 +201,14 @@ def change_rows(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"code": "old"}, {"torch": "1.0"}, {"threads": 64}, {"fingerprint": "old"}]
+    "changes",
+    [
+        {"code": "old"},
+        {"torch": "1.0"},
+        {"threads": 64},
+        {"fingerprint": "old"},
+        {"device": "cuda:0"},
+    ],
 )
 def test_a_row_that_the_trace_does_not_speak_for_is_not_taken(
     nights: Nights, changes: dict[str, Any]
@@ -225,6 +233,59 @@ def test_what_misses_its_target_by_now_is_trained_again(nights: Nights) -> None:
     nights.run(CASE)
     _, training = nights.run(dataclasses.replace(CASE, target=0.95))
     assert training.specs == [SPEC]
+
+
+def test_what_misses_the_target_of_another_case_of_the_same_runs_is_trained_again(
+    nights: Nights,
+) -> None:
+    nights.run(CASE)
+    stricter = dataclasses.replace(CASE, grid="stricter", target=0.95)
+    (runs, of_the_stricter), training = nights.run(CASE, stricter)
+    assert training.specs == [SPEC]
+    assert [found.unchanged for found in (runs, of_the_stricter)] == [False, False]
+
+
+def kill(session: Path) -> None:
+    """Leave a session's document as it is before the first verdict."""
+    file = session / "session.json"
+    document = json.loads(file.read_text())
+    document["status"] = "running"
+    document["cases"] = [{**case, "verdict": None} for case in document["cases"]]
+    file.write_text(json.dumps(document))
+
+
+def test_rows_of_a_session_that_was_killed_are_taken(nights: Nights) -> None:
+    nights.run(CASE)
+    kill(nights.folder)
+    _, training = nights.run(CASE)
+    assert training.specs == []
+
+
+def test_an_audit_that_failed_is_known_though_its_session_was_killed(nights: Nights) -> None:
+    nights.run(CASE)
+    with pytest.raises(AuditFailed):
+        nights.run(CASE, accuracy=0.8, replay_audit=10)
+    kill(nights.folder)
+    _, training = nights.run(CASE)
+    assert training.specs == [SPEC]
+
+
+def test_a_run_that_ended_badly_is_known_though_its_session_was_killed(nights: Nights) -> None:
+    nights.run(CASE)
+    nights.run(CASE)
+    change_rows(nights.folder, status="diverged", replayed="")
+    kill(nights.folder)
+    _, training = nights.run(CASE)
+    assert training.specs == [SPEC]
+
+
+def test_a_run_that_is_half_done_gets_no_trace_when_it_goes_on(nights: Nights) -> None:
+    folder = nights.options.results / "runs" / "night-9"
+    store = RunStore(folder)
+    store.checkpoint(SPEC).parent.mkdir(parents=True)
+    store.checkpoint(SPEC).touch()
+    Runner(nights.options, folder, cases=[CASE], train=Training()).run_case(CASE)
+    assert not has_case_traces(folder)
 
 
 def baseline(nights: Nights, accuracy: float) -> str:
