@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from normbench.plugin.options import (
@@ -236,7 +237,15 @@ def _of_accuracies(found: Bisected) -> dict[str, Any]:
     low, high = found.drop.interval()
     return {
         "probability": found.probability,
-        "drop": {"difference": found.drop.value, "low": low, "high": high},
+        "drop": {
+            "difference": found.drop.value,
+            "low": low,
+            "high": high,
+            **{
+                side: {"mean": fmean(values), "runs": len(values)}
+                for side, values in zip(("before", "after"), found.sides, strict=True)
+            },
+        },
         "accuracies": {
             found.line[position].name: list(values)
             for position, values in sorted(found.accuracies.items())
@@ -323,8 +332,9 @@ def _evidence(found: Bisected, document: dict[str, Any]) -> Iterator[str]:
             if position in found.alike:
                 told = f"equals {found.line[found.alike[position]].short} to the bit"
             yield f"{found.line[position].short}: {told}"
-        yield f"from there on: {points(found.drop)}, of {found.steps} runs"
-        yield f"probability: {found.probability:.3f}"
+        for side, values in zip(("before", "after"), found.sides, strict=True):
+            yield f"{side + ':':<7} {100 * fmean(values):.2f} % on average of {len(values)} runs"
+        yield f"by {points(found.drop)}; probability {found.probability:.3f}"
         return
     first = document["difference"]
     yield f"before: {first['figure']} = {shown(first['before_value'])}"

@@ -66,9 +66,9 @@ class Bisected:
 
     ``candidates`` are the revisions one of which made the change: a single one where it was found.
     ``change`` is the evidence of a search by traces, and ``others`` what else changed on the way;
-    ``accuracies`` by position, the positions that are ``alike`` to one of these, the ``drop`` and
-    the ``probability`` of the candidates are that of one by accuracy. ``skipped`` says why a
-    revision could not be run.
+    ``accuracies`` by position, the positions that are ``alike`` to one of these, the accuracies on
+    both ``sides`` of the change, the ``drop`` between them and the ``probability`` of the
+    candidates are that of one by accuracy. ``skipped`` says why a revision could not be run.
     """
 
     line: Sequence[Revision]
@@ -80,6 +80,7 @@ class Bisected:
     others: Sequence[Change] = ()
     accuracies: Mapping[int, Sequence[float]] = field(default_factory=dict)
     alike: Mapping[int, int] = field(default_factory=dict)
+    sides: tuple[Sequence[float], Sequence[float]] = ((), ())
     drop: Estimate | None = None
     probability: float = 1.0
 
@@ -324,6 +325,7 @@ class AccuracySearch(_Search):
             skipped=self.skipped,
             accuracies=self.accuracies,
             alike=self._alike,
+            sides=sides,
             drop=drop(*sides, self._resolution),
             probability=probability,
         )

@@ -300,6 +300,8 @@ def test_the_commit_that_lowered_accuracies_is_found(
     assert found["found"]["name"] == made.commits[45]
     assert found["probability"] >= 0.98
     assert found["drop"]["low"] < -0.02 < found["drop"]["high"]
+    sides = [found["drop"][side]["runs"] for side in ("before", "after")]
+    assert sides == [len(found["accuracies"][made.commits[end]]) for end in (0, -1)]
     assert found["steps"] == len(suite.specs) <= 20
     # by a single run each, as a commit in the middle computes what one of the ends does
     ends = {made.commits[0], made.commits[-1]}

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,16 @@ def test_a_process_has_its_folder_and_environment_and_both_channels_are_read(
     assert ended.output == f"{tmp_path}\nhere\n"
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    # dead, and not yet noted so
+    return not (stat.exists() and stat.read_text(encoding="utf-8").rpartition(")")[2][1] == "Z")
+
+
 def test_what_a_stopped_process_started_ends_with_it(tmp_path: Path) -> None:
     inner = "echo $$ > new; mv new inner; exec sleep 60"
     command = ("sh", "-c", f"sh -c '{inner}'; true")
@@ -37,10 +46,7 @@ def test_what_a_stopped_process_started_ends_with_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_process(command, tmp_path, os.environ)
     thread.join()
-    pid = (tmp_path / "inner").read_text(encoding="utf-8").strip()
-    state = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, check=False)
-    # gone, or dead where the system has not yet noted so
-    assert not state.stdout.strip() or state.stdout.startswith(b"Z")
+    assert not is_alive(int((tmp_path / "inner").read_text(encoding="utf-8")))
 
 
 def test_what_an_outer_session_put_into_the_environment_is_taken_out(
