@@ -172,7 +172,9 @@ def parse_json_file(text: str) -> tuple[str, str]:
     else:
         kind, file = "normbench", text
     path = Path(file).expanduser()
-    if not file or path.is_dir() or not path.absolute().parent.is_dir():
+    # what is there is replaced as a whole, which a device or a pipe must not be
+    in_the_way = path.exists() and not path.is_file()
+    if not file or in_the_way or not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(
             f"{text!r} is no file that can be written: expected a file's path in a folder that "
             "exists, alone or after a format, as in github-accuracy:accuracy.json"

@@ -129,7 +129,7 @@ class RunStore:
     def _run(self, line: bytes, row: _Row) -> RunResult:
         try:
             return RunResult.from_row(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{self.file}, line {row.line}: {error}; expected a run as normbench writes it"
             ) from error

@@ -83,7 +83,9 @@ class StoredSession:
         lost = [
             stored.case.id
             for stored in self.judged_cases
-            if stored.runs > sum(run.status == "ok" for run in self.runs(stored.case))
+            # an unchanged case counts no run, and has the rows that were taken for it
+            if max(stored.runs, stored.test_accuracy is not None)
+            > sum(run.status == "ok" for run in self.runs(stored.case))
         ]
         if lost:
             has = "lacks some" if self.results else "has none"

@@ -1,12 +1,15 @@
 """What a session hands on: the files of --bench-json, and the hook that feeds trackers."""
 
+import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from normbench.plugin import hookspec
+from normbench.plugin.options import parse_json_file
 from normbench.plugin.outputs import OutputError, make_way, tell_others, write_files
 from normbench.storage.session import read_session
 
@@ -92,6 +95,13 @@ def test_a_file_that_cannot_be_written_ends_pytest_at_once(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
     assert not alone.results.exists()
+
+
+def test_a_device_or_a_pipe_is_no_file_to_write_to(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(argparse.ArgumentTypeError, match="is no file that can be written"):
+        parse_json_file(str(pipe))
 
 
 def test_a_file_that_is_given_twice_trains_nothing(alone: Project) -> None:

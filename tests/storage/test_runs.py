@@ -406,6 +406,7 @@ def test_a_row_that_is_none_is_named_by_its_line_and_what_is_wrong(
         (b"\n", "Expecting value: .*"),
         (b"\x80\x81\n", ".* can't decode byte 0x80 .*"),
         (b"[1]\n", r"it is no JSON object, but \[1\]"),
+        (b"[" * 200_000 + b"\n", "maximum recursion depth exceeded .*"),
     ],
 )
 def test_a_broken_line_in_the_middle_is_named_by_its_number(

@@ -109,6 +109,19 @@ def test_a_case_whose_test_did_not_come_up_has_no_verdict(tmp_path: Path) -> Non
     assert session.judged_cases == []
 
 
+def test_an_unchanged_case_without_its_row_has_lost_it(tmp_path: Path) -> None:
+    case = Case("tiny", "smoke", RunSpec("digits", "digits", "batch", recipe="digits"), 0.5)
+    runs = [dataclasses.replace(finished(case.spec, 0.9), replayed="an earlier one")]
+    stored = store_session(tmp_path, judged([case], runs), runs)
+    assert stored.document.cases[0].verdict is CaseVerdict.UNCHANGED
+    stored.require_rows()
+    edit_rows(stored.folder, lambda _: None)
+    with pytest.raises(
+        SessionError, match=r"has none of the runs .*, such as those of tiny-batch-"
+    ):
+        read_session(stored.folder).require_rows()
+
+
 def test_a_folder_that_cannot_be_made_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SessionError, match=r"cannot write results to .*--bench-results DIR"):
