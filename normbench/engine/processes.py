@@ -1,6 +1,7 @@
 """Processes of the suite that a command starts: what they are given, and what they say last."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +83,8 @@ def environment_of_a_user() -> dict[str, str]:
 def last_words(output: str) -> str:
     """Return why a session came to no pass, or the last error, or else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip(" =")]
+    # what tox repeats of a command that failed, after what that said
+    lines = [line for line in lines if not re.match(r"\S+: exit -?\d+ \(", line)]
     for telling in ("normbench: no pass, ", "ERROR", "Error", ""):
         if found := [line for line in lines if telling in line]:
             return found[-1].removeprefix("normbench: no pass, ")[:TOLD_CHARACTERS]

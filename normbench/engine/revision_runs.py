@@ -236,7 +236,7 @@ class ToxEnvironments:
         name = revision.name.removeprefix("torch-").replace(".", "")
         own = norm_family(self._spec.norm) is None
         passed = ("-x", "testenv.pass_env+=PYTHONPATH") if own else ()
-        command = ("tox", "run", "-e", f"{_python()}-torch{name}", *passed, "--", *OWN_CASES)
+        command = ("tox", "run", "-qq", "-e", f"{_python()}-torch{name}", *passed, "--", *OWN_CASES)
         path = f"PYTHONPATH={shlex.quote(str(Path.cwd()))} " if own else ""
         root = self._repository.root
         return Start(

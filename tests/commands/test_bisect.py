@@ -475,7 +475,7 @@ def test_torch_releases_are_gone_over_in_environments_of_tox(
     command, folder, environment = tox.started[0]
     assert folder == made.folder
     assert re.fullmatch(
-        r"-m tox run -e py31\d-torch212 -x testenv.pass_env\+=PYTHONPATH -- "
+        r"-m tox run -qq -e py31\d-torch212 -x testenv.pass_env\+=PYTHONPATH -- "
         r"bench/test_own_cases.py --bench-tier smoke --bench-cases .*",
         " ".join(command[1:]),
     )

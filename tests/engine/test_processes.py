@@ -69,6 +69,7 @@ def test_what_an_outer_session_put_into_the_environment_is_taken_out(
         ("E   ValueError: it is off\nERROR: first\n1 passed\n", "ERROR: first"),
         ("E   ValueError: it is off\nend\n", "E   ValueError: it is off"),
         ("one\ntwo\n=====\n", "two"),
+        ("no wheels\npy311: exit 1 (0.1 seconds) /x> python -m pytest pid=7\n", "no wheels"),
         ("\n", "it printed nothing"),
     ],
 )
