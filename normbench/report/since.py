@@ -1,5 +1,6 @@
 """Since when something is not well, and what may have made the difference, in markdown."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from normbench.analysis.alarms import REGRESSION, TARGET, Since, Subject
@@ -49,7 +50,7 @@ def _paragraphs(subjects: Sequence[Subject], since: Since, log: Log) -> list[str
     suspects = f"Suspects, the commits of `{good}..{bad}`"
     parts.append(f"{suspects}:\n\n{listed}{more}" if commits else f"{suspects}.")
     if case := _case(subjects, since.bad):
-        command = f"normbench bisect {case} --good {good} --bad {bad}"
+        command = f"normbench bisect {shlex.quote(case)} --good {good} --bad {bad}"
         parts.append(f"This finds the one: `{command}`")
     return parts
 

@@ -209,10 +209,10 @@ class History:
     def sessions(self, last: int | None = None, until: str | None = None) -> list[SessionEntry]:
         """Return the ``last`` sessions, the oldest first, up to the one of the name ``until``."""
         rows = self._index.execute(
-            "SELECT * FROM sessions WHERE ?1 IS NULL OR (started, name) <= "
-            "(SELECT started, name FROM sessions WHERE name = ?1) "
-            "ORDER BY started DESC, name DESC LIMIT ?2",
-            (until, -1 if last is None else last),
+            "SELECT * FROM sessions WHERE :until IS NULL OR (started, name) <= "
+            "(SELECT started, name FROM sessions WHERE name = :until) "
+            "ORDER BY started DESC, name DESC LIMIT :last",
+            {"until": until, "last": -1 if last is None else last},
         )
         return [_entry(row) for row in rows][::-1]
 
