@@ -119,9 +119,12 @@ class SessionPlugin:
         if (checked := properties.get(CHECK_PROPERTY)) and report.outcome != "skipped":
             self.controller.checked.add(str(checked))
 
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport | pytest.CollectReport
+    ) -> tuple[str, str, str] | None:
         """Call a test unchanged that passed by rows of an earlier session."""
-        since = dict(report.user_properties).get(UNCHANGED_PROPERTY)
+        # of an error in collection, the report has none
+        since = dict(getattr(report, "user_properties", ())).get(UNCHANGED_PROPERTY)
         if report.when == "call" and report.passed and since:
             return "unchanged", "u", "UNCHANGED"
         return None

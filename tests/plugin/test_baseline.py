@@ -187,12 +187,12 @@ def test_several_baselines_are_one_comparison(alone: Project) -> None:
     assert {len(case.before) for case in comparison.cases} == {3}
 
 
-def test_strict_fails_for_what_was_left_open(project: Project, alone: Project) -> None:
+def test_strict_fails_for_what_was_left_open(alone: Project) -> None:
     saved(alone)
-    project.grid(norms=["batch", "instance"])
+    alone.grid(norms=["batch", "instance"])
     options = ["--bench-baseline", "mine", "--bench-minimum-effect", "0.001"]
-    assert project.run(*options).ret == pytest.ExitCode.OK
-    result = project.run(*options, "--bench-strict")
+    assert alone.run(*options).ret == pytest.ExitCode.OK
+    result = alone.run(*options, "--bench-strict")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
@@ -202,7 +202,7 @@ def test_strict_fails_for_what_was_left_open(project: Project, alone: Project) -
         ]
     )
     loose = ["--bench-strict", "--bench-max-undecided", "100", "-k", "batch"]
-    assert project.run(*options, *loose).ret == pytest.ExitCode.OK
+    assert alone.run(*options, *loose).ret == pytest.ExitCode.OK
 
 
 def test_a_session_that_ran_nothing_is_no_pass(alone: Project) -> None:
