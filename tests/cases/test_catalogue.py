@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from normbench.cases.case import OWN, GridOptions
-from normbench.cases.catalogue import SUITE, Catalogue, cases_folder, grid_id, traced_runs
+from normbench.cases.catalogue import (
+    SUITE,
+    Catalogue,
+    cases_folder,
+    find_case,
+    grid_id,
+    traced_runs,
+)
 from normbench.cases.errors import CasesError
 from normbench.cases.grids import load_cases
 from normbench.training.recipes import RECIPES
@@ -280,3 +287,38 @@ def test_each_recipe_that_no_grid_of_the_smoke_tier_trains_is_traced() -> None:
 
 def test_own_files_alone_are_traced_alone() -> None:
     assert traced_runs(GridOptions(OWN), []) == []
+
+
+def found(case_id: str, folder: Path) -> tuple[str, float, int]:
+    """Return the norm, the strength of L1 and the batch size of the case of that id."""
+    spec = find_case(case_id, sorted(folder.glob("*.toml")), folder).spec
+    return spec.norm, spec.l1, spec.batch_size
+
+
+def test_a_case_is_found_by_its_id_in_any_tier(folder: Path) -> None:
+    write(folder / "tiny_full.toml", tiny_grid().replace("smoke", "full"))
+    write(folder / "claims.toml", CLAIM)
+    assert found("tiny-batch-l1:0.001-b64", folder) == ("batch", 0.001, 64)
+    assert found("tiny_full-layer-none-b64", folder) == ("layer", 0.0, 64)
+
+
+def test_a_case_is_found_with_another_norm_than_those_of_its_grid(folder: Path) -> None:
+    assert found("tiny-group:2-none-b64", folder) == ("group:2", 0.0, 64)
+    # which is not imported
+    assert found("tiny-no.such.package:MyNorm-none-b64", folder)[0] == "no.such.package:MyNorm"
+
+
+@pytest.mark.parametrize(
+    ("case_id", "message"),
+    [
+        ("small-batch-none-b64", r"'small-batch-none-b64' is no case: .* begins with one of tiny$"),
+        ("tiny-batch-none-b32", r"is no case: expected an id such as tiny-batch-none-b64, "),
+        ("tiny-bach-none-b64", r"is no case: expected an id such as tiny-batch-none-b64, "),
+        ("tiny-", r"'tiny-' is no case: expected an id such as tiny-"),
+    ],
+)
+def test_what_is_no_id_of_a_case_is_told_with_those_like_it(
+    case_id: str, message: str, folder: Path
+) -> None:
+    with pytest.raises(CasesError, match=message):
+        found(case_id, folder)

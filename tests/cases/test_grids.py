@@ -12,7 +12,7 @@ from torch import nn
 
 from normbench.cases.case import OWN, Case, GridOptions, Published
 from normbench.cases.errors import CasesError
-from normbench.cases.grids import load_cases
+from normbench.cases.grids import cases_file_of, load_cases
 from normbench.spec import RunSpec
 from normbench.training.recipes import RECIPES
 
@@ -571,3 +571,27 @@ def test_the_readmes_example_is_a_cases_file(load: Load) -> None:
         ("group:2", 0.95),
         ("torch.nn:BatchNorm2d", 0.95),
     }
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        RunSpec("digits", "digits", "batch", epochs=8, recipe="digits"),
+        RunSpec(
+            "cifar10-jpeg",
+            "cifar10",
+            "torch.nn:BatchNorm2d",
+            l1=1e-7,
+            l2=0.1 + 0.2,
+            batch_size=1,
+            epochs=2,
+            dropout=0.03,
+            recipe="cifar10-batch-size",
+            train_images=11,
+        ),
+    ],
+    ids=["defaults", "everything"],
+)
+def test_the_cases_file_of_a_run_has_that_run_alone(load: Load, spec: RunSpec) -> None:
+    (case,) = load(cases_file_of(spec))
+    assert (case.spec, case.target, case.tier) == (spec, 0.0, "smoke")
