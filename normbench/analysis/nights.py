@@ -119,39 +119,40 @@ def _noise(draws: Sequence[Night], variance: Variance, shares: Array) -> tuple[V
     scatter otherwise than seeds do: more, as where something else changes from night to night, or
     less, as where they are no independent draws.
     """
-    seeds, excess = _noise_of_seeds(draws, variance, shares)
+    seeds, wild = _noise_of_seeds(draws, variance, shares)
     between = _noise_between(draws, shares)
-    if not (seeds.known and between.known):
-        return (seeds if seeds.known else between), excess
-    if _much_larger(between, seeds):
-        return between, excess
-    if _much_larger(seeds, between):
-        return seeds, excess
-    return _pooled(seeds, between), excess
+    if not between.known or (seeds.known and _much_larger(seeds, between)):
+        noise = seeds
+    elif not seeds.known or _much_larger(between, seeds):
+        noise = between
+    else:
+        noise = _pooled(seeds, between)
+    excess = np.ones(len(draws))
+    for i, own in wild.items():
+        excess[i] = max(1.0, own / noise.value) if noise.value else math.inf
+    return noise, excess
 
 
 def _noise_of_seeds(
     draws: Sequence[Night], variance: Variance, shares: Array
-) -> tuple[Variance, Array]:
-    """Return the variance over seeds, and how many times as large that of each draw's own is.
+) -> tuple[Variance, dict[int, float]]:
+    """Return the variance over seeds, and apart from it that of draws whose seeds scatter more.
 
-    That is 1 but for draws whose seeds scatter so much that one of them must have collapsed.
+    It is so much more that one of their runs must have collapsed.
     """
-    excess = np.ones(len(draws))
-    own = [
-        (i, Variance(draw.variance, draw.runs - 1))
+    own = {
+        i: Variance(draw.variance, draw.runs - 1)
         for i, draw in enumerate(draws)
         if draw.variance is not None and draw.runs > 1
-    ]
-    # half of the draws at least have no run that collapsed
-    common = variance if variance.known else _typical([seen for _, seen in own])
+    }
+    # of half of the draws at least, no run has collapsed
+    common = variance if variance.known else _typical(list(own.values()))
+    wild = {i: seen.value for i, seen in own.items() if _much_larger(seen, common)}
     known = variance
-    for i, seen in own:
-        if _much_larger(seen, common):
-            excess[i] = seen.value / common.value if common.value else math.inf
-        else:
-            known = _pooled(known, Variance(seen.value, seen.degrees_of_freedom * shares[i]))
-    return known, excess
+    for i in own.keys() - wild.keys():
+        freedom = own[i].degrees_of_freedom * float(shares[i])
+        known = _pooled(known, Variance(own[i].value, freedom))
+    return known, wild
 
 
 def _typical(variances: Sequence[Variance]) -> Variance:

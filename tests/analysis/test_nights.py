@@ -1,0 +1,116 @@
+"""Which nights are news, and how much they scatter."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from normbench.analysis.nights import Draws, Night
+from normbench.analysis.statistics import Variance
+
+
+def nights(accuracies: Sequence[float], origins: Sequence[str] | None = None) -> list[Night]:
+    return [
+        Night(accuracy, origin=origin)
+        for accuracy, origin in zip(accuracies, origins or [""] * len(accuracies), strict=True)
+    ]
+
+
+def test_nights_that_repeat_the_one_before_are_one_draw() -> None:
+    draws = Draws.of(nights([0.9, 0.9, 0.9, 0.8, 0.8, 0.9]))
+    assert draws.first == (0, 3, 5)
+    assert draws.values.tolist() == [0.9, 0.8, 0.9]
+    assert draws.weights.tolist() == [1, 1, 1]
+
+
+def test_another_number_of_runs_is_another_draw() -> None:
+    assert Draws.of([Night(0.9), Night(0.9, runs=5, variance=1e-4)]).first == (0, 1)
+
+
+def test_machines_that_take_turns_give_one_draw_each() -> None:
+    draws = Draws.of(nights([0.9, 0.8, 0.9, 0.9, 0.8, 0.9], [*"xyxxyx"]))
+    assert draws.first == (0, 1, 2, 4, 5)
+    assert draws.weights == pytest.approx([1 / 3, 1 / 2, 1 / 3, 1 / 2, 1 / 3])
+
+
+def test_where_equal_code_gives_different_accuracies_every_night_is_a_draw() -> None:
+    draws = Draws.of(nights([0.90, 0.91, 0.91, 0.90, 0.92, 0.91], ["GPU"] * 6))
+    assert draws.first == (0, 1, 2, 3, 4, 5)
+    assert draws.weights.tolist() == [1] * 6
+
+
+def test_code_that_the_origin_does_not_name_may_have_changed_now_and_then() -> None:
+    # a norm of one's own, say: equal nights are repeats all the same
+    assert Draws.of(nights([0.90] * 5 + [0.91] * 5, ["same"] * 10)).first == (0, 5)
+
+
+def test_a_night_has_a_run() -> None:
+    with pytest.raises(ValueError, match="runs = 0: expected a night of at least one run"):
+        Night(0.9, runs=0)
+
+
+def test_the_noise_is_that_of_seeds_where_code_hardly_changed() -> None:
+    draws = Draws.of(nights([0.9] * 50 + [0.91] * 50), Variance(1e-4, 19))
+    # the two draws differ by one standard deviation, and have one difference: 0.8 of it is none
+    assert draws.noise == Variance(1e-4, 19)
+
+
+def test_the_noise_is_that_of_all_nights_of_several_seeds() -> None:
+    several = [Night(0.90, 5, 1e-4), Night(0.91, 5, 3e-4)]
+    assert Draws.of(several).noise == Variance(pytest.approx(2e-4), 8)
+    assert Draws.of(several, Variance(5e-4, 4)).noise == Variance(pytest.approx(3e-4), 12)
+    # a repeated night says no more of it
+    repeated = [several[0]] * 9 + [several[1]] * 9
+    assert Draws.of(repeated).noise == Draws.of(several).noise
+
+
+def test_without_seeds_the_noise_is_that_between_draws() -> None:
+    rng = np.random.default_rng(0)
+    values = 0.9 + 0.01 * rng.standard_normal(2000)
+    # neither a change nor nights that failed are noise
+    values[1000:] -= 0.3
+    values[::100] -= 0.5
+    noise = Draws.of(nights(values.tolist())).noise
+    assert math.sqrt(noise.value) == pytest.approx(0.01, rel=0.06)
+    assert noise.degrees_of_freedom == pytest.approx(0.47 * 1999)
+
+
+def test_what_successive_draws_say_of_the_noise_is_worth_half_a_degree_of_freedom_each() -> None:
+    rng = np.random.default_rng(1)
+    found = [Draws.of(nights(rng.standard_normal(31).tolist())).noise for _ in range(800)]
+    values = np.array([noise.value for noise in found])
+    # of a chi-squared distribution, twice the squared mean over the variance
+    assert 2 * values.mean() ** 2 / values.var() == pytest.approx(0.47 * 30, rel=0.2)
+    assert 1.0 <= values.mean() <= 1.15
+    assert {noise.degrees_of_freedom for noise in found} == {0.47 * 30}
+
+
+def test_noise_from_night_to_night_that_seeds_do_not_show_counts() -> None:
+    rng = np.random.default_rng(2)
+    values = (0.9 + 0.05 * rng.standard_normal(40)).tolist()
+    noise = Draws.of(nights(values), Variance(1e-4, 100)).noise
+    assert math.sqrt(noise.value) == pytest.approx(0.05, rel=0.3)
+
+
+def test_draws_that_hardly_differ_do_not_make_the_noise_of_seeds_smaller() -> None:
+    rng = np.random.default_rng(3)
+    values = (0.9 + 0.0001 * rng.standard_normal(40)).tolist()
+    assert Draws.of(nights(values), Variance(1e-4, 100)).noise == Variance(1e-4, 100)
+
+
+def test_a_night_with_a_run_that_collapsed_counts_for_little() -> None:
+    sound = [Night(0.90 + 0.001 * (i % 3), 5, 1e-4) for i in range(9)]
+    # one run of five is 0.5 lower: its variance is 0.5 ** 2 / 5 more
+    collapsed = Night(0.80, 5, 0.05)
+    draws = Draws.of([*sound, collapsed])
+    assert draws.weights[:9].tolist() == [5] * 9
+    # the standard error of such a mean is as large as what the run has moved it by
+    assert math.sqrt(draws.noise.value / draws.weights[9]) == pytest.approx(0.1)
+    assert draws.noise.value < 2e-4
+
+
+def test_nights_of_several_runs_without_their_scatter_are_held_to_that_of_a_mean() -> None:
+    mixed = [Night(0.9, 4, 1e-4), Night(0.91, 4), Night(0.92)]
+    draws = Draws.of(mixed, Variance(1e-4, math.inf))
+    assert draws.units == pytest.approx([0.01, 0.005, 0.01])
