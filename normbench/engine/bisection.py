@@ -193,24 +193,24 @@ class TraceSearch(_Search):
             )
 
     def _come_to(self, search: Halving) -> Bisected:
-        found = [
-            Change(before, after, self._difference(before, after))
-            for before, after in changes(self.traces, lambda a, b: difference(a, b) is None)
-        ]
+        low, high = search.low, search.high
+        # an older row may lack what low and high have, and so be equal to two that are not
+        pairs = changes(self.traces, lambda a, b: difference(a, b) is None)
         return Bisected(
             line=self.line,
             candidates=search.candidates,
             steps=self.steps,
             seconds=time.monotonic() - self.started,
             skipped=self.skipped,
-            change=found[0],
-            others=found[1:],
+            change=self._change(low, high),
+            others=[self._change(*pair) for pair in pairs if pair != (low, high)],
         )
 
-    def _difference(self, before: int, after: int) -> Difference:
-        found = difference(self.traces[before], self.traces[after])
+    def _change(self, before: int, after: int) -> Change:
+        old, good, new = self.traces[before], self.traces[0], self.traces[after]
+        found = difference(old, new) or difference(good, new)
         assert found is not None
-        return found
+        return Change(before, after, found)
 
 
 class AccuracySearch(_Search):
@@ -232,6 +232,11 @@ class AccuracySearch(_Search):
 
     def bisected(self) -> Bisected:
         """Search; raises CannotAsk where bad does not come out as worse than good."""
+        if self.most_runs < 2 * END_LOOKS[0]:
+            raise CannotAsk(
+                f"{self.most_runs} runs are too few to compare the ends: expected at least "
+                f"{2 * END_LOOKS[0]}"
+            )
         self._compare_ends()
         while True:
             found = self._probabilities()

@@ -112,17 +112,21 @@ class Commits:
     def __init__(
         self, case: NamedCase, worktrees: Worktrees, suite: bool, process: RunProcess
     ) -> None:
-        self._case, self._suite = case, suite
+        self._case = case
         self._worktrees, self._process = worktrees, process
-        self._spec = case.spec()
-        norm = self._spec.norm
-        if not suite and norm_family(norm) is not None:
-            raise GitError(
-                f"{worktrees.repository.root} is not the suite's repository, and {norm} in "
-                f"{case.id} is a norm of the suite's: expected a case with a norm of that "
-                "repository, package.module:factory, in its place, or another --repo"
-            )
-        self._package = "normbench" if suite else re.split(r"[.:]", norm)[0]
+        self._suite = suite
+        # of the suite's own cases, each commit has its own
+        self._spec = None if suite and case.file is None else case.spec()
+        self._package = "normbench"
+        if self._spec is not None and not suite:
+            if norm_family(self._spec.norm) is not None:
+                raise GitError(
+                    f"{worktrees.repository.root} is not the suite's repository, and "
+                    f"{self._spec.norm} in {case.id} is a norm of the suite's: expected a case "
+                    "with a norm of that repository, package.module:factory, in its place, or "
+                    "another --repo"
+                )
+            self._package = re.split(r"[.:]", self._spec.norm)[0]
 
     @property
     def identity(self) -> dict[str, str]:
@@ -165,7 +169,7 @@ class Commits:
         )
 
     def _spec_at(self, folder: Path) -> RunSpec:
-        if not self._suite or self._case.file is not None:
+        if self._spec is not None:
             return self._spec
         try:
             return self._case.spec(folder / "bench")

@@ -1,6 +1,6 @@
 """``normbench bisect``: made histories are searched, with what stands in for the suite's processes.
 
-One search trains.
+One search trains, in this process.
 """
 
 import argparse
@@ -17,8 +17,9 @@ import pytest
 
 from normbench.commands import bisect
 from normbench.commands.main import main
+from normbench.commands.run import pytest_arguments
 from normbench.engine.bisection import CannotAsk
-from normbench.engine.processes import Ended, RunProcess
+from normbench.engine.processes import Ended, RunProcess, run_process
 from normbench.engine.revisions import GitError
 from normbench.results import RunResult
 from normbench.spec import RunSpec
@@ -329,6 +330,12 @@ def test_a_search_by_accuracy_ends_with_what_is_left_when_its_runs_are_spent(
     assert found["probability"] >= 0.98
 
 
+def test_too_few_runs_to_compare_the_ends_are_refused(tmp_path: Path) -> None:
+    made = made_repository(tmp_path / "repo", history(0.9, 0.8))
+    with pytest.raises(CannotAsk, match=r"5 runs are too few to compare the ends: expected at le"):
+        ran(Suite(), "--good", made.commits[0], "--test", "accuracy", "--runs", "5")
+
+
 def test_a_drop_that_is_none_is_not_searched_for(tmp_path: Path) -> None:
     made = made_repository(tmp_path / "repo", planted(45, 0.97, 0.9699))
     with pytest.raises(
@@ -546,15 +553,40 @@ class Scale(nn.BatchNorm2d):
 """
 
 
+class InThisProcess:
+    """Runs `normbench run` in this process, and any other command in one of its own."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pytester, self._monkeypatch = pytester, monkeypatch
+
+    def __call__(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str]
+    ) -> Ended:
+        if list(command[1:4]) != ["-m", "normbench", "run"]:
+            return run_process(command, folder, environment)
+        with self._monkeypatch.context() as patched:
+            patched.syspath_prepend(folder)
+            patched.chdir(folder)
+            done = self._pytester.runpytest_inprocess(*pytest_arguments(command[4:], folder))
+        return Ended(int(done.ret), done.stdout.str())
+
+
 def test_a_search_that_trains_finds_the_commit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    modules_loaded: None,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     made = made_repository(
         tmp_path / "repo", history(*(NORM.format(momentum=m) for m in (0.1, 0.1, 0.2)))
     )
-    assert main(["bisect", CASE, "--repo", "repo", "--good", made.commits[0], "--json"]) == 0
-    found = document(capsys)
+    process = InThisProcess(pytester, monkeypatch)
+    arguments = ("--repo", str(made.folder), "--good", made.commits[0], "--state", "state")
+    assert ran(process, *arguments, "--json") == 0
+    told = capsys.readouterr().out
+    found = json.loads(told[told.index("\n{\n") :])
     assert found["found"]["name"] == made.commits[2]
     # what training stores for evaluation alone
     assert found["difference"]["figure"] == "test_loss of epoch 1"
+    assert found["steps"] == 1
