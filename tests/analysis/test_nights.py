@@ -59,9 +59,9 @@ def test_the_noise_is_that_of_seeds_where_code_hardly_changed() -> None:
 def test_the_noise_is_that_of_all_nights_of_several_seeds() -> None:
     several = [Night(0.90, 5, 1e-4), Night(0.91, 5, 3e-4)]
     noise = Draws.of(several).noise
-    assert (noise.value, noise.degrees_of_freedom) == (pytest.approx(2e-4), 8)
+    assert [noise.value, noise.degrees_of_freedom] == pytest.approx([2e-4, 8])
     noise = Draws.of(several, Variance(5e-4, 4)).noise
-    assert (noise.value, noise.degrees_of_freedom) == (pytest.approx(3e-4), 12)
+    assert [noise.value, noise.degrees_of_freedom] == pytest.approx([3e-4, 12])
     # a repeated night says no more of it
     repeated = [several[0]] * 9 + [several[1]] * 9
     assert Draws.of(repeated).noise == Draws.of(several).noise
