@@ -68,7 +68,10 @@ class Repository:
         if not folder.is_dir():
             raise GitError(f"{folder} is no folder: expected one in a git repository, as --repo")
         self.root = folder
-        found = self._git("rev-parse", "--show-toplevel", "--show-prefix").splitlines()
+        try:
+            found = self._git("rev-parse", "--show-toplevel", "--show-prefix").splitlines()
+        except GitError as error:
+            raise GitError(f"{error}; name a folder in a git repository with --repo") from error
         self.root = Path(found[0])
         self.inside = Path(found[1] if len(found) > 1 else "")
 

@@ -89,7 +89,9 @@ def test_a_folder_knows_its_place_in_the_repository(made: Made, tmp_path: Path) 
     repository = Repository(made.folder / "src")
     assert (repository.root, repository.inside) == (made.folder, Path("src"))
     assert Repository(made.folder).inside == Path()
-    with pytest.raises(GitError, match=r"not a git repository"):
+    with pytest.raises(
+        GitError, match=r"not a git repository.*; name a folder in a git repository with"
+    ):
         Repository(tmp_path)
     with pytest.raises(GitError, match=r"is no folder: expected one in a git repository"):
         Repository(tmp_path / "gone")
