@@ -136,10 +136,9 @@ class CaseComparison:
     @property
     def as_unchanged(self) -> "CaseComparison":
         """The case as one whose rows were all taken from an earlier session, and count for none."""
-        outcome = unchanged(self.outcome)
-        if outcome is not Outcome.UNCHANGED:
+        if self.outcome in (Outcome.REGRESSION, Outcome.SUSPECTED):
             return self
-        return dataclasses.replace(self, outcome=outcome, now=(), adjusted_p=None)
+        return dataclasses.replace(self, outcome=unchanged(self.outcome), now=(), adjusted_p=None)
 
     def decided_by(self, seeds: int) -> bool:
         """Tell whether so many further seeds, if they come out as the baseline, rule a drop out."""
@@ -334,7 +333,8 @@ class Reference:
         better = _adjusted([case.p_better for case in tested], family - len(both))
         for case, p_worse, p_better in zip(tested, worse, better, strict=True):
             judged = case.judged(self.level, p_worse, p_better)
-            found[case.spec] = judged.as_unchanged if case.spec in now.unchanged else judged
+            found[case.spec] = judged
+        found |= {spec: found[spec].as_unchanged for spec in now.unchanged if spec in found}
         compared = [found.get(s, CaseComparison(s, Outcome.ONLY_NOW)) for s in of_now]
         missing = dict.fromkeys(s for b in self.baselines for s in b.cases if s not in of_now)
         compared += [CaseComparison(spec, Outcome.ONLY_BASELINE) for spec in missing]

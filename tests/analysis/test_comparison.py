@@ -291,6 +291,13 @@ def test_rows_of_an_earlier_session_are_unchanged_and_count_for_nothing() -> Non
     assert compared.counts == {Outcome.UNCHANGED: 1, Outcome.NO_REGRESSION: 1}
 
 
+def test_unchanged_cases_that_cannot_be_compared_count_for_nothing_either() -> None:
+    before = baseline_of({BATCH: USUAL[:1]})
+    now = dataclasses.replace(baseline_of({}), unchanged={BATCH: case_of(BATCH, USUAL[:1])})
+    (batch,) = compare(before, now).cases
+    assert (batch.outcome, tuple(batch.now)) == (Outcome.NOT_COMPARABLE, ())
+
+
 def test_rows_of_an_earlier_session_that_are_worse_than_this_baseline_are_no_less_so() -> None:
     before, now = baseline_of({BATCH: USUAL}), baseline_of({})
     taken = {BATCH: case_of(BATCH, lower(USUAL, 0.003))}
