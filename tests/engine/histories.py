@@ -107,11 +107,11 @@ def main() -> None:
     histories = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     rows = []
     settings: dict[str, dict[str, Any]] = {
-        "each commit computes otherwise": {},
-        "skewed": {"noise": skewed},
-        "skewed, 1 in 50 runs collapses": {"noise": skewed, "collapsing": 0.02},
-        "1 in 10 computes otherwise": {"touching": 0.1},
-        "none but the planted one": {"touching": 0.0},
+        "every commit rounds differently": {},
+        "the same, with the longer tail towards worse": {"noise": skewed},
+        "the same, skewed, and 1 in 50 runs collapses": {"noise": skewed, "collapsing": 0.02},
+        "1 in 10 commits rounds differently": {"touching": 0.1},
+        "only the planted commit computes otherwise": {"touching": 0.0},
     }
     for name, chosen in settings.items():
         for drop in (1.5, 2.0, 3.0, 5.0):
