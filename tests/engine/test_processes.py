@@ -41,11 +41,14 @@ def test_what_a_stopped_process_started_ends_with_it(tmp_path: Path) -> None:
             time.sleep(0.01)
         signal.pthread_kill(main, signal.SIGINT)
 
+    # a shell has what it starts in the background ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         run_process(command, tmp_path, os.environ)
     thread.join()
+    signal.signal(signal.SIGINT, before)
     assert not is_alive(int((tmp_path / "inner").read_text(encoding="utf-8")))
 
 
