@@ -18,7 +18,13 @@ from normbench.analysis.claims import stored_claims
 from normbench.analysis.comparison import TOLD, Comparison
 from normbench.analysis.spread import variances
 from normbench.analysis.statistics import Estimate
-from normbench.analysis.verdicts import NOT_FAILED, shortcomings, to_decide, verdict_counts
+from normbench.analysis.verdicts import (
+    NOT_FAILED,
+    replay_lines,
+    shortcomings,
+    to_decide,
+    verdict_counts,
+)
 from normbench.report.checks import check_rows
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
@@ -147,12 +153,14 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
     """
     session, document = drawn.session, drawn.session.document
     told = _claims(drawn.claims)
+    trained = [run for run in session.results.values() if not run.replayed]
     counts = verdict_counts(session.judged_cases)
     return {
         **document.model_dump(mode="json", exclude={"cases", "claims", "comparison"}),
         "number": number,
-        "runs": len(session.results),
-        "core_seconds": sum(run.cpu_seconds for run in session.results.values()),
+        "runs": len(trained),
+        "core_seconds": sum(run.cpu_seconds for run in trained),
+        "replayed": replay_lines(session),
         "counts": [(v, n, v not in NOT_FAILED) for v, n in counts.items()],
         "claims": told,
         "checks": [check_rows(checked) for checked in session.checks],

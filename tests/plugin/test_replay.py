@@ -42,6 +42,8 @@ def test_unchanged_cases_are_called_so_wherever_they_are_told_of(alone: Project)
     }
     report = (alone.session / "report.html").read_text(encoding="utf-8")
     assert "4 unchanged" in report
+    assert "0 runs in " in report
+    assert f"4 rows taken from the session {since}." in report
     summary = (alone.session / "summary.md").read_text(encoding="utf-8")
     assert f"4 rows taken from the session {since}" in summary
     # and what was taken is no measure for others
