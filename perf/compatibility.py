@@ -135,6 +135,11 @@ def page(cells: Sequence[Cell]) -> str:
     parts = [INTRODUCTION, "## What was installed", versions_table(cells)]
     commands = "\n".join(f"- {stage}: `pytest {given}`" for stage, given in STAGES.items())
     parts += ["## What was run", stages_table(working), f"The stages:\n\n{commands}"]
+    left_out = [
+        (c["cell"], [stage for stage in STAGES if stage not in c["stages"]]) for c in working
+    ]
+    if lines := [f"- `{cell}`: {', '.join(stages)}" for cell, stages in left_out if stages]:
+        parts += ["## What was not run, for want of time", "\n".join(lines)]
     failed = [
         f"- `{cell['cell']}`, {stage}: `{name}`: {reason}"
         for cell in working

@@ -126,6 +126,9 @@ def test_what_was_run_stands_on_the_page(compatibility: ModuleType) -> None:
     assert "| environment | Python | torch | torchvision | torch and torchvision |" in page
     assert "| `py311-torch213` | 3.12.1 | 2.14.1 | 0.29.1 | do not fit |" in page
     assert "| `py312-torch214` | trace | 2026-01-02 | 61 | 2 | 1 | 2 |" in page
+    assert (
+        "## What was not run, for want of time\n\n- `py312-torch214`: check, smoke, tests-" in page
+    )
     failed = "- `py312-torch214`, trace: `bench.test_trace::test_trace[x]`: AssertionError: step 3"
     assert f"## What failed\n\n{failed}\n" in page
     assert "## Pairs that do not fit\n\n> they do not fit\n" in page
