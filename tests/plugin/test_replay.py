@@ -3,6 +3,7 @@
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from normbench.results import CaseVerdict, Outcome
 
@@ -52,6 +53,8 @@ def test_unchanged_cases_are_called_so_wherever_they_are_told_of(alone: Project)
 
 
 def test_workers_take_rows_and_one_of_them_audits(alone: Project) -> None:
+    # as each worker has: rows are taken where the threads are as many
+    torch.set_num_threads(1)
     alone.run("--bench-replay", "same").assert_outcomes(passed=4)
     alone.workers = ("-n", "2")
     result = alone.run("--bench-replay", "same", "--bench-replay-audit", "1000")
