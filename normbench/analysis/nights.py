@@ -53,8 +53,9 @@ class Draws:
     weight among its places, so that it counts once.
 
     ``weights`` are numbers of runs, less where those of a night scatter too much. ``noise`` is the
-    variance of one run, and ``units`` are the standard deviations within which sound values lie:
-    those of a run, or of a night's mean where nothing tells whether one of its runs collapsed.
+    variance of one run, and ``units`` say how far off a sound value may be: by a few standard
+    deviations of a run. Of a night of several runs it is less, as none of them is seen alone, and
+    by those of their mean where not even their scatter tells whether one of them collapsed.
     """
 
     first: tuple[int, ...]
@@ -81,7 +82,8 @@ class Draws:
             first=first,
             values=np.array([night.accuracy for night in kept]),
             weights=runs * shares / excess,
-            units=np.sqrt(noise.value / np.where(sure, 1.0, runs)),
+            # the root: at five runs, no single night of real rows then came to a change
+            units=np.sqrt(noise.value / np.where(sure, np.sqrt(runs), runs)),
             noise=noise,
         )
 
@@ -115,18 +117,13 @@ def _places(draws: Sequence[Night]) -> list[int]:
 def _noise(draws: Sequence[Night], variance: Variance, shares: Array) -> tuple[Variance, Array]:
     """Return the variance of one run, and how many times as large that of each draw's runs is.
 
-    Seeds tell it, a baseline's and the nights' own, and so do successive draws, unless they
-    scatter otherwise than seeds do: more, as where something else changes from night to night, or
-    less, as where they are no independent draws.
+    Seeds tell it, a baseline's and the nights' own, and so do successive draws, but not where
+    these scatter so much less that they are no independent draws.
     """
     seeds, wild = _noise_of_seeds(draws, variance, shares)
     between = _noise_between(draws, shares)
-    if not between.known or (seeds.known and _much_larger(seeds, between)):
-        noise = seeds
-    elif not seeds.known or _much_larger(between, seeds):
-        noise = between
-    else:
-        noise = _pooled(seeds, between)
+    dependent = seeds.known and between.known and _much_larger(seeds, between)
+    noise = seeds if dependent else _pooled(seeds, between)
     excess = np.ones(len(draws))
     for i, own in wild.items():
         excess[i] = max(1.0, own / noise.value) if noise.value else math.inf

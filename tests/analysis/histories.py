@@ -161,8 +161,19 @@ def simulated_sessions(
 
 
 def from_rows(rng: np.random.Generator, *rows: Array) -> Sample:
-    """Draw from real rows, with replacement: the first before a change, the second after it."""
-    return lambda level, runs: rows[level][rng.integers(len(rows[level]), size=runs)]
+    """Draw from real rows: of those before a change, and of those after it.
+
+    None is drawn again before all of them are used up.
+    """
+    left: list[list[float]] = [[] for _ in rows]
+
+    def draw(level: int, runs: int) -> Array:
+        while len(left[level]) < runs:
+            left[level] += rng.permutation(rows[level]).tolist()
+        drawn = [left[level].pop(0) for _ in range(runs)]
+        return np.array(drawn)
+
+    return draw
 
 
 def exchanged_sessions(

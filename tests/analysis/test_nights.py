@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from normbench.analysis.nights import Draws, Night
-from normbench.analysis.statistics import Variance
+from normbench.analysis.statistics import UNKNOWN, Variance
 
 
 def nights(accuracies: Sequence[float], origins: Sequence[str] | None = None) -> list[Night]:
@@ -52,16 +52,15 @@ def test_a_night_has_a_run() -> None:
 
 def test_the_noise_is_that_of_seeds_where_code_hardly_changed() -> None:
     draws = Draws.of(nights([0.9] * 50 + [0.91] * 50), Variance(1e-4, 19))
-    # the two draws differ by one standard deviation, and have one difference: 0.8 of it is none
     assert draws.noise == Variance(1e-4, 19)
 
 
 def test_the_noise_is_that_of_all_nights_of_several_seeds() -> None:
     several = [Night(0.90, 5, 1e-4), Night(0.91, 5, 3e-4)]
-    noise = Draws.of(several).noise
+    noise, with_baseline = (Draws.of(several, v).noise for v in (UNKNOWN, Variance(5e-4, 4)))
+    # two draws have one difference between them, of which the smaller 0.8 are none
     assert [noise.value, noise.degrees_of_freedom] == pytest.approx([2e-4, 8])
-    noise = Draws.of(several, Variance(5e-4, 4)).noise
-    assert [noise.value, noise.degrees_of_freedom] == pytest.approx([3e-4, 12])
+    assert [with_baseline.value, with_baseline.degrees_of_freedom] == pytest.approx([3e-4, 12])
     # a repeated night says no more of it
     repeated = [several[0]] * 9 + [several[1]] * 9
     assert Draws.of(repeated).noise == Draws.of(several).noise
@@ -92,7 +91,10 @@ def test_noise_from_night_to_night_that_seeds_do_not_show_counts() -> None:
     rng = np.random.default_rng(2)
     values = (0.9 + 0.05 * rng.standard_normal(40)).tolist()
     noise = Draws.of(nights(values), Variance(1e-4, 100)).noise
-    assert math.sqrt(noise.value) == pytest.approx(0.05, rel=0.3)
+    # a hundred degrees of freedom of one, 0.47 times 39 of the other
+    expected = (100 * 0.01**2 + 18.33 * 0.05**2) / 118.33
+    assert noise.value == pytest.approx(expected, rel=0.5)
+    assert noise.degrees_of_freedom == pytest.approx(118.33)
 
 
 def test_draws_that_hardly_differ_do_not_make_the_noise_of_seeds_smaller() -> None:
@@ -115,4 +117,5 @@ def test_a_night_with_a_run_that_collapsed_counts_for_little() -> None:
 def test_nights_of_several_runs_without_their_scatter_are_held_to_that_of_a_mean() -> None:
     mixed = [Night(0.9, 4, 1e-4), Night(0.91, 4), Night(0.92)]
     draws = Draws.of(mixed, Variance(1e-4, math.inf))
-    assert draws.units == pytest.approx([0.01, 0.005, 0.01])
+    # of four runs, the fourth root of their number, or its square root
+    assert draws.units == pytest.approx([0.01 / 2**0.5, 0.005, 0.01])

@@ -27,7 +27,7 @@ def largest_differences(histories: int, draws: int, fewest: int) -> tuple[list[f
 
 @pytest.mark.parametrize("fewest", [1, 3])
 def test_the_largest_difference_of_noise_is_as_improbable_as_simulated(fewest: int) -> None:
-    histories, draws = 40_000, 20
+    histories, draws = 15_000, 20
     splits, stretches = largest_differences(histories, draws, fewest)
     for p_of, found in ((p_of_splits, splits), (p_of_stretches, stretches)):
         for score in (3.25, 3.75):
