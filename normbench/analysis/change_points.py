@@ -91,12 +91,11 @@ def _most_significant(draws: Draws, start: int, stop: int) -> tuple[float, list[
 
     They are two where a stretch differs from what is before and after it.
     """
-    length = stop - start
-    scores = np.abs(_scores(draws, start, stop))
+    part, length = draws.part(start, stop), stop - start
+    scores = np.abs(_scores(part))
     split = int(np.argmax(scores[0]))
     i, j = (int(place) for place in np.unravel_index(np.argmax(scores), scores.shape))
-    freedom = draws.noise.degrees_of_freedom
-    fewest = math.ceil(FEWEST / draws.weights[start:stop].max())
+    freedom, fewest = part.noise.degrees_of_freedom, math.ceil(FEWEST / part.weights.max())
     # of two tests, Bonferroni
     p_split = 2 * p_of_splits(float(scores[0, split]), freedom, length, fewest)
     p_stretch = 2 * p_of_stretches(float(scores[i, j]), freedom, length, fewest)
@@ -105,21 +104,20 @@ def _most_significant(draws: Draws, start: int, stop: int) -> tuple[float, list[
     return p_stretch, [start + place for place in (i, j) if 0 < place < length]
 
 
-def _standardized(draws: Draws, start: int, stop: int) -> Array:
-    """Return distances from the median, in standard deviations of a run, none of them too far."""
-    distances = draws.values[start:stop] - np.median(draws.values[start:stop])
-    reach = CLIP * draws.units[start:stop]
-    return np.clip(distances, -reach, reach) / math.sqrt(draws.noise.value)
+def _distances(draws: Draws) -> Array:
+    """Return how far the draws are from their median, none of them too far."""
+    distances = draws.values - np.median(draws.values)
+    return np.clip(distances, -CLIP * draws.units, CLIP * draws.units)
 
 
-def _scores(draws: Draws, start: int, stop: int, starts: int | None = None) -> Array:
+def _scores(draws: Draws, starts: int | None = None) -> Array:
     """Return, at [i, j], by how many standard errors draws i to j differ from the others.
 
     i is below ``starts``, where that is given. It is 0 where one side has too few runs.
     """
-    weights = draws.weights[start:stop]
+    weights, distances = draws.weights, _distances(draws) / math.sqrt(draws.noise.value)
     within = np.concatenate(([0.0], np.cumsum(weights)))
-    sums = np.concatenate(([0.0], np.cumsum(weights * _standardized(draws, start, stop))))
+    sums = np.concatenate(([0.0], np.cumsum(weights * distances)))
     bridge = sums - within * (sums[-1] / within[-1])
     inside = within - within[:starts, None]
     outside = within[-1] - inside
@@ -130,9 +128,9 @@ def _scores(draws: Draws, start: int, stop: int, starts: int | None = None) -> A
     return scores
 
 
-def _split_scores(draws: Draws, start: int, stop: int) -> Array:
+def _split_scores(draws: Draws) -> Array:
     """Return, at i, by how many standard errors the draws before i differ from the others."""
-    scores: Array = _scores(draws, start, stop, starts=1)[0]
+    scores: Array = _scores(draws, starts=1)[0]
     return scores
 
 
@@ -158,13 +156,14 @@ def _that_matter(
 def _p_of_difference(
     draws: Draws, before: int, place: int, after: int, minimum_effect: float
 ) -> float:
-    """Return the p-value of one difference; above 1 where it does not matter."""
-    sides = draws.weights[before:place].sum(), draws.weights[place:after].sum()
-    if min(sides) < FEWEST - 1e-6:
+    """Return the p-value of one difference, were nothing changed; above 1 if it does not matter."""
+    weights = [float(draws.weights[i:j].sum()) for i, j in ((before, place), (place, after))]
+    if min(weights) < FEWEST - 1e-6:
         return math.inf
-    difference = _difference(draws, before, place, after)
-    p = 2 * min(difference.p_below(), difference.p_above())
-    return p if abs(difference.value) > minimum_effect else 1 + p
+    value = _difference(draws, before, place, after).value
+    error = math.sqrt(draws.noise.value * sum(1 / weight for weight in weights))
+    p = 2 * Estimate(-abs(value), error, draws.noise.degrees_of_freedom).p_below()
+    return p if abs(value) > minimum_effect else 1 + p
 
 
 def _put_right(draws: Draws, places: Mapping[int, float]) -> dict[int, float]:
@@ -172,29 +171,30 @@ def _put_right(draws: Draws, places: Mapping[int, float]) -> dict[int, float]:
     right: dict[int, float] = {}
     stops, start = [*list(places)[1:], len(draws.first)], 0
     for (place, p), stop in zip(places.items(), stops, strict=True):
-        scores = np.abs(_split_scores(draws, start, stop))
+        scores = np.abs(_split_scores(draws.part(start, stop)))
         moved = start + int(np.argmax(scores)) if scores.any() else place
         right[moved] = p
         start = moved
     return right
 
 
-def _mean(draws: Draws, start: int, stop: int) -> float:
-    distances, weights = _standardized(draws, start, stop), draws.weights[start:stop]
-    shift = float(np.average(distances, weights=weights)) * math.sqrt(draws.noise.value)
-    return float(np.median(draws.values[start:stop])) + shift
+def _mean(draws: Draws) -> float:
+    return float(np.median(draws.values) + np.average(_distances(draws), weights=draws.weights))
 
 
 def _difference(draws: Draws, before: int, place: int, after: int) -> Estimate:
-    """Estimate the mean from ``place`` to ``after`` less that from ``before`` to ``place``."""
-    weights = (draws.weights[before:place].sum(), draws.weights[place:after].sum())
-    error = math.sqrt(draws.noise.value * sum(1 / weight for weight in weights))
-    value = _mean(draws, place, after) - _mean(draws, before, place)
-    return Estimate(value, error, draws.noise.degrees_of_freedom)
+    """Estimate the mean from ``place`` to ``after`` less that from ``before`` to ``place``.
+
+    A side that is much noisier has its own noise.
+    """
+    then, now = draws.part(before, place), draws.part(place, after)
+    squares = [side.noise.value / float(side.weights.sum()) for side in (then, now)]
+    freedom = draws.noise.degrees_of_freedom
+    return Estimate(_mean(now) - _mean(then), math.sqrt(sum(squares)), freedom)
 
 
 def _change(draws: Draws, before: int, place: int, after: int, adjusted_p: float) -> Change:
-    squares = _split_scores(draws, before, after)[:-1] ** 2
+    squares = _split_scores(draws.part(before, after))[:-1] ** 2
     likely = np.flatnonzero(squares >= squares[place - before] - PLACE_QUANTILE)
     inside = before + likely[likely > 0]
     return Change(

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,15 +52,17 @@ class Draws:
     ``first``; one that comes again later, as where nights change between two machines, shares its
     weight among its places, so that it counts once.
 
-    ``weights`` are numbers of runs, less where those of a night scatter too much. ``noise`` is the
-    variance of one run, and ``units`` say how far off a sound value may be: by a few standard
-    deviations of a run. Of a night of several runs it is less, as none of them is seen alone, and
-    by those of their mean where not even their scatter tells whether one of them collapsed.
+    ``runs`` are fewer than a night had where they scatter too much, and ``shares`` what each draw
+    counts for. ``noise`` is the variance of one run, and ``units`` say how far off a sound value
+    may be: by a few standard deviations of a run. Of a night of several runs it is less, as none
+    of them is seen alone, and by those of their mean where not even their scatter tells whether
+    one of them collapsed.
     """
 
     first: tuple[int, ...]
     values: Array
-    weights: Array
+    runs: Array
+    shares: Array
     units: Array
     noise: Variance
 
@@ -74,18 +76,37 @@ class Draws:
             if i == 0 or night.origin in random or not _repeats(night, nights[i - 1])
         )
         kept = [nights[i] for i in first]
+        values = np.array([night.accuracy for night in kept])
         shares = np.array([1 / places for places in _places(kept)])
         runs = np.array([float(night.runs) for night in kept])
-        noise, excess = _noise(kept, variance, shares)
+        seeds, wild = _noise_of_seeds(kept, variance, shares)
+        noise = _noise(seeds, _noise_between(values, runs, shares))
         sure = np.array([night.variance is not None for night in kept])
-        return cls(
-            first=first,
-            values=np.array([night.accuracy for night in kept]),
-            weights=runs * shares / excess,
-            # the root: at five runs, no single night of real rows then came to a change
-            units=np.sqrt(noise.value / np.where(sure, np.sqrt(runs), runs)),
-            noise=noise,
+        # the root: at five runs, no single night of real rows then came to a change
+        units = np.sqrt(noise.value / np.where(sure, np.sqrt(runs), runs))
+        return cls(first, values, runs / _excess(wild, noise, len(kept)), shares, units, noise)
+
+    @property
+    def weights(self) -> Array:
+        """The numbers of runs that the draws count for."""
+        weights: Array = self.runs * self.shares
+        return weights
+
+    def part(self, start: int, stop: int) -> "Draws":
+        """Return the draws from ``start`` to ``stop``, with their own noise if it is much larger.
+
+        What makes a case worse often makes it noisier: by the noise of before, it would seem to
+        change again and again.
+        """
+        if (start, stop) == (0, len(self.first)):
+            return self
+        values, runs, shares, units = (
+            array[start:stop] for array in (self.values, self.runs, self.shares, self.units)
         )
+        noise, own = self.noise, _noise_between(values, runs, shares)
+        if own.known and _much_larger(own, noise):
+            units, noise = units * math.sqrt(own.value / noise.value), own
+        return Draws(self.first[start:stop], values, runs, shares, units, noise)
 
 
 def _repeats(night: Night, before: Night) -> bool:
@@ -114,20 +135,21 @@ def _places(draws: Sequence[Night]) -> list[int]:
     return [1 if draw.origin in {"", *several} else places[draw.origin] for draw in draws]
 
 
-def _noise(draws: Sequence[Night], variance: Variance, shares: Array) -> tuple[Variance, Array]:
-    """Return the variance of one run, and how many times as large that of each draw's runs is.
+def _noise(seeds: Variance, between: Variance) -> Variance:
+    """Return the variance of one run: what seeds tell of it, and what successive draws do.
 
-    Seeds tell it, a baseline's and the nights' own, and so do successive draws, but not where
-    these scatter so much less that they are no independent draws.
+    The latter count for nothing where they scatter so much less that they are no independent draws.
     """
-    seeds, wild = _noise_of_seeds(draws, variance, shares)
-    between = _noise_between(draws, shares)
     dependent = seeds.known and between.known and _much_larger(seeds, between)
-    noise = seeds if dependent else _pooled(seeds, between)
-    excess = np.ones(len(draws))
+    return seeds if dependent else _pooled(seeds, between)
+
+
+def _excess(wild: Mapping[int, float], noise: Variance, draws: int) -> Array:
+    """Return how many times as large the variance of each draw's runs is as that of others."""
+    excess = np.ones(draws)
     for i, own in wild.items():
         excess[i] = max(1.0, own / noise.value) if noise.value else math.inf
-    return noise, excess
+    return excess
 
 
 def _noise_of_seeds(
@@ -163,7 +185,7 @@ def _typical(variances: Sequence[Variance]) -> Variance:
     return Variance(float(np.median(medians)), math.inf)
 
 
-def _noise_between(draws: Sequence[Night], shares: Array) -> Variance:
+def _noise_between(values: Array, runs: Array, shares: Array) -> Variance:
     """Return the variance of one run by how much each draw differs from the one before.
 
     A change is in one of the differences alone, and a run that collapsed in two: the largest are
@@ -172,8 +194,6 @@ def _noise_between(draws: Sequence[Night], shares: Array) -> Variance:
 
     Source: von Neumann et al., The Mean Square Successive Difference, 1941.
     """
-    values = np.array([draw.accuracy for draw in draws])
-    runs = np.array([draw.runs for draw in draws])
     squares = np.diff(values) ** 2 / (1 / runs[1:] + 1 / runs[:-1])
     order = np.argsort(squares)
     weights = np.minimum(shares[1:], shares[:-1])[order]

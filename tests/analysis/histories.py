@@ -91,18 +91,28 @@ MACHINES = {
 class Setting:
     """What histories are like: on which machine, how many nights of how many runs each.
 
-    ``lasts`` is how many nights a change lasts; 0 where it stays.
+    ``lasts`` is how many nights a change lasts; 0 where it stays. ``changes`` is how many follow
+    each other, each a further drop.
     """
 
     machine: str = "GPU"
     nights: int = 90
     runs: int = 1
     lasts: int = 0
+    changes: int = 1
 
     def levels(self, rng: np.random.Generator, changed: bool) -> list[int]:
-        """Return 0 for a night before a change, 1 after it; it is in the middle three fifths."""
+        """Return 0 for a night before a change, 1 after it; it is in the middle three fifths.
+
+        Several are a tenth or less off from even shares of the history.
+        """
         levels = [0] * self.nights
-        if changed:
+        if changed and self.changes > 1:
+            for change in range(self.changes):
+                share = (change + 1) / (self.changes + 1) + rng.uniform(-0.1, 0.1)
+                start = round(share * self.nights)
+                levels[start:] = [change + 1] * (self.nights - start)
+        elif changed:
             first, last = self.nights // 5, self.nights - self.nights // 5 - self.lasts
             start = int(rng.integers(first, last))
             stop = start + self.lasts if self.lasts else self.nights
@@ -367,7 +377,9 @@ def table_of_false_changes(histories: int) -> str:
         "the digits on a CPU": Setting("CPU"),
         "the digits on two CPUs": Setting("two CPUs"),
         "the digits, 5 runs, 30 nights": Setting(nights=30, runs=5),
+        "normal, 10 nights": Setting(nights=10),
         "normal": Setting(),
+        "normal, 365 nights": Setting(nights=365),
         "2 of 1,000 collapsed, 5 runs, 30 nights": Setting(nights=30, runs=5),
     }
     for name, setting in settings.items():
@@ -420,6 +432,12 @@ def simulated_changes(histories: int) -> dict[str, Sequence[History]]:
         "1 run, 7 nights of 90": (Setting(lasts=7), (2, 3, 5)),
         "1 run, 14 nights of 90": (Setting(lasts=14), (1, 2, 3)),
         "5 runs, 1 night of 90": (Setting(runs=5, lasts=1), (3, 5)),
+        "1 run, 90 nights, three changes": (Setting(changes=3), (1, 2, 3)),
+        "5 runs, 40 nights, three changes": (Setting(nights=40, runs=5, changes=3), (1, 2)),
+        "5 runs, 180 nights, CPU, three changes": (
+            Setting("CPU", nights=180, runs=5, changes=3),
+            (2, 3),
+        ),
     }
     return {
         f"{name}: {size:g}": simulated(setting, Simulated(size=size), histories)

@@ -68,6 +68,16 @@ def test_several_changes_are_found_in_the_order_of_time() -> None:
     assert [round(change.difference.value / DEVIATION) for change in changes] == [-4, -4, 5]
 
 
+def test_a_case_that_is_noisier_after_its_change_has_changed_once() -> None:
+    noise = np.random.default_rng(7).standard_normal(120)
+    deviations = np.concatenate((noise[:60], -30 + 8 * noise[60:]))
+    nights = [Night(float(accuracy)) for accuracy in 0.99 + DEVIATION * deviations]
+    (change,) = find_changes(nights, 0.001, KNOWN, cases=70)
+    assert change.index == 60
+    # the interval allows for the noise of after it: 8 deviations, and 60 nights
+    assert change.difference.standard_error == pytest.approx(8 * DEVIATION / 60**0.5, rel=0.3)
+
+
 def test_code_that_only_rounds_differently_is_no_change() -> None:
     # within each, all nights are equal to the bit; one draw of noise apart, or three
     once = [Night(0.990, origin="old")] * 60 + [Night(0.987, origin="new")] * 60
