@@ -141,6 +141,17 @@ def test_one_draw_of_five_runs_shows_a_change_if_none_of_them_collapsed() -> Non
     assert find_changes(untold, 0.001, KNOWN, cases=70) == ()
 
 
+def test_a_bad_night_is_told_where_many_runs_have_confirmed_it() -> None:
+    # six deviations lower, as far as the case's runs scatter
+    nights = noisy([0] * 90)
+    nights[50] = Night(0.99 - 6 * DEVIATION, 5, DEVIATION**2)
+    assert find_changes(nights, 0.001, KNOWN, cases=70) == ()
+    nights[50] = Night(0.99 - 6 * DEVIATION, 14, DEVIATION**2)
+    worse, better = find_changes(nights, 0.001, KNOWN, cases=70)
+    assert worse.index == 50
+    assert better.earliest <= 51 <= better.latest
+
+
 def test_a_change_below_the_minimum_effect_is_not_told() -> None:
     nights = noisy([0] * 60 + [-2] * 60)
     assert len(find_changes(nights, 0.0015, KNOWN)) == 1
