@@ -1,9 +1,6 @@
 """Normalization layers by name, and what is true of each of them."""
 
 import dataclasses
-import importlib
-import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from .factories import accepted, named_object, signature_problem, told
 
 
 @dataclass(frozen=True)
@@ -297,58 +296,29 @@ class _OnContiguous(nn.Module):
 
 
 def _named_object(name: str) -> Any:
-    module_name, _, attribute = name.partition(":")
-    try:
-        if not all(part.isidentifier() for part in module_name.split(".")):
-            raise ValueError(f"{module_name!r} is no module's full name")
-        return getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:
-        # whatever the user's module raises when it is imported
-        usual = isinstance(error, (ImportError, AttributeError, ValueError))
-        told = " ".join(f"{'' if usual else f'{type(error).__name__}: '}{error}".split("\n"))
-        raise UnknownNorm(
-            f"unknown norm {name!r}: {told}{_line_of(error)}; expected package.module:factory with "
-            f"a module that Python can import from here, or one of {', '.join(FAMILIES)}"
-        ) from error
+    return named_object(name, "norm", ", ".join(FAMILIES), UnknownNorm)
 
 
-def _line_of(error: BaseException) -> str:
-    """Return the line of the user's module that raised it, where one did."""
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
-    return f" ({users[-1].filename}, line {users[-1].lineno})" if users else ""
-
-
-def _takes_size(name: str, factory: Any) -> bool:
-    """Tell whether a user's factory takes the size of the features beside the channels.
-
-    Raises UnknownNorm for what cannot be called with the channels.
-    """
+def _check_call(name: str, factory: Any, **size: int) -> None:
+    """Raise UnknownNorm for what cannot be called with the channels."""
     if not callable(factory):
         raise UnknownNorm(
             f"norm {name!r} is a {type(factory).__name__}: expected something to call with the "
             "number of channels that returns a torch.nn.Module"
         )
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:
-        # some builtins have none, and say what is wrong once they are called
-        return False
-    takes_size = {"height", "width"} <= set(signature.parameters)
-    try:
-        signature.bind(1, **({"height": 1, "width": 1} if takes_size else {}))
-    except TypeError as error:
+    if problem := signature_problem(factory, 1, **size):
         raise UnknownNorm(
-            f"norm {name!r} cannot be called with the number of channels alone: {error}; expected "
-            "a factory such as `def norm(channels): ...`, which may also take height and width"
-        ) from error
-    return takes_size
+            f"norm {name!r} cannot be called with the number of channels alone: {problem}; "
+            "expected a factory such as `def norm(channels): ...`, which may also take height "
+            "and width"
+        )
 
 
 def _imported(name: str) -> NormFactory:
     """Wrap a user's factory, called with the channels, and ``height=``, ``width=`` if it can."""
     factory = _named_object(name)
-    takes_size = _takes_size(name, factory)
+    takes_size = accepted(factory, ("height", "width")) == ["height", "width"]
+    _check_call(name, factory, **({"height": 1, "width": 1} if takes_size else {}))
 
     def build(site: NormSite) -> nn.Module:
         size = {"height": site.height, "width": site.width} if takes_size else {}
@@ -357,7 +327,7 @@ def _imported(name: str) -> NormFactory:
         except (Exception, SystemExit) as error:
             raise NormDoesNotFit(
                 f"{name} could not be built for layer {site.layer!r} of {site.channels} channels: "
-                f"{_told(error)}; expected a torch.nn.Module for these channels; correct the "
+                f"{told(error)}; expected a torch.nn.Module for these channels; correct the "
                 "factory, or take another norm for this network"
             ) from error
         if not isinstance(layer, nn.Module):
@@ -368,12 +338,6 @@ def _imported(name: str) -> NormFactory:
         return _OnContiguous(layer)
 
     return build
-
-
-def _told(error: BaseException) -> str:
-    """Return what a user's code raised, on one line."""
-    told = ": ".join(filter(str.strip, (type(error).__name__, str(error))))
-    return " ".join(told.split())
 
 
 def check_layer(norm: str, layer: nn.Module, site: NormSite) -> None:
@@ -395,7 +359,7 @@ def check_layer(norm: str, layer: nn.Module, site: NormSite) -> None:
     except (Exception, SystemExit) as error:
         raise NormDoesNotFit(
             f"{norm} cannot take the features of layer {site.layer!r}, {_described(features)}: "
-            f"{_told(error)}"
+            f"{told(error)}"
         ) from error
     if _described(output) != _described(features):
         raise NormDoesNotFit(

@@ -332,6 +332,11 @@ class Runs:
     def unchanged(self) -> bool:
         return bool(self.results) and all(result.replayed for result in self.results)
 
+    @property
+    def finished(self) -> "Runs":
+        """Those that ended well."""
+        return Runs.of(result for result in self.results if result.status == "ok")
+
     def mean(self, name: str) -> float:
         """Return the mean of a RunResult's figure, such as ``"test_loss"``, over the runs."""
         __tracebackhide__ = True

@@ -20,7 +20,7 @@ from normbench.cases.catalogue import SUITE, Catalogue
 from normbench.check.faults import FAULTS, planted
 from normbench.check.trace import take_case_trace
 from normbench.check.trace_record import Trace, Traced, case_trace_spec
-from normbench.storage.environment import processor
+from normbench.storage.environment import processor_kind
 from normbench.storage.traces import trace_text
 from normbench.training.data import load_dataset
 from normbench.training.datasets import DatasetUnavailable
@@ -35,8 +35,7 @@ def cases(tier: str) -> list[Case]:
 def trace(case: Case) -> Trace:
     spec = case_trace_spec(case.spec)
     data = load_dataset(spec.dataset, GridOptions().data, torch.device("cpu"))
-    machine = " ".join(filter(None, processor().values()))
-    return take_case_trace(Traced(case.id, spec), machine, data)
+    return take_case_trace(Traced(case.id, spec), processor_kind(), data)
 
 
 def take(file: Path, tier: str) -> None:

@@ -26,9 +26,6 @@ from normbench.results import RunResult
 T = TypeVar("T")
 Numbers = npt.NDArray[np.float64]
 
-# Of a row, what says when and where a run was made, by whom and of what, and no figure of it.
-SECONDS = ("train_seconds", "test_seconds")
-
 # The numbers of runs of each end after which it is asked whether the bad one is worse, and the
 # one-sided level of all these looks together.
 END_LOOKS = (3, 5, 8, 12, 20, 30)
@@ -54,16 +51,16 @@ def figures(run: RunResult) -> dict[str, object]:
     found: dict[str, object] = {
         name: value for name, value in run.spec.to_dict().items() if name not in ("seed", "epochs")
     }
-    found |= {"status": run.status, "parameters": run.parameters}
-    for epoch in run.epochs:
-        for name, value in dataclasses.asdict(epoch).items():
-            if name not in ("epoch", *SECONDS):
-                found[f"{name} of epoch {epoch.epoch}"] = value
+    decided = run.decided
+    found |= {name: decided[name] for name in ("status", "parameters")}
+    for epoch in decided["epochs"]:
+        number = epoch.pop("epoch")
+        found |= {f"{name} of epoch {number}": value for name, value in epoch.items()}
     for layer in run.activations:
         for name, values in dataclasses.asdict(layer).items():
             if name != "layer":
                 found[f"{name} of layer {layer.layer}"] = values
-    parts = {"weights": run.weights, "confusion": run.confusion, "wrong": run.wrong}
+    parts = {name: decided[name] for name in ("weights", "confusion", "wrong")}
     parts["mistakes"] = tuple(map(dataclasses.astuple, run.mistakes))
     return found | {name: value for name, value in parts.items() if value}
 

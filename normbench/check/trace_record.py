@@ -55,10 +55,13 @@ def case_trace_spec(spec: RunSpec) -> RunSpec:
 
     Of equal configurations that differ in their seeds or epochs alone it is the same one.
     """
-    images = CASE_STEPS * spec.batch_size + LEFT_OVER
-    return dataclasses.replace(
-        spec, epochs=EPOCHS, seed=0, train_images=min(images, images_per_epoch(spec))
-    )
+    return shortened(spec, CASE_STEPS).with_seed(0)
+
+
+def shortened(spec: RunSpec, steps: int) -> RunSpec:
+    """Return a run of a few epochs of so many steps, and some images left over that fill none."""
+    images = min(steps * spec.batch_size + LEFT_OVER, images_per_epoch(spec))
+    return dataclasses.replace(spec, epochs=EPOCHS, train_images=images)
 
 
 @dataclass(frozen=True)

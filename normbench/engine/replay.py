@@ -12,7 +12,7 @@ from normbench.check.trace_record import GROUND, Trace, case_trace_spec
 from normbench.results import CaseVerdict, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
-from normbench.storage.session import SessionError, StoredSession, read_session
+from normbench.storage.session import SessionError, read_session
 from normbench.storage.traces import has_case_traces, read_case_trace
 
 # What of the ground a trace was taken on has to be equal, by what --bench-replay says. Builds of
@@ -39,7 +39,7 @@ class Replay:
     def __init__(self, sources: Sequence[Path], mode: str = "same") -> None:
         self.sources = sources
         self.ground = GROUNDS[mode]
-        self._session = functools.cache(_session_of)
+        self._verdicts = functools.cache(_verdicts_of)
         self._store = functools.cache(RunStore)
 
     @classmethod
@@ -87,10 +87,9 @@ class Replay:
         A run that ended badly or as no audit should tells so even where its session was killed
         before it gave verdicts.
         """
-        session = self._session(folder)
-        if session is None or session.planted:
+        verdicts = self._verdicts(folder)
+        if verdicts is None:
             return None
-        verdicts = {stored.case.id: stored.verdict for stored in session.document.cases}
         if verdicts.get(case.id) not in TAKEN:
             return {}
         found = {}
@@ -128,11 +127,15 @@ class Replay:
         return frozenset(drawn)
 
 
-def _session_of(folder: Path) -> StoredSession | None:
+def _verdicts_of(folder: Path) -> dict[str, CaseVerdict | None] | None:
+    """Return a session's verdicts by its cases' ids; None where its rows must not be taken."""
     try:
-        return read_session(folder)
+        session = read_session(folder)
     except SessionError:
         return None
+    if session.planted:
+        return None
+    return {stored.case.id: stored.verdict for stored in session.document.cases}
 
 
 def _went_wrong(run: RunResult) -> bool:

@@ -5,7 +5,6 @@ repository, which the suite of this process imports the norm from; or a release 
 environment of tox.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from normbench.cases.case import TIERS
 from normbench.cases.catalogue import SUITE, find_case
 from normbench.cases.errors import CasesError
 from normbench.cases.grids import cases_file_of
+from normbench.check.trace_record import EPOCHS, LEFT_OVER, shortened
 from normbench.engine.processes import RunProcess, environment_of_a_user, last_words
 from normbench.engine.revisions import GitError, Repository, Revision, Worktrees
 from normbench.models.norms import norm_family
@@ -31,12 +31,11 @@ from normbench.spec import RunSpec
 from normbench.storage.environment import available_cores, processor
 from normbench.storage.files import write_atomic
 from normbench.storage.runs import RunStore
-from normbench.training.datasets import ENVIRONMENT_VARIABLE, images_per_epoch
+from normbench.training.datasets import ENVIRONMENT_VARIABLE
 from normbench.training.fingerprints import code_digest
 
-# What a trace trains: so many batches in each of two epochs, over which orders differ, and some
-# images left over that fill no batch.
-TRACE_EPOCHS, TRACE_BATCHES, LEFT_OVER = 2, 8, 3
+# What a trace trains: so many batches in each of its epochs.
+TRACE_BATCHES = 8
 
 # How the suite runs what --bench-cases names, and nothing else, since its first days.
 OWN_CASES = ("bench/test_own_cases.py", "--bench-tier", TIERS[0])
@@ -72,8 +71,7 @@ class NamedCase:
 
 def traced(spec: RunSpec) -> RunSpec:
     """Return a run of a few batches, which goes through all that a whole one does."""
-    images = min(TRACE_BATCHES * spec.batch_size + LEFT_OVER, images_per_epoch(spec))
-    return dataclasses.replace(spec, epochs=TRACE_EPOCHS, train_images=images)
+    return shortened(spec, TRACE_BATCHES)
 
 
 @dataclass(frozen=True)
@@ -282,7 +280,7 @@ class RevisionRuns:
     ) -> None:  # fmt: skip
         self._place, self._process = place, process
         self._whole, self._device = whole, device
-        trace = [] if whole else [TRACE_EPOCHS, TRACE_BATCHES, LEFT_OVER]
+        trace = [] if whole else [EPOCHS, TRACE_BATCHES, LEFT_OVER]
         own = None if case.file is None else case.spec().to_dict()
         told = [case.id, str(case.data), own, trace, device, place.identity]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]

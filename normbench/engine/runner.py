@@ -27,7 +27,7 @@ from normbench.results import UNFINISHED, Epoch, Outcome, RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import BaselineCase, find_baseline
 from normbench.storage.checks import store_check
-from normbench.storage.environment import processor
+from normbench.storage.environment import processor_kind
 from normbench.storage.runs import RunStore
 from normbench.storage.traces import has_case_trace, store_case_trace, store_trace
 from normbench.training.data import ImageData, load_dataset
@@ -185,7 +185,7 @@ class Runner:
 
     @cached_property
     def _machine(self) -> str:
-        return " ".join(filter(None, processor().values()))
+        return processor_kind()
 
     def _trained(self, spec: RunSpec, data: ImageData) -> RunResult:
         checkpoint = self.store.checkpoint(spec)

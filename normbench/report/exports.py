@@ -26,7 +26,6 @@ from normbench.check.trace_record import Trace
 from normbench.results import Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
-from normbench.storage.documents import StoredCase
 from normbench.storage.session import StoredSession
 
 # Of session_document. Fields may be added; none changes its meaning without another number.
@@ -110,7 +109,7 @@ def _cases(session: StoredSession, comparison: Comparison | None) -> list[dict[s
             "n": stored.runs,
             "margin_of_error": stored.margin_of_error,
             "taken_from": sorted({r.replayed for r in session.runs(stored.case) if r.replayed}),
-            **_figures(_finished(session, stored)),
+            **_figures(session.runs(stored.case).finished),
             "beside_baseline": _beside(beside.get(stored.spec.with_seed(0))),
         }
         for stored in session.document.cases
@@ -119,11 +118,6 @@ def _cases(session: StoredSession, comparison: Comparison | None) -> list[dict[s
 
 def _by_configuration(comparison: Comparison | None) -> dict[RunSpec, CaseComparison]:
     return {case.spec.with_seed(0): case for case in comparison.cases} if comparison else {}
-
-
-def _finished(session: StoredSession, stored: StoredCase) -> Runs:
-    """Return the runs of a case that ended well."""
-    return Runs.of(run for run in session.runs(stored.case) if run.status == "ok")
 
 
 def _figures(runs: Runs) -> dict[str, float | None]:
@@ -263,7 +257,7 @@ def seconds_entries(session: StoredSession) -> list[Entry]:
     seconds = {
         stored.case.id: [
             run.train_seconds + run.test_seconds
-            for run in _finished(session, stored)
+            for run in session.runs(stored.case).finished
             if not run.replayed
         ]
         for stored in session.judged_cases

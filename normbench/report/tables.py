@@ -92,7 +92,7 @@ def case_row(stored: StoredCase, runs: Runs) -> dict[str, Any]:
         "verdict": stored.verdict and str(stored.verdict),
         "reason": stored.reason or None,
     }
-    finished = Runs.of(result for result in runs if result.status == "ok")
+    finished = runs.finished
     row["seeds"] = sum(not result.replayed for result in finished)
     if len(finished):
         row |= _figures(finished)

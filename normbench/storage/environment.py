@@ -52,6 +52,11 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str | None]:
     return dict(zip(PROCESSOR, found, strict=True))
 
 
+def processor_kind() -> str:
+    """Return in one text all that tells this kind of processor from others."""
+    return " ".join(filter(None, processor().values()))
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

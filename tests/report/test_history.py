@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ from ..storage.stored import edit_document, finished, judged, store_session
 MACHINE = Machine("Some CPU", "25", "17", "1", "avx2 fma", 2, "")
 
 
-def night(number: int, **changed: object) -> SessionEntry:
+def night(number: int, **changed: Any) -> SessionEntry:
     entry = SessionEntry(
         name=f"s{number:02}",
         started=f"2026-01-{number + 1:02}T03:04:05+00:00",
@@ -42,13 +43,13 @@ def night(number: int, **changed: object) -> SessionEntry:
         verdicts={"passed": 2, "failed": 1},
         outcomes={},
     )
-    return dataclasses.replace(entry, **changed)  # type: ignore[arg-type]
+    return dataclasses.replace(entry, **changed)
 
 
 NIGHTS = [night(number) for number in range(30)]
 
 
-def point(session: SessionEntry, accuracy: float | None, **changed: object) -> Point:
+def point(session: SessionEntry, accuracy: float | None, **changed: Any) -> Point:
     found = Point(
         session=session,
         verdict="diverged" if accuracy is None else "passed",
@@ -66,7 +67,7 @@ def point(session: SessionEntry, accuracy: float | None, **changed: object) -> P
         code="",
         replayed="",
     )
-    return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
+    return dataclasses.replace(found, **changed)
 
 
 def case_of(points: Sequence[Point], norm: str = "batch", dataset: str = "digits") -> CaseHistory:
