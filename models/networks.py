@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .norms import NormFactory, NormSite, check_layer, norm_factory
+from .regularizers import drop_branch
 
 
 class Stage(NamedTuple):
@@ -71,13 +72,18 @@ class Block(nn.Sequential):
             layers["dropout"] = nn.Dropout(dropout)
         super().__init__(layers)
         self.residual = stage.residual
+        if stage.residual:
+            # the probability that training leaves the branch out: models.regularizers
+            self.drop_rate = 0.0
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` features; a residual block keeps their shape."""
         output = features
         for layer in self:
             output = layer(output)
-        return features + output if self.residual else output
+        if not self.residual:
+            return output
+        return features + drop_branch(output, self.drop_rate, self.training)
 
 
 class ConvolutionalNetwork(nn.Module):

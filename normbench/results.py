@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, with_regularizer
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had L1 and L2 in place of a regularizer's name
 
 # The sizes of weights between which histograms count: four bins a decade, and what lies outside.
 WEIGHT_EDGES = tuple(10 ** (quarter / 4) for quarter in range(-24, 5))
@@ -73,7 +73,8 @@ class RunResult:
 
     ``confusion[true][predicted]`` counts test images after the last epoch; ``mistakes`` holds
     the most confident ones, ``wrong`` the indices of all wrongly classified ones. ``weights``
-    counts all parameters by size, as probes.weight_histogram does. ``fingerprint`` is that of the
+    counts all parameters by size, as probes.weight_histogram does. ``recipe`` is the recipe's whole
+    table, empty in rows of schema 1. ``fingerprint`` is that of the
     network and the recipe, and ``code`` that of the source which the run executed; both are empty
     for a run that did not end. ``planted`` names the fault that was planted while it ran, and is
     empty for a run of the code as it is. ``replayed`` names the session that trained it, where the
@@ -99,6 +100,7 @@ class RunResult:
     started: str = ""
     ended: str = ""
     torch: str = ""
+    recipe: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     fingerprint: str = ""
     code: str = ""
     planted: str = ""
@@ -197,7 +199,7 @@ class RunResult:
         result = cls(
             **{
                 **_known(cls, row),
-                "spec": _part(row, "spec", lambda spec: _made(RunSpec, spec)),
+                "spec": _part(row, "spec", lambda spec: _made(RunSpec, with_regularizer(spec))),
                 "epochs": _part(row, "epochs", _each(lambda epoch: _made(Epoch, epoch))),
                 "confusion": _part(row, "confusion", _square),
                 "mistakes": _part(row, "mistakes", _each(lambda m: _made(Mistake, m))),
@@ -215,11 +217,11 @@ def _require_schema(row: dict[str, Any]) -> None:
     if "schema" not in row:
         raise ValueError("schema is missing")
     schema = row["schema"]
-    if schema != SCHEMA:
+    if schema not in (1, SCHEMA):
         later = isinstance(schema, int) and schema > SCHEMA
         upgrade = "; a later version of normbench wrote it: upgrade normbench" if later else ""
         raise ValueError(
-            f"a stored run has schema {schema!r}: this version reads {SCHEMA}{upgrade}"
+            f"a stored run has schema {schema!r}: this version reads 1 and {SCHEMA}{upgrade}"
         )
 
 
@@ -271,6 +273,7 @@ _PLAIN: dict[object, tuple[str, Callable[[object], bool]]] = {
     int: ("a whole number", _is_whole),
     int | None: ("a whole number or null", lambda value: value is None or _is_whole(value)),
     float: ("a finite number", _is_number),
+    dict[str, Any]: ("a table", lambda value: isinstance(value, dict)),
 }
 
 
@@ -372,6 +375,7 @@ class CaseVerdict(StrEnum):
 
     PASSED = "passed"
     UNCHANGED = "unchanged"
+    MEASURED = "measured"
     MARGINAL = "marginal"
     FAILED = "failed"
     SKIPPED = "skipped"

@@ -21,6 +21,7 @@ from normbench.storage.session import StoredSession
 NOT_FAILED = (
     CaseVerdict.PASSED,
     CaseVerdict.UNCHANGED,
+    CaseVerdict.MEASURED,
     CaseVerdict.MARGINAL,
     CaseVerdict.SKIPPED,
 )
@@ -32,14 +33,16 @@ def case_verdict(
     """Return the verdict on a case whose test came out as pytest's ``outcome``.
 
     A case that failed as a run of it came to a bad end is called by that end; one that passed
-    is unchanged if an earlier session has trained its runs, and marginal with few standard errors
-    of room.
+    is unchanged if an earlier session has trained its runs, measured if it has no target, and
+    marginal with few standard errors of room.
     """
     ends = [run.status for run in runs if run.status != "ok"]
     if outcome == "failed" and ends:
         return CaseVerdict(ends[0])
     if outcome == "passed" and Runs.of(runs).unchanged:
         return CaseVerdict.UNCHANGED
+    if outcome == "passed" and not case.has_target:
+        return CaseVerdict.MEASURED
     accuracies = [run.test_accuracy for run in runs if run.status == "ok"]
     if (
         outcome == "passed"

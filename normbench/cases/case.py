@@ -1,18 +1,22 @@
 """Cases and claims: configurations, what must hold of them, and what is said of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from normbench.results import ClaimVerdict
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, regularizer_name, regularizer_strengths
 from normbench.training.datasets import default_root
 
 TIERS = ("smoke", "standard", "full")
 
 # In place of a tier: the user's own files alone, whatever tier they say.
 OWN = "own"
+
+# The target of a case of which none is said: whatever it reaches is above it.
+NO_TARGET = -math.inf
 
 # Names that tables have which are no grid's; the grids of claims' runs begin with the second.
 COMPARISON, CLAIMS = "comparison", "claims"
@@ -35,7 +39,8 @@ class Published:
 class Case:
     """A configuration with what must hold of it.
 
-    ``target`` is a fraction that the mean test accuracy after the last epoch must exceed;
+    ``target`` is a fraction that the mean test accuracy after the last epoch must exceed, or
+    NO_TARGET: such a case is measured, and passes nothing;
     ``specs`` are the runs that the mean stands on, one a seed; ``spec`` is the first of them.
     Where runs are added while a case is undecided, ``seeds`` is the largest number of them, and
     ``least`` the smallest.
@@ -52,6 +57,10 @@ class Case:
     @property
     def id(self) -> str:
         return f"{self.grid}-{self.spec.label}"
+
+    @property
+    def has_target(self) -> bool:
+        return self.target > NO_TARGET
 
     @property
     def specs(self) -> tuple[RunSpec, ...]:
@@ -123,7 +132,9 @@ class GridOptions:
     """What the command line says of every grid.
 
     ``seeds`` is the least number of runs a case, or, where they are added while a case is
-    undecided (``sequential``), the largest; they count up from ``first_seed``.
+    undecided (``sequential``), the largest; they count up from ``first_seed``. ``norms`` and
+    ``regularizers`` are added to each grid; ``target`` is that of the cases of which no file says
+    one, a fraction.
     """
 
     tier: str = "full"
@@ -132,19 +143,39 @@ class GridOptions:
     sequential: bool = False
     norms: tuple[str, ...] = ()
     norms_only: bool = False
+    regularizers: tuple[str, ...] = ()
+    target: float = NO_TARGET
     data: Path = field(default_factory=default_root)
 
     def grid_norms(self, norms: Sequence[str]) -> list[str]:
         return list(dict.fromkeys((*(() if self.norms_only else norms), *self.norms)))
 
+    def grid_regularizers(self, regularizers: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys((*regularizers, *self.regularizers)))
+
     def includes(self, tier: str) -> bool:
         return self.tier == OWN or TIERS.index(tier) <= TIERS.index(self.tier)
 
 
-# What configuration_key returns, by the keys of a cases file.
-AXES = ("norm", "l1", "l2", "batch_size")
+class Configuration(NamedTuple):
+    """What a row of a published table, or a claim, tells the configurations of a grid by."""
 
+    norm: str
+    regularizer: str
+    batch_size: int
 
-def configuration_key(spec: RunSpec) -> tuple[str, float, float, int]:
-    """Return what a row of a published table, or a claim, tells configurations of a grid by."""
-    return spec.norm, spec.l1, spec.l2, spec.batch_size
+    @classmethod
+    def of(cls, spec: RunSpec) -> "Configuration":
+        return cls(spec.norm, spec.regularizer, spec.batch_size)
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> "Configuration":
+        """Return the configuration with these values of a file's keys, the rest strengths."""
+        strengths = {key: value for key, value in values.items() if key not in cls._fields}
+        return cls(values["norm"], regularizer_name(strengths), values["batch_size"])
+
+    def value(self, key: str) -> Any:
+        """Return what a key of a file says of it: a field, or the strength of a regularizer."""
+        if key in self._fields:
+            return getattr(self, key)
+        return regularizer_strengths(self.regularizer).get(key, 0.0)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,20 +14,24 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
-from normbench.cases.case import AXES, Published
-from normbench.cases.published import Configuration, published_figures
+from normbench.cases.case import Configuration, Published
+from normbench.cases.published import published_figures
 from normbench.cases.values import (
     NORM_SCHEMA,
     SCHEMA,
+    STRENGTHS_SCHEMA,
     BatchSizes,
     Number,
     OneOf,
     Percentage,
     Recipe,
     Several,
+    Strength,
     Strengths,
+    StrengthsTable,
     Table,
     Text,
     Tier,
@@ -41,7 +45,8 @@ from normbench.cases.values import (
 )
 from normbench.models.networks import NETWORKS
 from normbench.models.norms import norm_factory
-from normbench.spec import regularizer_name
+from normbench.models.regularizers import find_regularizers
+from normbench.spec import regularizer_name, regularizer_strengths
 from normbench.training.datasets import DATASETS
 
 
@@ -49,11 +54,12 @@ from normbench.training.datasets import DATASETS
 class CasesContext:
     """What a cases file is held against: its ``folder``.
 
-    ``norms`` are those that the command line adds to its grids.
+    ``norms`` and ``regularizers`` are those that the command line adds to its grids.
     """
 
     folder: Path
     norms: tuple[str, ...] = ()
+    regularizers: tuple[str, ...] = ()
 
 
 def _known_norm(norm: str) -> str:
@@ -90,21 +96,32 @@ Figures = Annotated[
     PlainValidator(_figures),
     WithJsonSchema({"type": "string"}),
 ]
-Strength = Annotated[float, Number(0)]
 BatchSize = Annotated[int, Number(1)]
 EachOnce = AfterValidator(each_once)
 
 
-class Regularizer(Table):
-    """The strengths of L1 and L2; {} is none."""
+class Regularizer(StrengthsTable):
+    """The strengths of regularizers by their names, such as l1; {} is none."""
 
-    l1: Strength = Field(default=0.0, examples=[0.001])
-    """The strength of L1, times the sum of all parameters' absolute values in the loss."""
-    l2: Strength = Field(default=0.0, examples=[0.001])
-    """The strength of L2, as SGD's weight decay."""
+    __pydantic_extra__: dict[str, Strength]
+
+    @model_validator(mode="after")
+    def _that_can_be_built(self) -> Self:
+        find_regularizers({name: value for name, value in self.strengths.items() if value})
+        return self
+
+    @property
+    def name(self) -> str:
+        return regularizer_name(self.strengths)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Regularizer) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __str__(self) -> str:
-        return regularizer_name(self.l1, self.l2)
+        return self.name
 
 
 class Grid(Table):
@@ -116,55 +133,74 @@ class Grid(Table):
     tier: Tier | None = Field(default=None, examples=["full"])
     """The tier of this grid, in place of the file's."""
     recipe: Recipe | None = Field(default=None, examples=["mnist-l1"])
-    """The recipe of this grid, in place of the file's."""
+    """The recipe of this grid, or a table of one, in place of the file's."""
     norm: Annotated[list[Norm], EachOnce] = Field(min_length=1, examples=[["batch", "group:4"]])
     """The norms: known names, or package.module:factory for one of your own."""
     regularizer: Annotated[list[Regularizer], EachOnce] = Field(
         min_length=1, examples=[[{}, {"l1": 0.001}]]
     )
-    """The regularizers: a table of l1 and l2 each, {} for none."""
+    """The regularizers: a table of names with their strengths each, {} for none."""
     batch_size: Annotated[list[BatchSize], EachOnce] = Field(min_length=1, examples=[[32, 64]])
     """The numbers of images in a training batch."""
 
-    def configurations(self, norms: Sequence[str]) -> Iterator[Configuration]:
-        """Yield the product of ``norms``, the regularizers and the batch sizes."""
-        for norm, regularizer, size in itertools.product(norms, self.regularizer, self.batch_size):
-            yield norm, regularizer.l1, regularizer.l2, size
+    @property
+    def regularizers(self) -> list[str]:
+        return [regularizer.name for regularizer in self.regularizer]
+
+    def configurations(
+        self, norms: Sequence[str], regularizers: Sequence[str]
+    ) -> Iterator[Configuration]:
+        """Yield the product of ``norms``, ``regularizers`` and the batch sizes."""
+        yield from itertools.starmap(
+            Configuration, itertools.product(norms, regularizers, self.batch_size)
+        )
+
+    def has(self, configuration: Configuration) -> bool:
+        """Tell whether the grid has a configuration by itself, not by the command line."""
+        own_norm = configuration.norm in self.norm
+        return own_norm and configuration.regularizer in self.regularizers
 
 
-class Target(Table):
+class Target(StrengthsTable):
     """A test accuracy, and the cases that it is for: those with a listed value of each key.
 
-    The first target that fits a case is the case's; one without keys fits all.
+    A regularizer's name is a key as well. The first target that fits a case is the case's; one
+    without keys fits all.
     """
+
+    __pydantic_extra__: dict[str, Strengths]
+    strength_schema = STRENGTHS_SCHEMA
 
     test_accuracy: Percentage = Field(examples=[98.0])
     """What the mean test accuracy over a case's seeds must exceed, in percent."""
     norm: KnownNorms | None = Field(default=None, examples=["batch"])
     """The norms of the cases: a name, or a list of them."""
-    l1: Strengths | None = Field(default=None, examples=[0.001])
-    """The L1 of the cases: a number, or a list of them."""
-    l2: Strengths | None = Field(default=None, examples=[0.001])
-    """The L2 of the cases: a number, or a list of them."""
     batch_size: BatchSizes | None = Field(default=None, examples=[64])
     """The batch sizes of the cases: a number, or a list of them."""
 
     @property
     def values(self) -> dict[str, list[Any]]:
         """The values of each key that it says something of."""
-        return {axis: found for axis in AXES if (found := getattr(self, axis)) is not None}
+        own = {"norm": self.norm, "batch_size": self.batch_size}
+        found = {"norm": own["norm"], **self.strengths, "batch_size": own["batch_size"]}
+        return {key: values for key, values in found.items() if values is not None}
 
     def fits(self, configuration: Configuration) -> bool:
-        has = dict(zip(AXES, configuration, strict=True))
-        return all(has[axis] in values for axis, values in self.values.items())
+        return all(configuration.value(key) in values for key, values in self.values.items())
+
+    def names(self, configuration: Configuration) -> bool:
+        """Tell whether it is for this norm, or these regularizers, and not for any."""
+        strengths = regularizer_strengths(configuration.regularizer)
+        return self.norm is not None or any(name in self.strengths for name in strengths)
 
     def without_case(self, configurations: Sequence[Configuration]) -> list[str]:
         """Return, a sentence each, which of its values fit no case of the grids."""
         unknown = [
-            f"{condition(axis, value)} fits no case; the grids have {listed(known)}; "
-            f"correct it, {'give it with --bench-norm, ' * (axis == 'norm')}or add it to a [[grid]]"
-            for axis, known in zip(AXES, zip(*configurations, strict=True), strict=True)
-            for value in self.values.get(axis, ())
+            f"{condition(key, value)} fits no case; the grids have {listed(known)}; "
+            f"correct it, {'give it with --bench-norm, ' * (key == 'norm')}or add it to a [[grid]]"
+            for key, values in self.values.items()
+            for known in ([each.value(key) for each in configurations],)
+            for value in values
             if value not in known
         ]
         if unknown:
@@ -173,10 +209,10 @@ class Target(Table):
         if not fitting:
             return [f"no case of the grids has {self}; correct one of these, or add a [[grid]]"]
         return [
-            f"{condition(axis, value)} fits no case that has the other keys' values; leave it out"
-            for axis, found in zip(AXES, zip(*fitting, strict=True), strict=True)
-            for value in self.values.get(axis, ())
-            if value not in found
+            f"{condition(key, value)} fits no case that has the other keys' values; leave it out"
+            for key, values in self.values.items()
+            for value in values
+            if value not in [each.value(key) for each in fitting]
         ]
 
     def hidden_by(self, earlier: Sequence["Target"]) -> list[str]:
@@ -208,7 +244,7 @@ class CasesFile(Table):
     network: Annotated[str, OneOf(tuple(NETWORKS))] = Field(examples=["mnist"])
     """The network to train."""
     recipe: Recipe = Field(examples=["mnist"])
-    """How to train, by the name of a recipe; a grid may name another one."""
+    """How to train: the name of a recipe, or a table of one; a grid may have another one."""
     epochs: Annotated[int, Number(1)] = Field(examples=[8])
     """How many times each run sees its training images."""
     dropout: Annotated[float, Number(0, below=1)] = Field(default=0.0, examples=[0.03])
@@ -223,34 +259,20 @@ class CasesFile(Table):
     """A CSV file of published figures, beside this file."""
     grid: list[Grid] = Field(min_length=1)
     """The grids of cases."""
-    target: list[Target] = Field(min_length=1)
-    """The targets, of which the first that fits a case is the case's."""
-
-    @field_validator("grid")
-    @classmethod
-    def _strengths_of_names_of_their_own(cls, grids: list[Grid]) -> list[Grid]:
-        """Refuse strengths that ids, which have six digits, would not tell apart."""
-        for axis in ("l1", "l2"):
-            strengths: dict[str, float] = {}
-            for regularizer in (each for grid in grids for each in grid.regularizer):
-                strength = getattr(regularizer, axis)
-                first = strengths.setdefault(f"{strength:g}", strength)
-                if first != strength:
-                    raise ValueError(
-                        f"{axis} = {first!r} and {axis} = {strength!r} would share the id "
-                        f"{axis}:{strength:g}; leave one out, or let their first six digits differ"
-                    )
-        return grids
+    target: list[Target] = Field(default=[])
+    """The targets, of which the first that fits a case is the case's; without one it has none."""
 
     @field_validator("target")
     @classmethod
     def _fitting_a_case(cls, targets: list[Target], info: ValidationInfo) -> list[Target]:
         """Refuse values that fit no case, which a weaker target would otherwise be for."""
-        added = context_of(info, CasesContext).norms
+        added = context_of(info, CasesContext)
         configurations = [
             configuration
             for grid in info.data.get("grid", ())
-            for configuration in grid.configurations([*grid.norm, *added])
+            for configuration in grid.configurations(
+                [*grid.norm, *added.norms], [*grid.regularizers, *added.regularizers]
+            )
         ]
         if configurations:
             told: dict[tuple[int, ...], list[str]] = {

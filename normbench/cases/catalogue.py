@@ -6,14 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from normbench.cases.case import CLAIMS, COMPARISON, OWN, Case, Claim, GridOptions
+from normbench.cases.case import CLAIMS, COMPARISON, NO_TARGET, OWN, Case, Claim, GridOptions
 from normbench.cases.claims import is_claims_file, load_claims
 from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
-from normbench.check.trace_record import Traced, trace_spec
+from normbench.check.trace_record import Traced, trace_spec, traced_as
 from normbench.models.networks import NETWORKS
 from normbench.models.norms import FAMILIES, norm_family
-from normbench.spec import regularizer_name
+from normbench.models.regularizers import REGULARIZERS
+from normbench.spec import NO_REGULARIZER
 
 # The suite; in a checkout, a link to bench.
 SUITE = Path(__file__).parents[1] / "bench"
@@ -35,10 +36,10 @@ def checked_names(options: GridOptions) -> dict[str, list[str]]:
     if options.tier == OWN or not options.includes("standard"):
         return {"norm": [], "regularizer": [], "network": []}
     known = [name.replace(":G", ":4") for name in FAMILIES]
-    regularizers = [regularizer_name(l1, l2) for l1 in (0, 1e-3) for l2 in (0, 1e-3)]
+    regularizers = [NO_REGULARIZER, *(f"{name}:0.001" for name in REGULARIZERS)]
     return {
         "norm": options.grid_norms(known),
-        "regularizer": regularizers,
+        "regularizer": [*regularizers, "l1:0.001+l2:0.001"],
         "network": list(NETWORKS),
     }
 
@@ -62,12 +63,12 @@ def traced_runs(options: GridOptions, cases: Sequence[Case]) -> list[Traced]:
     found = {}
     for recipe, norm in reversed(TRACED_RECIPES.items()) if options.tier != OWN else ():
         if norm in options.grid_norms([norm]):
-            l1 = 0.001 if recipe == "mnist-l1" else 0.0
-            found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, l1)
+            regularizer = "l1:0.001" if recipe == "mnist-l1" else NO_REGULARIZER
+            found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, regularizer)
     for case in cases:
         spec = case.spec
         name = f"{case.grid}-{spec.norm}-{spec.regularizer}"
-        found[name] = trace_spec(spec.recipe, spec.norm, spec.l1, spec.l2)
+        found[name] = traced_as(spec)
     return [Traced(name, spec) for name, spec in found.items()]
 
 
@@ -118,9 +119,20 @@ class Catalogue:
                 added += load_claims(file, grids, self._options(file))
         with mistakes.collected():
             self._require_claims_of_names_of_their_own(added)
+        with mistakes.collected():
+            self._require_a_case_for_the_target()
         mistakes.raise_any()
         self.claims += added
         self.cases += _claimed(added)
+
+    def _require_a_case_for_the_target(self) -> None:
+        target = self.options.target
+        if target > NO_TARGET and all(case.target != target for case in self.cases):
+            raise CasesError(
+                f"--bench-target {100 * target:g}: each case has a target of its own; expected a "
+                "case of which no [[target]] says one: add one with --bench-norm or "
+                "--bench-regularizer, or change the [[target]] in the cases file"
+            )
 
     def _require_a_name_of_its_own(self, file: Path, holds_claims: bool) -> None:
         known = next((f for f in self._files if f.stem == file.stem), None)

@@ -12,10 +12,10 @@ from normbench.cases.case import (
     TIERS,
     Case,
     Claim,
+    Configuration,
     Contrast,
     GridOptions,
     MeansCount,
-    configuration_key,
 )
 from normbench.cases.claims_file import (
     ClaimsContext,
@@ -26,7 +26,6 @@ from normbench.cases.claims_file import (
 )
 from normbench.cases.errors import CasesError, one_line, read_toml, validated
 from normbench.cases.grids import check_network_once, load_cases
-from normbench.cases.published import Configuration
 from normbench.results import ClaimVerdict
 
 
@@ -46,7 +45,7 @@ def load_claims(file: Path, grids: Mapping[str, Path], options: GridOptions) -> 
     every_tier = dataclasses.replace(options, tier=TIERS[-1], norms_only=False)
     load = functools.partial(load_cases, options=every_tier, fitting=False)
     cases = {
-        grid: {configuration_key(case.spec): case for case in load(grids[grid])}
+        grid: {Configuration.of(case.spec): case for case in load(grids[grid])}
         for grid in _named(raw, grids)
     }
     content = validated(ClaimsFile, file, raw, ClaimsContext(tuple(grids), cases))

@@ -18,16 +18,17 @@ from pydantic import (
     model_validator,
 )
 
-from normbench.cases.case import AXES
-from normbench.cases.published import Configuration
+from normbench.cases.case import Configuration
 from normbench.cases.values import (
     NORM_SCHEMA,
     SCHEMA,
+    STRENGTHS_SCHEMA,
     BatchSizes,
     Norms,
     Number,
     Percentage,
     Strengths,
+    StrengthsTable,
     Table,
     Text,
     Tier,
@@ -41,6 +42,7 @@ from normbench.cases.values import (
 )
 from normbench.models.norms import NormSite, norm_factory
 from normbench.results import JUDGED
+from normbench.spec import regularizer_strengths
 
 # The axes of which nothing is assumed where a claim leaves them out.
 _NEEDED = {"norm", "batch_size"}
@@ -74,15 +76,17 @@ def _known_grid(grid: str, info: ValidationInfo) -> str:
     return grid
 
 
-class Side(Table):
-    """Configurations: the product of the values, each of which may be a list."""
+class Side(StrengthsTable):
+    """Configurations: the product of the values, each of which may be a list.
+
+    A regularizer's name is a key as well; what is not named has a strength of 0.
+    """
+
+    __pydantic_extra__: dict[str, Strengths]
+    strength_schema = STRENGTHS_SCHEMA
 
     norm: Norms | None = Field(default=None, examples=["batch"])
     """A norm, or a list of them."""
-    l1: Strengths | None = Field(default=None, examples=[0.001])
-    """A strength of L1, or a list of them; 0 by default."""
-    l2: Strengths | None = Field(default=None, examples=[0.001])
-    """A strength of L2, or a list of them; 0 by default."""
     batch_size: BatchSizes | None = Field(default=None, examples=[64])
     """A batch size, or a list of them."""
 
@@ -102,7 +106,8 @@ class Side(Table):
 
     @property
     def product(self) -> Iterator[dict[str, Any]]:
-        for chosen in itertools.product(*(getattr(self, axis) for axis in self._axes)):
+        values = (self.strengths.get(axis) or getattr(self, axis) for axis in self._axes)
+        for chosen in itertools.product(*values):
             yield dict(zip(self._axes, chosen, strict=True))
 
 
@@ -114,7 +119,7 @@ class ContrastTable(Table):
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["more_than", "within"]}})
 
-    at: Side = Field(default_factory=Side, examples=[{"batch_size": 64}])
+    at: Side = Field(default_factory=lambda: Side.model_validate({}), examples=[{"batch_size": 64}])
     """What both sides have in common."""
     first: Side = Field(examples=[{"norm": "batch"}])
     """The configurations that are compared."""
@@ -146,11 +151,7 @@ class ContrastTable(Table):
         """The configurations that are compared: each of at, by each of first, by each of second."""
         parts = (self.at.product, self.first.product, self.second.product)
         for at, first, second in itertools.product(*parts):
-            yield _configuration(at | first), _configuration(at | second)
-
-
-def _configuration(values: Mapping[str, Any]) -> Configuration:
-    return values["norm"], values.get("l1", 0.0), values.get("l2", 0.0), values["batch_size"]
+            yield Configuration.of_values(at | first), Configuration.of_values(at | second)
 
 
 class ClaimTable(Table):
@@ -198,7 +199,14 @@ class ContrastClaim(ClaimTable):
 
 
 def _no_such_case(grid: str, configuration: Configuration) -> str:
-    spelled = ", ".join(map(condition, AXES, configuration))
+    strengths = regularizer_strengths(configuration.regularizer)
+    spelled = ", ".join(
+        [
+            condition("norm", configuration.norm),
+            *(itertools.starmap(condition, strengths.items()) if strengths else ["no regularizer"]),
+            condition("batch_size", configuration.batch_size),
+        ]
+    )
     return f"the grid {grid!r} has no case with {spelled}; add it to a [[grid]] there"
 
 

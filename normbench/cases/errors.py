@@ -156,7 +156,7 @@ class _Mistake:
     def example(self) -> str:
         """A right value of the key, or of one item of its list, in TOML."""
         (example, *_) = self.field.examples or [""]
-        return _toml(example[-1] if isinstance(self.path[-1], int) else example)
+        return toml_value(example[-1] if isinstance(self.path[-1], int) else example)
 
     @property
     def value(self) -> str:
@@ -165,7 +165,8 @@ class _Mistake:
 
     @property
     def known(self) -> list[str]:
-        return sorted(_fields(self._located[0]))
+        table = self._located[0]
+        return sorted({*_fields(table), *getattr(table, "other_keys", ())})
 
     @cached_property
     def suggestion(self) -> str:
@@ -268,7 +269,7 @@ def _no_list(mistake: _Mistake) -> str:
     (example, *_) = mistake.field.examples or [[]]
     # 64 for [64], but no [7] for a list of texts
     alike = type(value) is type(example[-1])
-    remedy = f"; write {_toml([value])}" if alike else f" such as {mistake.example}"
+    remedy = f"; write {toml_value([value])}" if alike else f" such as {mistake.example}"
     return _not_what(mistake, f"a list of values{remedy}")
 
 
@@ -291,22 +292,22 @@ def _other_value(mistake: _Mistake) -> str:
     return _not_what(mistake, "another kind of value; `normbench schema` prints what is allowed")
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
     """Spell a value as TOML has it, on one line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, dict):
-        keys = (f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items())
+        keys = (f"{_toml_key(key)} = {toml_value(item)}" for key, item in value.items())
         return f"{{ {', '.join(keys)} }}" if value else "{}"
     return str(value)
 
 
 def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
 
 
 # What is said of each of pydantic's types of errors.

@@ -1,53 +1,59 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from normbench.cases.case import TIERS, Case, GridOptions, configuration_key
-from normbench.cases.cases_file import CasesContext, CasesFile, Grid, Target
-from normbench.cases.errors import CasesError, one_line, read_toml, validated
+from normbench.cases.case import TIERS, Case, Configuration, GridOptions
+from normbench.cases.cases_file import CasesContext, CasesFile, Grid
+from normbench.cases.errors import CasesError, one_line, read_toml, toml_value, validated
 from normbench.cases.values import SCHEMA, Number, one_of
 from normbench.models.networks import NETWORKS, check_network
 from normbench.spec import RunSpec
 from normbench.training.datasets import DATASETS, dataset_on_disk
+from normbench.training.recipes import recipe_table
+from normbench.training.trainer import check_recipe, check_regularizer
 
 # The check builds a network and tries its norms: once is enough for all files of a process, in
 # which a module of the user's is imported once as well.
 check_network_once = functools.cache(check_network)
+check_regularizer_once = functools.cache(check_regularizer)
+check_recipe_once = functools.cache(check_recipe)
 
 
 def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> list[Case]:
     """Return the cases of a file whose grids belong to the chosen tier or a smaller one.
 
-    A configuration that stands in several grids is a case of the first of them.
+    A configuration that stands in several grids is a case of the first of them. One that the
+    command line adds has a target only if a [[target]] names its norm or regularizer.
     Raises CasesError, naming the file and the place, for everything that is not as
-    cases_file.CasesFile has it, for what cannot be trained together, and for a configuration
-    without a target. A norm need fit the network only where its grid's tier is chosen, and where
-    it is asked to be ``fitting``: who reads cases without running them does not ask.
+    cases_file.CasesFile has it, and for what cannot be trained together. A norm need fit the
+    network only where its grid's tier is chosen, and where it is asked to be ``fitting``: who
+    reads cases without running them does not ask.
     """
-    context = CasesContext(file.parent, options.norms)
+    context = CasesContext(file.parent, options.norms, options.regularizers)
     content = validated(CasesFile, file, read_toml(file), context)
     if misfits := dict.fromkeys(_misfits(content, options, fitting)):
         raise CasesError("\n".join(one_line(f"{file}: {misfit}") for misfit in misfits))
     seeds = max(options.seeds, content.seeds)
     published = content.published or {}
     cases: dict[str, Case] = {}
-    without_target: list[str] = []
     for grid in content.grid:
         tier = grid.tier or content.tier
         for spec in _specs(grid, content, options):
-            target = _target(content.target, spec)
-            if target is None:
-                without_target.append(spec.label)
-            elif options.includes(tier):
-                row = published.get(configuration_key(spec))
-                case = Case(file.stem, tier, spec, target, row, seeds, content.seeds)
+            if options.includes(tier):
+                target = _target(content, spec)
+                row = published.get(Configuration.of(spec))
+                case = Case(
+                    grid=file.stem,
+                    tier=tier,
+                    spec=spec,
+                    target=options.target if target is None else target,
+                    published=row,
+                    seeds=seeds,
+                    least=content.seeds,
+                )
                 cases.setdefault(case.id, case)
-    if without_target:
-        first, *others = dict.fromkeys(without_target)
-        and_others = f" and {len(others)} other configurations" if others else ""
-        raise CasesError(f"{file}: no [[target]] fits {first}{and_others}; add one without keys")
     return list(cases.values())
 
 
@@ -56,19 +62,21 @@ def cases_file_of(spec: RunSpec) -> str:
 
     Its target is one that any run exceeds that learns anything.
     """
+    recipe = toml_value(recipe_table(spec.recipe))
+    strengths = ", ".join(f'"{name}" = {value!r}' for name, value in spec.strengths.items())
     part = "" if spec.train_images is None else f"train_images = {spec.train_images}\n"
     return f"""\
 schema = {SCHEMA}
 tier = "{TIERS[0]}"
 dataset = "{spec.dataset}"
 network = "{spec.network}"
-recipe = "{spec.recipe}"
+recipe = {recipe}
 epochs = {spec.epochs}
 dropout = {spec.dropout!r}
 {part}
 [[grid]]
 norm = ["{spec.norm}"]
-regularizer = [{{ l1 = {spec.l1!r}, l2 = {spec.l2!r} }}]
+regularizer = [{{ {strengths} }}]
 batch_size = [{spec.batch_size}]
 
 [[target]]
@@ -79,6 +87,7 @@ test_accuracy = 0
 def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:
     """Tell what cannot be trained together, each with its place in the file."""
     yield from _misfit_of_network(content)
+    yield from _misfits_of_training(content, options, fitting)
     images = content.train_images or DATASETS[content.dataset].training_images
     at_most = Number(1, images).words(whole=True)
     for number, grid in enumerate(content.grid, start=1):
@@ -98,6 +107,25 @@ def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterato
                     yield f"{'--bench-norm' if added else f'{place}: norm'}: {error}"
 
 
+def _misfits_of_training(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:
+    """Tell of regularizers and recipes that cannot train the file's network."""
+    for number, grid in enumerate(content.grid, start=1):
+        if not (fitting and options.includes(grid.tier or content.tier)):
+            continue
+        place = f"[[grid]] {number}"
+        for regularizer in options.grid_regularizers(grid.regularizers):
+            added = regularizer not in grid.regularizers
+            named = "--bench-regularizer" if added else f"{place}: regularizer"
+            try:
+                check_regularizer_once(content.network, regularizer)
+            except ValueError as error:
+                yield f"{named}: {error}"
+        try:
+            check_recipe_once(content.network, str(grid.recipe or content.recipe))
+        except ValueError as error:
+            yield f"{place if grid.recipe else ''}{': ' if grid.recipe else ''}recipe: {error}"
+
+
 def _misfit_of_network(content: CasesFile) -> Iterator[str]:
     data = DATASETS[content.dataset]
     channels, size = data.image_channels, data.image_size
@@ -112,23 +140,32 @@ def _misfit_of_network(content: CasesFile) -> Iterator[str]:
 def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[RunSpec]:
     dataset = dataset_on_disk(content.dataset, options.data)
     norms = options.grid_norms(grid.norm)
-    for norm, l1, l2, size in grid.configurations(norms):
+    regularizers = options.grid_regularizers(grid.regularizers)
+    for norm, regularizer, size in grid.configurations(norms, regularizers):
         yield RunSpec(
             dataset=dataset,
             network=content.network,
             norm=norm,
-            l1=l1,
-            l2=l2,
+            regularizer=regularizer,
             batch_size=size,
             epochs=content.epochs,
             dropout=content.dropout,
-            recipe=grid.recipe or content.recipe,
+            recipe=str(grid.recipe or content.recipe),
             seed=options.first_seed,
             train_images=content.train_images,
         )
 
 
-def _target(targets: Sequence[Target], spec: RunSpec) -> float | None:
-    """Return the accuracy, a fraction, of the first target that fits."""
-    fitting = next((target for target in targets if target.fits(configuration_key(spec))), None)
-    return None if fitting is None else fitting.test_accuracy / 100
+def _target(content: CasesFile, spec: RunSpec) -> float | None:
+    """Return the accuracy, a fraction, of the first target that fits; None if none does.
+
+    One for any norm was set for those that the file has.
+    """
+    configuration = Configuration.of(spec)
+    written = any(grid.has(configuration) for grid in content.grid)
+    fitting = (
+        target.test_accuracy / 100
+        for target in content.target
+        if target.fits(configuration) and (written or target.names(configuration))
+    )
+    return next(fitting, None)

@@ -2,25 +2,42 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, ValidationError
+from pydantic_core import (
+    CoreSchema,
+    ErrorDetails,
+    InitErrorDetails,
+    PydanticCustomError,
+    ValidationError,
+)
 from pydantic_core import core_schema as cs
 
 from normbench.cases.case import TIERS
 from normbench.models.norms import FAMILIES
+from normbench.models.regularizers import REGULARIZERS
 from normbench.results import JUDGED
-from normbench.training.recipes import RECIPES
+from normbench.training.optimizers import optimizer_factory
+from normbench.training.recipes import (
+    OPTIMIZERS,
+    RECIPES,
+    SCALINGS,
+    SCHEDULES,
+    recipe_spelling,
+)
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -139,6 +156,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        return _expecting("true or false", cs.bool_schema(strict=True))
+
+
+@dataclass(frozen=True)
 class OneOf:
     """One of several texts."""
 
@@ -192,12 +217,18 @@ NORM_SCHEMA: JsonSchemaValue = {
 
 Version = Annotated[int, Number(SCHEMA, SCHEMA), WithJsonSchema({"const": SCHEMA})]
 Tier = Annotated[str, OneOf(TIERS)]
-Recipe = Annotated[str, OneOf(tuple(RECIPES))]
 Percentage = Annotated[float, Number(0, 100)]
 
 # These may also stand in lists.
 Norms = Several[Annotated[str, Text("a name in quotes", several=True), WithJsonSchema(NORM_SCHEMA)]]
+Strength = Annotated[float, Number(0)]
 Strengths = Several[Annotated[float, Number(0, several=True)]]
+STRENGTHS_SCHEMA: JsonSchemaValue = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "array", "items": {"type": "number", "minimum": 0}, "minItems": 1},
+    ]
+}
 BatchSizes = Several[Annotated[int, Number(1, several=True)]]
 Verdicts = Several[Annotated[str, OneOf(tuple(map(str, JUDGED)), several=True)]]
 
@@ -206,6 +237,175 @@ class Table(BaseModel):
     """A table of a user's file: a key that is not known is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _places(details: Iterable[InitErrorDetails]) -> set[tuple[int | str, ...]]:
+    return {each.get("loc", ()) for each in details}
+
+
+def _again(details: ErrorDetails) -> InitErrorDetails:
+    """Return an error as it is to be raised once more, beside others."""
+    told = PydanticCustomError(details["type"], "{error}", details.get("ctx", {}))
+    return InitErrorDetails(type=told, loc=details["loc"], input=details["input"])
+
+
+NUMBER_SCHEMA: JsonSchemaValue = {"type": "number", "minimum": 0}
+STRENGTHS: dict[str, str] = {
+    name: f"The strength of {name}: {kind.summary()}" for name, kind in REGULARIZERS.items()
+}
+
+
+class AugmentationTable(Table):
+    """Random changes of each training image, drawn uniformly from both signs."""
+
+    rotation: Annotated[float, Number(0, 180)] | None = Field(default=None, examples=[10])
+    """The largest rotation, in degrees."""
+    shift: Annotated[float, Number(0)] | None = Field(default=None, examples=[2])
+    """The largest shift along each axis, in pixels."""
+    scale: Annotated[float, Number(0, below=1)] | None = Field(default=None, examples=[0.1])
+    """The largest change of the size along each axis, as a fraction."""
+    shear: Annotated[float, Number(0)] | None = Field(default=None, examples=[0.1])
+    """The largest shear, as a fraction."""
+    crop: Annotated[int, Number(0)] | None = Field(default=None, examples=[2])
+    """The largest shift in whole pixels, over a mirrored border."""
+    flip: Annotated[bool, Flag()] | None = Field(default=None, examples=[True])
+    """Whether every other image is mirrored left to right."""
+
+
+def _optimizer(name: str) -> str:
+    if name not in OPTIMIZERS:
+        optimizer_factory(name)
+    return name
+
+
+class RecipeTable(Table):
+    """How to train: a recipe of its own, or one that the suite has, changed."""
+
+    from_: Annotated[str, OneOf(tuple(RECIPES))] | None = Field(
+        default=None, alias="from", title="From", examples=["mnist"]
+    )
+    """The recipe that the other keys change; without it, learning_rate is needed."""
+    learning_rate: Annotated[float, Number(1e-12)] | None = Field(default=None, examples=[0.05])
+    """The peak of the learning rate at batch size 64."""
+    scaling: Annotated[str, OneOf(tuple(SCALINGS))] | None = Field(
+        default=None, examples=["linear"]
+    )
+    """How the learning rate goes with the batch size; linear by default."""
+    schedule: Annotated[str, OneOf(SCHEDULES)] | None = Field(default=None, examples=["cosine"])
+    """How the learning rate goes over the steps; one-cycle by default."""
+    warmup: Annotated[float, Number(0, below=1)] | None = Field(default=None, examples=[0.3])
+    """The part of the steps in which the learning rate rises; 0.3 by default."""
+    optimizer: (
+        Annotated[
+            str,
+            Text("the name of an optimizer in quotes"),
+            AfterValidator(_optimizer),
+            WithJsonSchema(
+                {"type": "string", "anyOf": [{"enum": list(OPTIMIZERS)}, {"pattern": ":"}]}
+            ),
+        ]
+        | None
+    ) = Field(default=None, examples=["sgd"])
+    """sgd, adamw, or package.module:factory for one of your own; sgd by default."""
+    momentum: Annotated[float, Number(0, below=1)] | None = Field(default=None, examples=[0.9])
+    """SGD's momentum, or AdamW's first beta; 0.9 by default."""
+    label_smoothing: Annotated[float, Number(0, below=1)] | None = Field(
+        default=None, examples=[0.1]
+    )
+    """The part of the target that is shared among all classes; 0 by default."""
+    gradient_clipping: Annotated[float, Number(0)] | None = Field(default=None, examples=[1.0])
+    """The largest norm of the gradient of the loss; 0, the default, for none."""
+    augmentation: AugmentationTable | None = Field(default=None, examples=[{"flip": True}])
+    """How each training image is changed at random; not at all by default."""
+
+    @model_validator(mode="after")
+    def _with_a_learning_rate(self) -> Self:
+        if self.from_ is None and self.learning_rate is None:
+            raise ValueError(
+                "expected the key learning_rate, or from with the recipe that the other keys "
+                f"change, one of {', '.join(RECIPES)}"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return recipe_spelling(self.model_dump(by_alias=True, exclude_none=True))
+
+
+class _RecipeValue:
+    """A recipe's name, or a table of one."""
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        return cs.no_info_plain_validator_function(self._read)
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        table = handler(RecipeTable.__pydantic_core_schema__)
+        return {"anyOf": [{"enum": list(RECIPES)}, table]}
+
+    @staticmethod
+    def _read(value: object) -> str | RecipeTable:
+        if isinstance(value, dict):
+            return RecipeTable.model_validate(value)
+        if isinstance(value, str) and value in RECIPES:
+            return value
+        raise unexpected(f"{one_of(tuple(RECIPES))}, or a table of a recipe of its own")
+
+
+Recipe = Annotated[str | RecipeTable, _RecipeValue()]
+
+
+class StrengthsTable(Table):
+    """A table that has regularizers' strengths beside its own keys, by the regularizers' names.
+
+    ``strengths`` are those that it has, of the type that the subclass gives them; a name that
+    stands for no regularizer is an unknown key. Subclasses say in ``strength_schema`` what one is
+    in JSON Schema.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    other_keys: ClassVar[tuple[str, ...]] = tuple(REGULARIZERS)
+    strength_schema: ClassVar[JsonSchemaValue] = NUMBER_SCHEMA
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_regularizers(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Tell of the keys that are unknown beside whatever else is wrong with the table."""
+        known = {*cls.model_fields, *REGULARIZERS}
+        table = value if isinstance(value, dict) else {}
+        unknown = [
+            InitErrorDetails(type="extra_forbidden", loc=(name,), input=table[name])
+            for name in table
+            if name not in known and ":" not in name
+        ]
+        named = {key: item for key, item in table.items() if (key,) not in _places(unknown)}
+        try:
+            found = read(named if isinstance(value, dict) else value)
+        except ValidationError as error:
+            others = list(map(_again, error.errors(include_url=False)))
+            raise ValidationError.from_exception_data("table", [*others, *unknown]) from None
+        if unknown:
+            raise ValidationError.from_exception_data("table", unknown)
+        return found
+
+    @property
+    def strengths(self) -> dict[str, Any]:
+        return self.__pydantic_extra__ or {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        described = handler.resolve_ref_schema(handler(schema))
+        described.setdefault("properties", {}).update(
+            {
+                name: {**cls.strength_schema, "title": name, "description": told}
+                for name, told in STRENGTHS.items()
+            }
+        )
+        described["patternProperties"] = {"[^:]:[^:]": cls.strength_schema}
+        described["additionalProperties"] = False
+        return described
 
 
 def context_of(info: ValidationInfo, kind: type[C]) -> C:

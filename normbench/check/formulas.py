@@ -1,10 +1,11 @@
-"""The norms by their formulas, in elementary operations: what the layers are held against.
+"""Norms and penalties by their formulas, in elementary operations: what these are held against.
 
 Nothing here calls torch.nn or torch.nn.functional, so that a mistake there has no counterpart here.
 """
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 EPSILON = 1e-5
@@ -12,6 +13,8 @@ MOMENTUM = 0.1  # the weight of a new batch in the running statistics, as torch 
 
 # A layer's parameters and buffers by name, as its state_dict has them.
 State = Mapping[str, Tensor]
+# Maps a network's parameters by their names to a penalty, a scalar, of strength 1.
+Penalty = Callable[[Mapping[str, Tensor]], Tensor]
 # Maps features of (N, C, H, W), a state, and whether it is training, to the output and the buffers
 # that the layer has afterwards.
 Formula = Callable[[Tensor, State, bool], tuple[Tensor, dict[str, Tensor]]]
@@ -85,3 +88,44 @@ def _per_element(features: Tensor, state: State, _: bool) -> tuple[Tensor, dict[
     standardized = _standardized(features, *_moments(features, (1, 2, 3)))
     weight, bias = (state[name].permute(2, 0, 1) for name in ("weight", "bias"))
     return standardized * weight + bias, {}
+
+
+def _all(parameters: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([parameter.reshape(-1) for parameter in parameters.values()])
+
+
+def _matrices(parameters: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the weights of convolutions and linear layers, a row an output."""
+    return [
+        parameter.reshape(len(parameter), -1)
+        for name, parameter in parameters.items()
+        if name.endswith("weight") and ".norm." not in name
+    ]
+
+
+def _off_orthogonal(matrix: Tensor) -> Tensor:
+    """``||W W^T - I||_F^2``, or of the transpose where that is the smaller product."""
+    outputs, inputs = matrix.shape
+    product = matrix @ matrix.t() if outputs <= inputs else matrix.t() @ matrix
+    difference = product - torch.eye(len(product), dtype=matrix.dtype)
+    return (difference * difference).sum()
+
+
+def _largest_squared(matrix: Tensor) -> Tensor:
+    """The square of the largest singular value: the largest eigenvalue of ``W W^T``."""
+    largest: Tensor = torch.linalg.eigvalsh(matrix @ matrix.t())[-1]
+    return largest
+
+
+def _over_matrices(term: Callable[[Tensor], Tensor]) -> Penalty:
+    return lambda parameters: torch.stack(list(map(term, _matrices(parameters)))).sum()
+
+
+# By the names of the regularizers that are penalties on the loss.
+PENALTIES: dict[str, Penalty] = {
+    "l1": lambda parameters: _all(parameters).abs().sum(),
+    "l2": lambda parameters: (_all(parameters) ** 2).sum() / 2,
+    "l2-weights": _over_matrices(lambda matrix: (matrix * matrix).sum() / 2),
+    "orthogonal": _over_matrices(_off_orthogonal),
+    "spectral": _over_matrices(lambda matrix: _largest_squared(matrix) / 2),
+}

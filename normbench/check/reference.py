@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
+from normbench.check.formulas import PENALTIES
 from normbench.models.networks import ConvolutionalNetwork, Stage
 from normbench.training.recipes import Recipe
 
@@ -38,8 +39,7 @@ class State:
 class Settings:
     """What the loss and the update depend on."""
 
-    l1: float
-    l2: float
+    strengths: Mapping[str, float]
     momentum: float
     label_smoothing: float
     learning_rate: float
@@ -230,8 +230,9 @@ class Reference:
     ) -> Stepped:
         """Take one step of SGD with Nesterov momentum on the regularized loss.
 
-        ``v <- m v + g`` and ``p <- p - r (g + m v)``, where ``g`` is the gradient of
-        ``cross-entropy + l1 sum |p| + l2 / 2 sum p^2``.
+        ``v <- m v + g`` and ``p <- p - r (g + m v)``, where ``g`` is the gradient of the
+        cross-entropy and the penalties of normbench.check.formulas. Decoupled weight decay makes
+        ``p <- p - r d p`` of the parameters before.
 
         Source: Sutskever et al., On the Importance of Initialization and Momentum, 2013, in the
         form that torch.optim.SGD's documentation gives.
@@ -240,10 +241,9 @@ class Reference:
         logits, after = self.logits(images, leaves, state.buffers, True, choices)
         loss = cross_entropy(logits, labels, settings.label_smoothing)
         objective = loss
-        if settings.l1 or settings.l2:
-            weights = _joined(leaves.values())
-            objective = objective + settings.l1 * weights.abs().sum()
-            objective = objective + settings.l2 / 2 * (weights * weights).sum()
+        for name, strength in settings.strengths.items():
+            if name in PENALTIES:
+                objective = objective + strength * PENALTIES[name](leaves)
         gradients = torch.autograd.grad(objective, list(leaves.values()), allow_unused=True)
         # all parameters as one vector: the operations are many and small otherwise
         before = _joined(state.parameters.values())
@@ -252,6 +252,8 @@ class Reference:
             for leaf, gradient in zip(leaves.values(), gradients, strict=True)
         )
         velocity = settings.momentum * _joined(state.momenta[name] for name in leaves) + g
+        decay = settings.strengths.get("decoupled", 0.0)
+        before = before * (1 - settings.learning_rate * decay)
         moved = before - settings.learning_rate * (g + settings.momentum * velocity)
         buffers = {name: tensor.detach() for name, tensor in after.items()}
         return Stepped(
@@ -262,7 +264,7 @@ class Reference:
 
 
 def settings_of(
-    recipe: Recipe, l1: float, l2: float, batch_size: int, step: int, steps: int
+    recipe: Recipe, strengths: Mapping[str, float], batch_size: int, step: int, steps: int
 ) -> Settings:
     """Return what a recipe says of the step, the first being 0, of a run of ``steps``.
 
@@ -271,8 +273,7 @@ def settings_of(
     """
     peak = recipe.learning_rate * batch_size / 64
     return Settings(
-        l1=l1,
-        l2=l2,
+        strengths=strengths,
         momentum=recipe.momentum,
         label_smoothing=recipe.label_smoothing,
         learning_rate=one_cycle_rate(step, steps, peak, recipe.warmup),

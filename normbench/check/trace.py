@@ -28,9 +28,9 @@ from normbench.check.recording import (
     Recording,
     record,
 )
-from normbench.check.trace_record import DIGITS, Trace, Traced, nine_digits, trace_spec
-from normbench.check.tracer import SEED, Tracer, unmoved
-from normbench.models.networks import network_class
+from normbench.check.trace_record import DIGITS, Trace, Traced, nine_digits
+from normbench.check.tracer import SEED, Tracer, unmoved, unreferenced
+from normbench.spec import NO_REGULARIZER, RunSpec
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.datasets import DATASETS
 from normbench.training.fingerprints import code_digest, fingerprint
@@ -77,12 +77,10 @@ def sources_of(dataset: str) -> tuple[Images, Images]:
 
 
 @functools.cache
-def _epochs(recipe: str, seed: int, device: torch.device) -> list[ExpectedEpoch]:
-    """Return the epochs of the traces with a recipe, whatever norm and regularizer they have."""
-    spec = trace_spec(recipe, "none").with_seed(seed)
-    size = network_class(spec.network).image_size
+def _epochs(spec: RunSpec, size: int, device: torch.device) -> list[ExpectedEpoch]:
+    """Return the epochs of a trace, which are those of others with any norm and regularizer."""
     train, _ = sources_of(spec.dataset)
-    return expected_epochs(train, spec, find_recipe(recipe).augmentation, size, device)
+    return expected_epochs(train, spec, find_recipe(spec.recipe).augmentation, size, device)
 
 
 def take_trace(
@@ -147,8 +145,8 @@ def _untaken(traced: Traced, processor: str, device: torch.device) -> Trace:
         "processor": processor,
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "code": code_digest(spec.norm),
-        "fingerprint": fingerprint(spec.network, spec.recipe),
+        "code": code_digest(spec),
+        "fingerprint": fingerprint(spec),
     }
     return Trace(traced.name, spec, ground, losses=(), digests={}, norms={})
 
@@ -161,15 +159,18 @@ def _held(
     train, test = sources_of(spec.dataset)
     recording = record(spec, data, kind, device)
     tracer = Tracer(recording)
-    comparisons = list(tracer.comparisons())
-    worst = max(comparisons, key=lambda comparison: comparison.share)
+    reason = unreferenced(spec)
+    comparisons = [] if reason else list(tracer.comparisons())
+    worst = max(comparisons, key=lambda comparison: comparison.share, default=None)
     size = recording.training.network.image_size
+    alike = dataclasses.replace(spec, norm="none", regularizer=NO_REGULARIZER)
+    epochs = _epochs(alike, size, device)
     broken = [
-        *(() if tracer.norm else tracer.unrepeatable()),
+        *(() if tracer.norm or reason else tracer.unrepeatable()),
         *(str(comparison) for comparison in comparisons if comparison.broken),
         *unmoved(recording.steps),
         *loaded(data, train, test),
-        *training_faults(recording, _epochs(spec.recipe, spec.seed, device), train.size),
+        *training_faults(recording, epochs, train.size),
         *test_faults(recording, test, size),
         *figure_faults(recording, test),
     ]
@@ -179,9 +180,9 @@ def _held(
         losses=tuple(map(tracer.loss, range(len(recording.steps)))),
         **_sizes_and_digests(recording),
         broken=(*broken[:KEPT_BROKEN], *([f"and {left_out} more"] if left_out > 0 else [])),
-        share=nine_digits(worst.share),
-        where=worst.place,
-        note="" if tracer.norm else OWN_NORM,
+        share=nine_digits(worst.share) if worst else 0.0,
+        where=worst.place if worst else "",
+        note=reason or ("" if tracer.norm else OWN_NORM),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normbench.spec import RunSpec
+from normbench.spec import NO_REGULARIZER, RunSpec
 from normbench.training.datasets import images_per_epoch
 
 # What decides whether two traces of one spec have to be equal to the bit, beside the spec.
@@ -20,7 +20,7 @@ DIGITS = 8
 # Fifty steps, over whose epochs orders can be compared, with some images left over that fill no
 # batch. The digits, of which there are the most traces, have the smaller batches.
 EPOCHS, STEPS_PER_EPOCH, LEFT_OVER = 2, 25, 3
-BATCH_SIZES = {"digits": 4, "mnist": 8, "cifar10": 8}
+BATCH_SIZE, BATCH_SIZES = 8, {"digits": 4}
 
 # Of a case's own trace: as many steps an epoch as show a difference, at the least cost.
 CASE_STEPS = 5
@@ -34,19 +34,22 @@ class Traced:
     spec: RunSpec
 
 
-def trace_spec(recipe: str, norm: str, l1: float = 0.0, l2: float = 0.0) -> RunSpec:
-    """Return the run that a trace of a recipe and a norm takes, with the recipe's network."""
+def trace_spec(recipe: str, norm: str, regularizer: str = NO_REGULARIZER) -> RunSpec:
+    """Return the run that a trace of a built-in recipe takes, with its network and data set."""
     network = recipe.partition("-")[0]
-    return RunSpec(
-        network,
-        network,
-        norm,
-        l1=l1,
-        l2=l2,
-        batch_size=BATCH_SIZES[network],
+    return traced_as(RunSpec(network, network, norm, regularizer, recipe=recipe))
+
+
+def traced_as(spec: RunSpec) -> RunSpec:
+    """Return the run that a trace takes of what a case trains: the same in small batches."""
+    batch_size = BATCH_SIZES.get(spec.dataset, BATCH_SIZE)
+    return dataclasses.replace(
+        spec,
+        batch_size=batch_size,
         epochs=EPOCHS,
-        recipe=recipe,
-        train_images=STEPS_PER_EPOCH * BATCH_SIZES[network] + LEFT_OVER,
+        dropout=0.0,
+        seed=0,
+        train_images=STEPS_PER_EPOCH * batch_size + LEFT_OVER,
     )
 
 
@@ -107,8 +110,7 @@ class Trace:
         """Return what to_dict was called on; raises ValueError where it is none."""
         try:
             known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
-            spec_fields = {f.name for f in dataclasses.fields(RunSpec)}
-            spec = RunSpec(**{k: v for k, v in values["spec"].items() if k in spec_fields})
+            spec = RunSpec.of_dict(values["spec"])
             norms = {name: tuple(map(float, row)) for name, row in values["norms"].items()}
             losses = tuple(map(float, values["losses"]))
             for name, row in norms.items():

@@ -25,7 +25,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from normbench.check.formulas import formula_of
+from normbench.check.formulas import PENALTIES, formula_of
 from normbench.check.recording import (
     RecordedStep,
     Recording,
@@ -44,6 +44,7 @@ from normbench.check.reference import (
 from normbench.check.rounding import Float32Rounding
 from normbench.check.trace_record import nine_digits
 from normbench.models.networks import network_class
+from normbench.spec import RunSpec
 from normbench.training.recipes import find_recipe
 
 ALARM = 1e-6
@@ -96,6 +97,14 @@ def quantile(runs: int) -> float:
     return float(stats.t.isf(ALARM / COMPARISONS / 2, runs))
 
 
+def unreferenced(spec: RunSpec) -> str:
+    """Return why no reference can take the steps of a run; empty where it can."""
+    for name in spec.strengths:
+        if name not in PENALTIES and name != "decoupled":
+            return f"the regularizer {name} has no formula: its steps are held against nothing"
+    return ""
+
+
 class Tracer:
     """Holds a recording against the reference."""
 
@@ -115,7 +124,7 @@ class Tracer:
         # of the spec, and not those that the engine has taken: the schedule is as long as the run
         images = spec.train_images or len(self.recording.training.data.train_labels)
         steps = images // spec.batch_size * spec.epochs
-        return settings_of(self.recipe, spec.l1, spec.l2, spec.batch_size, index, steps)
+        return settings_of(self.recipe, spec.strengths, spec.batch_size, index, steps)
 
     def _stepped(self, index: int, choices: Choices) -> Stepped:
         recorded = self.recording.steps[index]

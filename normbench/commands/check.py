@@ -54,6 +54,7 @@ def main(options: argparse.Namespace) -> int:
     from normbench.check.properties import Checked
     from normbench.models.networks import network_class
     from normbench.models.norms import claims_of, norm_factory
+    from normbench.models.regularizers import find_regularizers
     from normbench.report.checks import print_checked
     from normbench.spec import regularizer_strengths
 
@@ -69,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
         norm_factory(name)
         claims_of(name)
     for name in options.regularizer:
-        regularizer_strengths(name)
+        find_regularizers(regularizer_strengths(name))
     for name in options.network:
         network_class(name)
     found, misfits = [], 0

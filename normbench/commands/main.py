@@ -12,6 +12,7 @@ from normbench import __version__
 # Each is a module of this folder with HELP, add_arguments and main.
 COMMANDS = (
     "run",
+    "new",
     "check",
     "sensitivity",
     "compare",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from normbench.analysis.thresholds import CONFIRMING_SEEDS, MAX_UNDECIDED
-from normbench.cases.case import GridOptions
+from normbench.cases.case import NO_TARGET, GridOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Options:
             "first_seed": self.grid.first_seed,
             "norm": list(self.grid.norms),
             "norm_only": self.grid.norms_only,
+            "regularizer": list(self.grid.regularizers),
+            "target": self.grid.target if self.grid.target > NO_TARGET else None,
             "device": self.device,
             "data": str(self.data),
             "cases": [str(file) for file in self.cases],

@@ -20,7 +20,13 @@ from normbench.storage.traces import has_case_traces, read_case_trace
 GROUNDS = {"same": GROUND, "trace": tuple(name for name in GROUND if name != "torch")}
 
 # Of a case of an earlier session; None is of one that was killed before it gave verdicts.
-TAKEN = (None, CaseVerdict.PASSED, CaseVerdict.MARGINAL, CaseVerdict.UNCHANGED)
+TAKEN = (
+    None,
+    CaseVerdict.PASSED,
+    CaseVerdict.MEASURED,
+    CaseVerdict.MARGINAL,
+    CaseVerdict.UNCHANGED,
+)
 
 
 class AuditFailed(AssertionError):

@@ -32,7 +32,7 @@ from normbench.storage.environment import available_cores, processor
 from normbench.storage.files import write_atomic
 from normbench.storage.runs import RunStore
 from normbench.training.datasets import ENVIRONMENT_VARIABLE
-from normbench.training.fingerprints import code_digest
+from normbench.training.fingerprints import code_digest, sources_digest
 
 # What a trace trains: so many batches in each of its epochs.
 TRACE_BATCHES = 8
@@ -131,7 +131,7 @@ class Commits:
         import torch
 
         repository = self._worktrees.repository
-        ours = {"folder": str(repository.inside), "suite": code_digest("none")}
+        ours = {"folder": str(repository.inside), "suite": sources_digest()}
         return {
             "repository": str(repository.root),
             "python": sys.executable,
@@ -229,7 +229,7 @@ class ToxEnvironments:
         return {
             "checkout": str(self._repository.root),
             "files": self._repository.state(),
-            "norm": code_digest(self._spec.norm),
+            "norm": code_digest(self._spec),
             "python": _python(),
             **_machine(),
         }

@@ -18,6 +18,7 @@ from normbench.plugin.stash import (
     CHECK_PROPERTY,
     CLAIM_PROPERTY,
     COLLECTED,
+    MEASURED_PROPERTY,
     SEEDS_PROPERTY,
     SESSION,
     UNCHANGED_PROPERTY,
@@ -308,6 +309,8 @@ def run_case(request: pytest.FixtureRequest) -> Callable[[Case], Runs]:
 
     def run_all(case: Case) -> Runs:
         request.node.user_properties.append((CASE_PROPERTY, case.id))
+        if not case.has_target:
+            request.node.user_properties.append((MEASURED_PROPERTY, True))
         with _told(request):
             runs = runner.run_case(case)
         request.node.user_properties.append((SEEDS_PROPERTY, len(runs)))

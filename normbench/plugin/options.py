@@ -14,7 +14,7 @@ from normbench.analysis.thresholds import (
     MAX_UNDECIDED,
     MINIMUM_EFFECT,
 )
-from normbench.cases.case import OWN, TIERS, GridOptions
+from normbench.cases.case import NO_TARGET, OWN, TIERS, GridOptions
 from normbench.engine.options import Options
 from normbench.training.datasets import ENVIRONMENT_VARIABLE, default_root
 
@@ -96,6 +96,23 @@ def parse_norm(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def parse_regularizer(text: str) -> str:
+    from normbench.models.regularizers import find_regularizers
+    from normbench.spec import regularizer_name, regularizer_strengths
+
+    try:
+        strengths = regularizer_strengths(text)
+        find_regularizers(strengths)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return regularizer_name(strengths)
+
+
+def parse_target(text: str) -> float:
+    """Return a target as a fraction, of percent."""
+    return _fraction(text, "an accuracy in percent between 0 and 100, such as 98.5")
 
 
 def parse_device_syntax(text: str) -> str:
@@ -305,6 +322,22 @@ def add_options(parser: pytest.Parser) -> None:
         help="leave out the grids' own norms: run those of --bench-norm alone",
     )
     add(
+        "regularizer",
+        type=parse_regularizer,
+        action="append",
+        default=[],
+        metavar="REGULARIZER",
+        help="add a regularizer to every grid, by its parts and their strengths, such as "
+        "l1:0.001+l2:0.001 or package.module:factory:0.01; repeatable",
+    )
+    add(
+        "target",
+        type=parse_target,
+        metavar="PERCENT",
+        help="the test accuracy that cases must exceed of which no cases file says one, such as "
+        "those of --bench-norm; without it they are measured, and neither pass nor fail",
+    )
+    add(
         "cases",
         type=parse_cases_file,
         action="append",
@@ -448,6 +481,7 @@ def options_of(config: pytest.Config) -> Options:
     confirm: int | None = config.getoption("--bench-confirm")
     max_undecided: float | None = config.getoption("--bench-max-undecided")
     minimum_effect: float | None = config.getoption("--bench-minimum-effect")
+    target: float | None = config.getoption("--bench-target")
     here = config.invocation_params.dir
     told = getattr(config, "workerinput", {}).get("normbench", {})
     data = config.getoption("--bench-data")
@@ -460,6 +494,8 @@ def options_of(config: pytest.Config) -> Options:
             sequential=seeds is None,
             norms=norms,
             norms_only=norms_only,
+            regularizers=tuple(config.getoption("--bench-regularizer")),
+            target=NO_TARGET if target is None else target,
             data=here / data if data else default_root().absolute(),
         ),
         device=config.getoption("--bench-device") or "auto",

@@ -20,6 +20,7 @@ from normbench.plugin.stash import (
     CASE_PROPERTY,
     CHECK_PROPERTY,
     CLAIM_PROPERTY,
+    MEASURED_PROPERTY,
     SEEDS_PROPERTY,
     UNCHANGED_PROPERTY,
 )
@@ -122,12 +123,14 @@ class SessionPlugin:
     def pytest_report_teststatus(
         self, report: pytest.TestReport | pytest.CollectReport
     ) -> tuple[str, str, str] | None:
-        """Call a test unchanged that passed by rows of an earlier session."""
+        """Call a test unchanged that passed by earlier rows, and measured one without a target."""
         # of an error in collection, the report has none
-        since = dict(getattr(report, "user_properties", ())).get(UNCHANGED_PROPERTY)
-        if report.when == "call" and report.passed and since:
+        properties = dict(getattr(report, "user_properties", ()))
+        if report.when != "call" or not report.passed:
+            return None
+        if properties.get(UNCHANGED_PROPERTY):
             return "unchanged", "u", "UNCHANGED"
-        return None
+        return ("measured", "m", "MEASURED") if MEASURED_PROPERTY in properties else None
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(

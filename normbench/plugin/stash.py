@@ -18,6 +18,7 @@ WORKERS: pytest.StashKey[Workers] = pytest.StashKey()
 CASE_PROPERTY = "normbench_case"
 CLAIM_PROPERTY = "normbench_claim"
 CHECK_PROPERTY = "normbench_check"
+MEASURED_PROPERTY = "normbench_measured"
 SEEDS_PROPERTY = "normbench_seeds"
 # as Runs.figures has it
 UNCHANGED_PROPERTY = "unchanged_since"

@@ -26,6 +26,7 @@ from normbench.check.trace_record import Trace
 from normbench.results import Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
+from normbench.storage.documents import StoredCase
 from normbench.storage.session import StoredSession
 
 # Of session_document. Fields may be added; none changes its meaning without another number.
@@ -239,7 +240,7 @@ def accuracy_entries(session: StoredSession) -> list[Entry]:
             stored.case.id,
             stored.test_accuracy,
             stored.margin_of_error,
-            f"{stored.verdict}: target {100 * stored.target:.2f} %, n = {stored.runs}",
+            f"{stored.verdict}: {_target_text(stored)}, n = {stored.runs}",
             *_beside_line(beside.get(stored.spec.with_seed(0))),
             *_ground(session),
         )
@@ -346,3 +347,7 @@ COMPARISON_FORMATS: dict[str, Callable[[Comparison, Baseline, TraceCounts], Any]
 def to_json(document: Any) -> str:
     """Return a document as the text of a file; raises ValueError for what JSON does not have."""
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _target_text(stored: StoredCase) -> str:
+    return "no target" if stored.target is None else f"target {100 * stored.target:.2f} %"

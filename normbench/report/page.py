@@ -320,7 +320,12 @@ def _configurations(drawn: Drawn) -> dict[RunSpec, list[RunResult]]:
     rank = {norm: place for place, norm in enumerate(dict.fromkeys(norms))}
 
     def order(spec: RunSpec) -> tuple[Any, ...]:
-        return (spec.dataset, spec.l1, spec.l2, spec.batch_size, rank.get(spec.norm, len(rank)))
+        return (
+            spec.dataset,
+            sorted(spec.strengths.items()),
+            spec.batch_size,
+            rank.get(spec.norm, len(rank)),
+        )
 
     results = drawn.session.results.values()
     finished = by_configuration(run for run in results if run.status == "ok")

@@ -88,7 +88,7 @@ def case_row(stored: StoredCase, runs: Runs) -> dict[str, Any]:
         "regularizer": spec.regularizer,
         "batch_size": spec.batch_size,
         "epochs": spec.epochs,
-        "target_percent": 100 * stored.target,
+        "target_percent": None if stored.target is None else 100 * stored.target,
         "verdict": stored.verdict and str(stored.verdict),
         "reason": stored.reason or None,
     }

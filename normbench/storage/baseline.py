@@ -27,7 +27,7 @@ from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.storage.traces import trace_text
 from normbench.training.datasets import images_per_epoch
 
-SCHEMA = 2  # 1 had no traces
+SCHEMA = 3  # 1 had no traces, 2 L1 and L2 in place of a regularizer's name
 
 
 class BaselineError(ValueError):
@@ -194,7 +194,7 @@ class Baseline:
         """Read what write has written; raises BaselineError for anything else."""
         try:
             values = read_json(file)
-            require_schema(values, file, 1, SCHEMA)
+            require_schema(values, file, 1, 2, SCHEMA)
             document = validated(_BaselineDocument, values, file)
             traces = _traces_of(document, file)
         except ValueError as error:
@@ -301,7 +301,7 @@ class _CaseDocument(Document):
 class _BaselineDocument(Document):
     """A baseline's file."""
 
-    schema_version: Literal[1, 2] = Field(2, alias="schema")
+    schema_version: Literal[1, 2, 3] = Field(3, alias="schema")
     name: str
     created: str
     workers: int

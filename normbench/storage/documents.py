@@ -20,12 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from normbench.cases.case import Case, Claim, Contrast, MeansCount, Published
+from normbench.cases.case import NO_TARGET, Case, Claim, Contrast, MeansCount, Published
 from normbench.results import CaseVerdict, ClaimVerdict, Outcome
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, with_regularizer
 from normbench.training.datasets import DATASETS
 
-SESSION_SCHEMA = 2
+SESSION_SCHEMA = 3  # 2 had L1 and L2 in place of a regularizer's name
 
 Status = Literal["running", "finished", "interrupted"]
 
@@ -60,16 +60,17 @@ class StoredCase(Document):
     """A case, and, once it is over, its verdict with the figures of the runs that ended well.
 
     ``runs`` is how many were trained; without any, the figures are of rows that were taken from an
-    earlier session. ``seeds`` is the number of runs asked for, of which the last ``confirming``
-    were not planned, but confirm what looked worse than the baseline. ``test_accuracy`` is the
-    mean, a fraction; ``margin_of_error`` is half a 95 % interval, null where the variance over the
-    seeds is not known. ``reason`` says why runs ended badly, or why the case was skipped.
+    earlier session. ``target`` is null where there is none. ``seeds`` is the number of runs asked
+    for, of which the last ``confirming`` were not planned, but confirm what looked worse than the
+    baseline. ``test_accuracy`` is the mean, a fraction; ``margin_of_error`` is half a 95 %
+    interval, null where the variance over the seeds is not known. ``reason`` says why runs ended
+    badly, or why the case was skipped.
     """
 
     grid: str
     tier: str
     spec: StoredSpec
-    target: float
+    target: float | None
     seeds: int = 1
     confirming: int = 0
     least: int = 1
@@ -86,7 +87,7 @@ class StoredCase(Document):
             grid=case.grid,
             tier=case.tier,
             spec=case.spec,
-            target=case.target,
+            target=case.target if case.has_target else None,
             seeds=case.seeds,
             least=case.least,
             published=case.published,
@@ -99,7 +100,7 @@ class StoredCase(Document):
             self.grid,
             self.tier,
             self.spec,
-            self.target,
+            NO_TARGET if self.target is None else self.target,
             self.published,
             self.seeds,
             self.least,
@@ -255,7 +256,7 @@ class SessionDocument(Document):
     ``planted`` names the fault that --bench-plant has planted; empty without one.
     """
 
-    schema_version: Literal[2] = Field(2, alias="schema")
+    schema_version: Literal[2, 3] = Field(3, alias="schema")
     session: str
     status: Status
     started: str
@@ -285,13 +286,15 @@ class Selection(Document):
 def read_json(file: Path) -> dict[str, Any]:
     """Return the object that a file holds; raises ValueError, in one line, for anything else."""
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"), object_hook=with_regularizer)
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: it is not a text in UTF-8") from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file}: it is not JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     if not isinstance(document, dict):
         raise ValueError(f"{file}: expected a JSON object, came {_short(document)}")
     return document
@@ -315,7 +318,8 @@ def require_schema(values: Mapping[str, Any], file: Path, *known: int) -> int:
         return schema
     later = isinstance(schema, int) and schema > max(known)
     upgrade = "; a later version of normbench wrote it: upgrade normbench" if later else ""
-    reads = " and ".join(map(str, known))
+    *others, last = map(str, known)
+    reads = f"{', '.join(others)} and {last}"
     raise ValueError(f"{file}: its schema is {schema!r}, and this version reads {reads}{upgrade}")
 
 

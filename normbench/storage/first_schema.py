@@ -1,4 +1,4 @@
-"""Sessions of schema 1, as normbench 0.1 left them, in the terms of schema 2.
+"""Sessions of schema 1, as normbench 0.1 left them, in the terms of today's schema.
 
 They held verdicts by case id, and the figures beside them in rounded tables alone.
 """
@@ -13,11 +13,12 @@ from typing import Any
 from normbench.cases.case import CLAIMS, COMPARISON
 from normbench.results import JUDGED, RunResult
 from normbench.spec import RunSpec, configuration_label
+from normbench.storage.documents import SESSION_SCHEMA
 from normbench.storage.runs import RunStore
 
 
 def upgraded(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return session.json of schema 1 as one of schema 2, with the tables of the folder.
+    """Return session.json of schema 1 in today's terms, with the tables of the folder.
 
     What no table held stays away: the contrasts of claims, and the intervals of a comparison.
     Raises ValueError, KeyError or OSError where the folder is not such a session's.
@@ -26,7 +27,7 @@ def upgraded(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     tier = values.get("options", {}).get("tier", "standard")
     return {
         **{key: value for key, value in values.items() if key not in ("verdicts", "comparison")},
-        "schema": 2,
+        "schema": SESSION_SCHEMA,
         "cases": [{**case, "tier": tier} for case in _cases(folder, list(runs))],
         "claims": list(_claims(folder, tier)),
         "comparison": _comparison(folder, values.get("comparison"), list(runs)),
@@ -88,13 +89,11 @@ def _seeds(runs: Sequence[RunResult], finished: int) -> int:
 
 def _spec_of_names(row: Mapping[str, str]) -> RunSpec:
     """Return the spec of a case that was never run, as far as its row tells."""
-    strengths = dict(part.split(":") for part in row["regularizer"].split("+") if ":" in part)
     return RunSpec(
         row["dataset"],
         network="",
         norm=row["norm"],
-        l1=float(strengths.get("l1", 0)),
-        l2=float(strengths.get("l2", 0)),
+        regularizer=row["regularizer"],
         batch_size=int(row["batch_size"]),
         epochs=int(row["epochs"]),
         recipe="",

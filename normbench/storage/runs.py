@@ -230,7 +230,7 @@ class RunStore:
                     worker=lease.stem,
                     device=running["device"],
                     case=running["case"],
-                    spec=RunSpec(**running["spec"]),
+                    spec=RunSpec.of_dict(running["spec"]),
                     epochs=_epochs(running),
                 )
             )
@@ -268,7 +268,7 @@ class RunStore:
             running = json.loads(lease.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        spec = RunSpec(**running["spec"])
+        spec = RunSpec.of_dict(running["spec"])
         known = self.find(spec)
         # it may have died in the moment after it had stored the row
         if known is None or known.status in UNFINISHED:

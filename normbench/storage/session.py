@@ -158,7 +158,7 @@ def read_session(folder: Path) -> StoredSession:
     file = folder / "session.json"
     try:
         values = read_json(file)
-        if require_schema(values, file, 1, SESSION_SCHEMA) == 1:
+        if require_schema(values, file, 1, 2, SESSION_SCHEMA) == 1:
             values = _upgraded(folder, values)
         return StoredSession(folder, validated(SessionDocument, values, file))
     except (OSError, ValueError) as error:
@@ -169,7 +169,7 @@ def read_session(folder: Path) -> StoredSession:
 
 
 def _upgraded(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return session.json of schema 1 as one of schema 2; raises ValueError where it is neither."""
+    """Return session.json of schema 1 in today's terms; raises ValueError where it is none."""
     try:
         return upgraded(folder, values)
     except (AttributeError, KeyError, TypeError) as error:

@@ -1,5 +1,6 @@
 """What a run was trained with, as short digests: what it compares by, and the code that it ran."""
 
+import dataclasses
 import functools
 import hashlib
 import importlib.util
@@ -10,7 +11,8 @@ from typing import Any
 
 from normbench.models.networks import NETWORKS, ConvolutionalNetwork
 from normbench.models.norms import norm_family
-from normbench.training.recipes import RECIPES, Augmentation, Recipe
+from normbench.spec import RunSpec
+from normbench.training.recipes import Augmentation, Recipe, find_recipe
 
 # The fields that the fingerprints of the first baselines cover. What is added later enters where
 # it is not at its default, so that it makes no older run incomparable.
@@ -23,29 +25,31 @@ FIRST_FIELDS = {
     *("rotation", "shift", "scale", "shear", "crop", "flip"),
 }
 
+# Of the name of a data set that is a folder of images.
+FOLDER = "folder:"
+
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("models", "training")  # that train
 
 
-def fingerprint(network: str, recipe: str) -> str:
-    """Return a short digest of a network's and a recipe's definitions.
+def fingerprint(spec: RunSpec) -> str:
+    """Return a short digest of the definitions of a run's network and recipe.
 
     Runs of one spec with different fingerprints were trained differently, and do not compare.
     """
-    kind = NETWORKS[network]
+    kind = NETWORKS[spec.network]
     architecture = {
         **_entering(kind.definition(), vars(ConvolutionalNetwork)),
         "stages": [_entering(stage._asdict(), stage._field_defaults) for stage in kind.stages],
     }
-    training = RECIPES[recipe]
+    training = find_recipe(spec.recipe)
     settings = {**_settings(training), "augmentation": _settings(training.augmentation)}
     definition = json.dumps([architecture, settings], sort_keys=True)
     return hashlib.sha256(definition.encode()).hexdigest()[:12]
 
 
 def _settings(part: Recipe | Augmentation) -> dict[str, Any]:
-    # a dataclass keeps the defaults of its fields as attributes of the class
-    return _entering(vars(part), vars(type(part)))
+    return _entering(vars(part), {f.name: f.default for f in dataclasses.fields(part)})
 
 
 def _entering(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,15 +61,37 @@ def _entering(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     }
 
 
-@functools.cache
-def code_digest(norm: str) -> str:
-    """Return a short digest of the source that a run with ``norm`` executes.
+def code_digest(spec: RunSpec) -> str:
+    """Return a short digest of the source that a run executes.
 
-    It covers the rooms that train, and of a user's norm the whole package that it lies in, or its
-    module. Worked out once in a process, which has imported the code by then and runs no other.
+    It covers the rooms that train, and of what is the user's own the whole packages that it lies
+    in, or modules.
+    """
+    return sources_digest(own_packages(spec))
+
+
+def own_packages(spec: RunSpec) -> tuple[str, ...]:
+    """Return the packages of what a run has of a user's own, by their first names; not torch.
+
+    torch's own are told by its version, which a row has as well.
+    """
+    norm = () if norm_family(spec.norm) is not None else (spec.norm,)
+    data = () if spec.dataset.startswith(FOLDER) else (spec.dataset,)
+    optimizer = find_recipe(spec.recipe).optimizer
+    named = (*norm, *data, *spec.strengths, spec.network, optimizer)
+    packages = {name.partition(":")[0].partition(".")[0] for name in named if ":" in name}
+    return tuple(sorted(packages - {"torch"}))
+
+
+@functools.cache
+def sources_digest(packages: tuple[str, ...] = ()) -> str:
+    """Return a short digest of the source of the rooms that train, and of these packages.
+
+    Worked out once in a process, which has imported the code by then and runs no other.
     """
     digest = hashlib.sha256()
-    for file, name in (*_own_sources(), *_sources_of(norm)):
+    theirs = (source for package in packages for source in _sources_of(package))
+    for file, name in (*_own_sources(), *theirs):
         text = file.read_bytes()
         digest.update(f"{name} {len(text)}\n".encode() + text)
     return digest.hexdigest()[:12]
@@ -77,14 +103,8 @@ def _own_sources() -> Iterator[tuple[Path, str]]:
         yield from ((file, f"{room}/{file.name}") for file in files)
 
 
-def _sources_of(norm: str) -> Iterator[tuple[Path, str]]:
-    """Yield the sources of a user's norm, with their names; none where Python finds no module.
-
-    torch's own are told by its version, which a row has as well.
-    """
-    package = norm.partition(":")[0].partition(".")[0]
-    if norm_family(norm) is not None or package == "torch":
-        return
+def _sources_of(package: str) -> Iterator[tuple[Path, str]]:
+    """Yield the sources of a package, with their names; none where Python finds no module."""
     try:
         found = importlib.util.find_spec(package)
     except (ImportError, ValueError):

@@ -1,6 +1,11 @@
 """Recipes: how a network is trained, chosen on a held-out part of the training set."""
 
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,31 @@ class Augmentation:
         return any((self.rotation, self.shift, self.scale, self.shear))
 
 
+# What the learning rate of a recipe is multiplied with at another batch size than 64.
+SCALINGS: dict[str, Callable[[int], float]] = {
+    "linear": lambda batch_size: batch_size / 64,
+    "square-root": lambda batch_size: math.sqrt(batch_size / 64),
+    "none": lambda _: 1.0,
+}
+SCHEDULES = ("one-cycle", "cosine", "linear", "constant")
+OPTIMIZERS = ("sgd", "adamw")
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum under a one-cycle learning rate.
+    """How a network is trained: by default, SGD under a one-cycle learning rate.
 
-    ``learning_rate`` is the cycle's peak at batch size 64; it is scaled linearly with the batch
-    size (Goyal et al., Accurate, Large Minibatch SGD, 2017). The cycle warms up over ``warmup``,
-    a fraction of all steps (Smith and Topin, Super-Convergence, 2018).
+    ``learning_rate`` is the peak at batch size 64. ``scaling``, one of SCALINGS, says how it goes
+    with the batch size: linearly (Goyal et al., Accurate, Large Minibatch SGD, 2017), by its
+    square root (Krizhevsky, One Weird Trick, 2014), or not at all. ``schedule`` is one of
+    SCHEDULES: a cycle of two half cosines (Smith and Topin, Super-Convergence, 2018), or a linear
+    way up and then half a cosine (Loshchilov and Hutter, SGDR, 2017) or a line down to 0, or none.
+    The way up takes ``warmup``, a fraction of all steps.
+
+    ``optimizer`` is ``sgd``, with Nesterov's ``momentum``; ``adamw``, whose first beta the
+    momentum is; or ``package.module:factory``, which is called with the named parameters and the
+    learning rate, and returns a torch.optim.Optimizer. ``gradient_clipping`` is the largest norm
+    of the gradient of the loss, 0 for none (Pascanu, Mikolov and Bengio, 2013).
     """
 
     learning_rate: float
@@ -38,9 +61,17 @@ class Recipe:
     warmup: float = 0.3
     label_smoothing: float = 0.0
     augmentation: Augmentation = Augmentation()
+    optimizer: str = "sgd"
+    schedule: str = "one-cycle"
+    scaling: str = "linear"
+    gradient_clipping: float = 0.0
 
     def peak_learning_rate(self, batch_size: int) -> float:
-        return self.learning_rate * batch_size / 64
+        return self.learning_rate * SCALINGS[self.scaling](batch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as the table that a cases file would have."""
+        return dataclasses.asdict(self)
 
 
 AFFINE = Augmentation(rotation=10, shift=2, scale=0.1, shear=0.1)
@@ -68,8 +99,56 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+# Of a recipe's spelling: the built-in one that a table begins with.
+FROM = "from"
+
+
+def recipe_spelling(table: Mapping[str, Any]) -> str:
+    """Spell a recipe that is given as a table: a built-in one's name, or the table as JSON.
+
+    ``from`` names the built-in recipe that the other keys change, an augmentation's one by one.
+    Equal recipes that begin with the same one are spelled alike. Raises ValueError for keys or
+    names that are none.
+    """
+    name = table.get(FROM)
+    changed = _made({k: v for k, v in table.items() if k != FROM}, name)
+    if name is not None and changed == find_recipe(name):
+        return str(name)
+    begun = Recipe(learning_rate=math.nan) if name is None else find_recipe(name)
+    kept = {} if name is None else {FROM: name}
+    return json.dumps(kept | _differences(changed, begun), sort_keys=True)
+
+
+def _differences(changed: Any, begun: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, and of those in it, that differ from another one's."""
+    found: dict[str, Any] = {}
+    for name, value in vars(changed).items():
+        if value != (before := getattr(begun, name)):
+            nested = dataclasses.is_dataclass(value)
+            found[name] = _differences(value, before) if nested else value
+    return found
+
+
+def recipe_table(name: str) -> str | dict[str, Any]:
+    """Return what recipe_spelling spells so, as a cases file has it: a name or a table."""
+    return dict(json.loads(name)) if name.startswith("{") else name
+
+
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe called ``name``; raises ValueError where there is none."""
+    """Return the recipe that recipe_spelling spells so; raises ValueError where there is none."""
+    table = recipe_table(name)
+    if isinstance(table, dict):
+        return _made({k: v for k, v in table.items() if k != FROM}, table.get(FROM))
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def _made(changes: Mapping[str, Any], name: str | None) -> Recipe:
+    begun = {} if name is None else find_recipe(name).to_dict()
+    augmentation = {**begun.get("augmentation", {}), **changes.get("augmentation", {})}
+    try:
+        made = {**begun, **changes, "augmentation": Augmentation(**augmentation)}
+        return Recipe(**made)
+    except TypeError as error:
+        raise ValueError(f"a recipe cannot be made of {dict(changes)}: {error}") from error

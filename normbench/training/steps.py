@@ -1,14 +1,14 @@
 """One step of training: plain, and captured as a CUDA graph."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.models.regularizers import Regularizer
+from normbench.models.regularizers import Parameters, Regularizer
 
 # Maps a batch's images and labels to its logits, and updates the network.
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -20,14 +20,16 @@ WARM_UP_STEPS = 3
 class FlatParameters:
     """The parameters that a network trains, and their gradients, as views of two vectors.
 
-    The optimizer and the L1 gradient then take one operation for all layers; on small networks
-    the calls would otherwise cost as much as the arithmetic. Convolution kernels lie in memory
+    The optimizer and the elementwise regularizers then take one operation for all layers; on small
+    networks the calls would otherwise cost as much as the arithmetic. ``named`` has the network's
+    own parameters. Convolution kernels lie in memory
     as channels_last has them, which the CPU's convolutions need to be fast. A frozen parameter
     stays as it is. Raises ValueError for parameters of several types.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        parameters = [p for p in network.parameters() if p.requires_grad]
+        self.named = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        parameters = list(self.named.values())
         if len(dtypes := {p.dtype for p in parameters}) > 1:
             raise ValueError(
                 f"the parameters are {' and '.join(sorted(map(str, dtypes)))}: expected one type; "
@@ -55,7 +57,7 @@ def _channels_last_view(flat: Tensor, shape: torch.Size) -> Tensor:
 
 
 class TrainingStep:
-    """Forward, backward, the L1 gradient and SGD's update, all on the batch's device.
+    """Forward, backward, the regularizers and the optimizer's update, all on the batch's device.
 
     Nothing in it waits for the device.
     """
@@ -65,23 +67,47 @@ class TrainingStep:
         network: nn.Module,
         flat: FlatParameters,
         optimizer: torch.optim.Optimizer,
-        regularizer: Regularizer,
+        regularizers: Sequence[Regularizer],
         label_smoothing: float,
+        gradient_clipping: float = 0.0,
     ) -> None:
         self.network = network
         self.flat = flat
         self.optimizer = optimizer
-        self.regularizer = regularizer
+        self.regularizers = regularizers
         self.label_smoothing = label_smoothing
+        self.gradient_clipping = gradient_clipping
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take the step; return the logits that the network gave before it."""
         self.flat.gradient.zero_()
         logits: Tensor = self.network(images)
-        F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing).backward()
-        self.regularizer.add_l1_gradient_(self.flat.gradient, self.flat.values)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        for regularizer in self.regularizers:
+            if (penalty := regularizer.penalty(self.flat.named)) is not None:
+                loss = loss + penalty
+        loss.backward()
+        if self.gradient_clipping:
+            self._clip()
+        self._regularize()
         self.optimizer.step()
         return logits.detach()
+
+    def _clip(self) -> None:
+        """Scale the gradient to the largest norm that it may have, as clip_grad_norm_ does."""
+        share = self.gradient_clipping / (self.flat.gradient.norm() + 1e-6)
+        self.flat.gradient.mul_(share.clamp(max=1.0))
+
+    @torch.no_grad()
+    def _regularize(self) -> None:
+        """Change the gradients first, so that no regularizer sees weights that another changed."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        everything: Parameters = {"": self.flat.values}
+        given = [(r, everything if r.elementwise else self.flat.named) for r in self.regularizers]
+        for regularizer, parameters in given:
+            regularizer.change_gradients(parameters)
+        for regularizer, parameters in given:
+            regularizer.change_weights(parameters, rate)
 
     def state(self) -> list[Tensor]:
         """Return the tensors that a step changes, the optimizer's once it has any."""

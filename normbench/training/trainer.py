@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from normbench.models.networks import (
     ConvolutionalNetwork,
@@ -21,13 +21,14 @@ from normbench.models.networks import (
     check_network,
     count_parameters,
 )
-from normbench.models.regularizers import Regularizer
+from normbench.models.regularizers import check_regularizers, find_regularizers
 from normbench.results import Epoch, Mistake, RunResult
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, regularizer_strengths
 from normbench.training.augmentation import augment, center_crop, normalize_
 from normbench.training.checkpoints import Checkpoint, network_state, restore_network
 from normbench.training.data import ImageData
 from normbench.training.fingerprints import code_digest, fingerprint
+from normbench.training.optimizers import build_optimizer, build_schedule
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.training.recipes import Recipe, find_recipe
 from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
@@ -100,21 +101,29 @@ def check_images(network: ConvolutionalNetwork, spec: RunSpec, data: ImageData) 
         )
 
 
+def check_regularizer(network: str, regularizer: str) -> None:
+    """Raise ValueError for a regularizer that cannot be applied to a network.
+
+    Builds the network without a norm, and leaves the global random numbers as they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        check_regularizers(regularizer_strengths(regularizer), build_network(network, "none"))
+
+
+def check_recipe(network: str, recipe: str) -> None:
+    """Raise ValueError for a recipe that is none, or that cannot train a network.
+
+    Builds the network without a norm, and leaves the global random numbers as they were.
+    """
+    found = find_recipe(recipe)
+    with torch.random.fork_rng(devices=[]):
+        flat = FlatParameters(build_network(network, "none"))
+        build_optimizer(found, flat, found.learning_rate, 0.0)
+
+
 def batch_count(images: int, batch_size: int) -> int:
     """Return an epoch's steps: an incomplete last batch is left out."""
     return images // batch_size
-
-
-def one_cycle(
-    optimizer: torch.optim.Optimizer, peak: float, steps: int, warmup: float
-) -> OneCycleLR:
-    """Return the schedule of ``steps`` steps, up to ``peak`` in ``warmup`` of them and down."""
-    total = steps + 1
-    if warmup * total == 1:
-        # OneCycleLR ends its way up at step warmup * total - 1, and divides by the steps up to
-        # there: where these are none, the first step is to be at the peak, which it now is
-        warmup *= 1 - 1e-9
-    return OneCycleLR(optimizer, peak, total_steps=total, pct_start=warmup, cycle_momentum=False)
 
 
 def training_batches(
@@ -212,9 +221,10 @@ def train(
     and images that do not fit each other, as check_network and check_images do.
     """
     check_network(spec.network, spec.norm)
-    find_recipe(spec.recipe)
+    check_regularizer(spec.network, spec.regularizer)
+    check_recipe(spec.network, spec.recipe)
     begin = begin or Training.begin
-    digest, code = fingerprint(spec.network, spec.recipe), code_digest(spec.norm)
+    digest, code = fingerprint(spec), code_digest(spec)
     started = datetime.now(UTC)
     devices = [device] if device.type == "cuda" else []
     with on_device(device), torch.random.fork_rng(devices=devices):
@@ -231,6 +241,7 @@ def train(
     diverged = len(epochs) < spec.epochs
     return RunResult(
         spec=spec,
+        recipe=find_recipe(spec.recipe).to_dict(),
         status="diverged" if diverged else "ok",
         message=f"the loss was no longer finite in epoch {len(epochs) + 1}" if diverged else "",
         parameters=count_parameters(network),
@@ -271,17 +282,27 @@ class Training:
         if spec.train_images:
             data = data.training_part(spec.train_images, self.generator)
         self.data = data
-        flat = FlatParameters(network)
+        # SGD adds L2 itself
+        fused = {"l2"} if recipe.optimizer == "sgd" else set()
+        others = {name: value for name, value in spec.strengths.items() if name not in fused}
+        regularizers = find_regularizers(others)
+        for regularizer in regularizers:
+            regularizer.change_network(network)
+        flat = FlatParameters(network.to(device))
         peak = recipe.peak_learning_rate(spec.batch_size)
         # a captured step reads its learning rate where the schedule writes it
         rate = torch.tensor(peak, device=device) if device.type == "cuda" else peak
-        self.optimizer = torch.optim.SGD(
-            [flat.values], rate, recipe.momentum, weight_decay=spec.l2, nesterov=True, fused=True
-        )
+        weight_decay = spec.strengths.get("l2", 0.0) if fused else 0.0
+        self.optimizer = build_optimizer(recipe, flat, rate, weight_decay)
         steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
-        self.schedule = one_cycle(self.optimizer, peak, steps, recipe.warmup)
+        self.schedule = build_schedule(self.optimizer, recipe, peak, steps)
         plain = TrainingStep(
-            network, flat, self.optimizer, Regularizer(spec.l1, spec.l2), recipe.label_smoothing
+            network,
+            flat,
+            self.optimizer,
+            regularizers,
+            recipe.label_smoothing,
+            recipe.gradient_clipping,
         )
         self.step: Step = CapturedStep(plain) if device.type == "cuda" else plain
         self.test_images = prepare_images(data.test_images, data, network.image_size)

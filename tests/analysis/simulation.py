@@ -35,7 +35,7 @@ def case_of(spec: RunSpec, accuracies: Sequence[float | None]) -> BaselineCase:
         BaselineRun(seed, "diverged" if a is None else "ok", a, a, a, 0.1, 2.0, 0.5, 2.0, "cpu", 1)
         for seed, a in enumerate(accuracies)
     )
-    return BaselineCase(spec, fingerprint(spec.network, spec.recipe), runs)
+    return BaselineCase(spec, fingerprint(spec), runs)
 
 
 def baseline_of(

@@ -10,13 +10,14 @@ import pytest
 from normbench.analysis.claims import judge
 from normbench.cases.case import Case, Claim, Contrast, MeansCount
 from normbench.results import JUDGED, ClaimVerdict, Epoch, RunResult
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, regularizer_name
 
 BETTER, WORSE = [0.95, 0.951, 0.952, 0.953], [0.90, 0.901, 0.902, 0.903]
 
 
 def case(norm: str, l1: float) -> Case:
-    spec = RunSpec("digits", "digits", norm, l1=l1, recipe="digits")
+    regularizer = regularizer_name({"l1": l1})
+    spec = RunSpec("digits", "digits", norm, regularizer, recipe="digits")
     return Case("claims-tiny", "standard", spec, target=0.05, seeds=4)
 
 
@@ -94,7 +95,7 @@ def test_one_contrast_refutes_a_claim_and_all_of_them_make_it_hold() -> None:
     claim = batch_less_layer()
     better_without = runs(claim, batch=BETTER, layer=WORSE)
     worse_with = runs(claim, batch=WORSE, layer=BETTER)
-    mixed = {k: worse_with[k] if run.spec.l1 else run for k, run in better_without.items()}
+    mixed = {k: worse_with[k] if run.spec.strengths else run for k, run in better_without.items()}
     result = judge(claim, mixed, {})
     assert [part.verdict for part in result.evidence] == ["holds", "refuted"]
     assert result.verdict == "refuted"

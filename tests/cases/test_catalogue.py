@@ -289,21 +289,21 @@ def test_own_files_alone_are_traced_alone() -> None:
     assert traced_runs(GridOptions(OWN), []) == []
 
 
-def found(case_id: str, folder: Path) -> tuple[str, float, int]:
-    """Return the norm, the strength of L1 and the batch size of the case of that id."""
+def found(case_id: str, folder: Path) -> tuple[str, str, int]:
+    """Return the norm, the regularizer and the batch size of the case of that id."""
     spec = find_case(case_id, sorted(folder.glob("*.toml")), folder).spec
-    return spec.norm, spec.l1, spec.batch_size
+    return spec.norm, spec.regularizer, spec.batch_size
 
 
 def test_a_case_is_found_by_its_id_in_any_tier(folder: Path) -> None:
     write(folder / "tiny_full.toml", tiny_grid().replace("smoke", "full"))
     write(folder / "claims.toml", CLAIM)
-    assert found("tiny-batch-l1:0.001-b64", folder) == ("batch", 0.001, 64)
-    assert found("tiny_full-layer-none-b64", folder) == ("layer", 0.0, 64)
+    assert found("tiny-batch-l1:0.001-b64", folder) == ("batch", "l1:0.001", 64)
+    assert found("tiny_full-layer-none-b64", folder) == ("layer", "none", 64)
 
 
 def test_a_case_is_found_with_another_norm_than_those_of_its_grid(folder: Path) -> None:
-    assert found("tiny-group:2-none-b64", folder) == ("group:2", 0.0, 64)
+    assert found("tiny-group:2-none-b64", folder) == ("group:2", "none", 64)
     # which is not imported
     assert found("tiny-no.such.package:MyNorm-none-b64", folder)[0] == "no.such.package:MyNorm"
 

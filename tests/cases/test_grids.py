@@ -10,9 +10,10 @@ from typing import Protocol
 import pytest
 from torch import nn
 
-from normbench.cases.case import OWN, Case, GridOptions, Published
+from normbench.cases.case import NO_TARGET, OWN, Case, GridOptions, Published
 from normbench.cases.errors import CasesError
 from normbench.cases.grids import cases_file_of, load_cases
+from normbench.models.regularizers import REGULARIZERS
 from normbench.spec import RunSpec
 from normbench.training.recipes import RECIPES
 
@@ -48,7 +49,7 @@ def test_a_grid_is_the_product_of_its_axes(load: Load) -> None:
         "grid-layer-l1:0.001-b64",
     ]
     assert cases[1].spec == RunSpec(
-        "digits", "digits", "batch", l1=0.001, batch_size=64, epochs=1, recipe="digits"
+        "digits", "digits", "batch", "l1:0.001", batch_size=64, epochs=1, recipe="digits"
     )
     assert cases[1].target == pytest.approx(0.05)
 
@@ -144,10 +145,79 @@ def test_a_target_may_be_for_a_norm_of_the_command_line_or_one_that_is_left_out(
     assert {c.spec.norm for c in cases if c.target == 0.9} == {"group:8"}
     left_out = text.replace("group:8", "batch")
     alone = load(left_out, GridOptions(norms=("group:8",), norms_only=True))
-    assert {(c.spec.norm, c.target) for c in alone} == {("group:8", 0.05)}
+    # the target for any norm was set for those that the file has
+    assert {(c.spec.norm, c.target) for c in alone} == {("group:8", NO_TARGET)}
     # a grid of a larger tier has it
     larger = f'{text}\n[[grid]]\ntier = "full"\nnorm = ["group:8"]\nregularizer = [{{}}]\n'
     assert len(load(f"{larger}batch_size = [64]", GridOptions(tier="smoke"))) == 4
+
+
+def test_a_case_that_no_target_fits_has_none_but_that_of_the_command_line(load: Load) -> None:
+    some = tiny_grid().replace("test_accuracy = 5.0", "test_accuracy = 5\nl1 = 0.001")
+    for text, unsaid in ((some, {"none"}), (some.partition("[[target]]")[0], {"none", "l1:0.001"})):
+        cases = load(text)
+        assert {c.spec.regularizer for c in cases if not c.has_target} == unsaid
+        given = load(text, GridOptions(target=0.5))
+        assert {c.spec.regularizer for c in given if c.target == 0.5} == unsaid
+
+
+def test_a_regularizer_of_the_command_line_stands_in_every_grid(load: Load) -> None:
+    options = GridOptions(regularizers=("l1:0.001", "decoupled:0.1"))
+    cases = load(tiny_grid(), options)
+    assert [c.spec.regularizer for c in cases[:3]] == ["none", "l1:0.001", "decoupled:0.1"]
+    assert {c.spec.regularizer for c in cases if not c.has_target} == {"decoupled:0.1"}
+    named = f"{tiny_grid().replace('[[target]]', '[[target]]#')}\ndecoupled = [0, 0.1]"
+    assert all(c.has_target for c in load(named.replace("]]#", "]]"), options))
+    with pytest.raises(CasesError, match=r"--bench-regularizer: stochastic-depth needs a network"):
+        load(tiny_grid(), GridOptions(regularizers=("stochastic-depth:0.1",)))
+
+
+RECIPE = '{ from = "digits", learning_rate = 0.1, augmentation = { flip = true } }'
+
+
+def test_a_recipe_may_be_a_table(load: Load) -> None:
+    spelled = '{"augmentation": {"flip": true}, "from": "digits", "learning_rate": 0.1}'
+    whole = load(tiny_grid().replace('recipe = "digits"', f"recipe = {RECIPE}"))
+    assert {case.spec.recipe for case in whole} == {spelled}
+    of_grid = load(tiny_grid().replace("[[grid]]", f"[[grid]]\nrecipe = {RECIPE}"))
+    assert {case.spec.recipe for case in of_grid} == {spelled}
+    assert load(cases_file_of(whole[0].spec))[0].spec == whole[0].spec
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("0.1,", "0,", r"recipe: learning_rate = 0; expected a number of at least 1e-12"),
+        ('"digits"', '"digit"', r"recipe: from = 'digit'; expected one of 'digits', 'mnist'"),
+        ("true", "1", r"recipe: augmentation: flip = 1; expected true or false"),
+        ("flip", "flop", r"recipe: augmentation: unknown key flop; .*; did you mean flip\?"),
+        (
+            "learning_rate",
+            "lerning_rate",
+            r"recipe: unknown key lerning_rate; .*; did you mean",
+        ),
+        (
+            "0.1,",
+            '0.1, schedule = "steps",',
+            r"schedule = 'steps'; expected one of 'one-cycle'",
+        ),
+        ("0.1,", '0.1, optimizer = "lion",', r"optimizer: unknown optimizer 'lion': expected one"),
+        (
+            "0.1,",
+            "0.1, warmup = 1,",
+            r"recipe: warmup = 1; expected a number of at least 0 and",
+        ),
+        (RECIPE, "{ momentum = 0.9 }", r"recipe: expected the key learning_rate, or from with the"),
+        (RECIPE, '"quick"', r"recipe = 'quick'; expected one of 'digits', .*, or a table of a"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_told_with_its_place(
+    load: Load, old: str, new: str, told: str
+) -> None:
+    text = tiny_grid().replace('recipe = "digits"', f"recipe = {RECIPE}")
+    assert old in text
+    with pytest.raises(CasesError, match=told):
+        load(text.replace(f"recipe = {RECIPE}", f"recipe = {RECIPE.replace(old, new, 1)}"))
 
 
 def test_the_seeds_of_a_file_are_the_least_of_an_undecided_case(load: Load) -> None:
@@ -207,7 +277,7 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ('"batch"', '"bach"', r"\[\[grid\]\] 1: norm: unknown norm 'bach'"),
         ('"batch"', "7", r"norm = 7; expected a norm's name in quotes"),
         ('"batch"', '"group:3"', r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'block1.norm'"),
-        ("l1 = 0.001", "l3 = 0.001", r"unknown key l3; known are l1, l2"),
+        ("l1 = 0.001", "l3 = 0.001", r"unknown key l3; known are decoupled, l1, l2"),
         ("l1 = 0.001", "l1 = -1", r"l1 = -1; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = inf", r"l1 = inf; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = nan", r"l1 = nan; expected a number of at least 0"),
@@ -256,11 +326,6 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ),
         (
             "test_accuracy = 5.0",
-            "test_accuracy = 5\nl1 = 0.001",
-            r"no \[\[target\]\] fits batch-none-b64 and 1 other",
-        ),
-        (
-            "test_accuracy = 5.0",
             "test_accuracy = 5\nl1 = [0, 0.1]",
             r"\[\[target\]\] 1: l1 = 0.1 fits no case; the grids have 0, 0.001; correct it, or add",
         ),
@@ -283,9 +348,9 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ('"layer"]', '"batch"]', r"1: norm: 'batch' stands in the list twice; leave one out$"),
         ("[{}, { l1 = 0.001 }]", "[{}, { l1 = 0 }]", r"1: regularizer: none stands in the list"),
         (
-            "[{}, { l1",
-            "[{ l1 = 0.0010000001 }, { l1",
-            r": l1 = 0.0010000001 and l1 = 0.001 would share the id l1:0.001; leave one out",
+            "{ l1 = 0.001 }",
+            '{ "no.such:thing" = 1 }',
+            r"regularizer: unknown regularizer 'no.such:thing': No module named 'no'; expected",
         ),
         ("[[target]]", "[target]", r"expected target as \[\[target\]\] tables"),
         ("schema = 1", "schema = ", r"is not TOML"),
@@ -338,7 +403,8 @@ def test_all_that_is_wrong_is_told_at_once_as_it_stands_in_the_file(
         f"{file}: unknown key epoch; known are {keys}; did you mean epochs?",
         f"{file}: [[grid]] 1: norm: unknown norm 'bach': expected one of {norms}, "
         "or package.module:factory for one of your own",
-        f"{file}: [[grid]] 1: regularizer 2: unknown key l3; known are l1, l2",
+        f"{file}: [[grid]] 1: regularizer 2: unknown key l3; known are "
+        f"{', '.join(sorted(REGULARIZERS))}",
         f"{file}: [[grid]] 1: regularizer 2: l2 = -1; expected a number of at least 0",
         f"{file}: [[grid]] 1: batch_size = 64; expected a list of values; write [64]",
         f"{file}: [[target]] 1: test_accuracy = 101; expected a number of at least 0 and "
@@ -362,7 +428,6 @@ def test_missing_keys_are_told_with_an_example(load: Load) -> None:
         'the key network is missing; add it, such as network = "mnist"',
         'the key recipe is missing; add it, such as recipe = "mnist"',
         "the key epochs is missing; add it, such as epochs = 8",
-        "the key target is missing; add a [[target]] table",
         '[[grid]] 1: the key norm is missing; add it, such as norm = ["batch", "group:4"]',
         "[[grid]] 1: the key regularizer is missing; add it, such as "
         "regularizer = [{}, { l1 = 0.001 }]",
@@ -381,7 +446,7 @@ def test_whatever_stands_for_a_key_is_told_in_our_words(load: Load, wrong: str) 
                 assert load("\n".join(changed))
                 continue
             with pytest.raises(
-                CasesError, match=rf"{key}\b[^\n]* expected|{key} = 3; this"
+                CasesError, match=rf"{key}\b[^\n]* (expected|known are)|{key} = 3; this"
             ) as caught:
                 load("\n".join(changed))
             assert "nput" not in str(caught.value)
@@ -475,7 +540,7 @@ def test_of_two_published_figures_the_better_one_counts(load: Load, tmp_path: Pa
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("batch_size", "size", r"figures.csv: no column batch_size; expected the columns norm, l1"),
+        ("batch_size", "size", r"figures.csv: no column batch_size; expected the columns norm, b"),
         ("97.5", "best", r"figures.csv: row 1 has l1 = '0', .* test_accuracy = 'best'; expected a"),
         ("first,layer,0.001,0,64,96", "first,layer", r"row 3 has l1 = '', .*; expected a number"),
     ],
@@ -502,7 +567,9 @@ def test_the_mnist_grid_is_the_product_and_has_every_published_row() -> None:
 def test_batch_layer_and_group_without_l1_are_held_against_the_customers_target() -> None:
     cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions(tier="standard"))
     held = [
-        c for c in cases if c.spec.norm.startswith(("batch", "layer", "group")) and not c.spec.l1
+        c
+        for c in cases
+        if c.spec.norm.startswith(("batch", "layer", "group")) and not c.spec.strengths.get("l1")
     ]
     assert len(held) == 4 * 2 * 3
     assert {round(case.target, 6) for case in held} == {0.994}
@@ -518,7 +585,7 @@ def test_the_cifar10_grid_has_its_standard_and_its_full_tier() -> None:
     full = load_cases(BENCH_CASES / "cifar10.toml", GridOptions(tier="full"))
     assert len(full) == 6 * 4 * 3
     assert {c.spec.epochs for c in full} <= set(range(1, 21))
-    held = {c.target for c in full if c.spec.norm != "none" and not c.spec.l1}
+    held = {c.target for c in full if c.spec.norm != "none" and not c.spec.strengths.get("l1")}
     assert min(held) >= 0.70
 
 
@@ -566,7 +633,7 @@ def test_the_readmes_example_is_a_cases_file(load: Load) -> None:
     assert len(cases) == 3 * 3 * 2
     assert {case.seeds for case in cases} == {3}
     assert {case.spec.train_images for case in cases} == {6000}
-    assert {(c.spec.norm, c.target) for c in cases if not c.spec.l1} == {
+    assert {(c.spec.norm, c.target) for c in cases if not c.spec.strengths.get("l1")} == {
         ("batch", 0.98),
         ("group:2", 0.95),
         ("torch.nn:BatchNorm2d", 0.95),
@@ -581,8 +648,7 @@ def test_the_readmes_example_is_a_cases_file(load: Load) -> None:
             "cifar10-jpeg",
             "cifar10",
             "torch.nn:BatchNorm2d",
-            l1=1e-7,
-            l2=0.1 + 0.2,
+            f"l1:1e-7+l2:{0.1 + 0.2!r}+l2-weights:0.5",
             batch_size=1,
             epochs=2,
             dropout=0.03,

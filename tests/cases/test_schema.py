@@ -89,7 +89,7 @@ def test_an_editor_completes_the_names_of_what_there_is() -> None:
     assert keys["tier"]["enum"] == list(TIERS)
     assert keys["dataset"]["enum"] == list(DATASETS)
     assert keys["network"]["enum"] == list(NETWORKS)
-    assert keys["recipe"]["enum"] == list(RECIPES)
+    assert keys["recipe"]["anyOf"][0]["enum"] == list(RECIPES)
     norms = cases_schema()["$defs"]["Grid"]["properties"]["norm"]["items"]
     assert {"none", "layer_chw", "group:4", "instance"} <= set(norms["examples"])
     assert {"batch", "layer", "instance"} <= set(norms["anyOf"][0]["enum"])

@@ -34,7 +34,7 @@ def alarms_of_traces(seeds: Sequence[int]) -> Iterator[list[str]]:
     for norm in NORMS:
         for recipe in RECIPES:
             for seed in seeds if recipe == "digits" else seeds[:1]:
-                spec = trace_spec(recipe, norm, l1=0.001, l2=0.001).with_seed(seed)
+                spec = trace_spec(recipe, norm, "l1:0.001+l2:0.001").with_seed(seed)
                 yield list(take_trace(Traced(f"{recipe}-{norm}", spec)).broken)
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from normbench.check.recording import RecordedTraining
 from normbench.check.trace_record import STEPS_PER_EPOCH
-from normbench.models.regularizers import Regularizer
+from normbench.models.regularizers import L1
+from normbench.training.optimizers import one_cycle
 from normbench.training.steps import Step, TrainingStep
-from normbench.training.trainer import one_cycle
 
 Change = Callable[[RecordedTraining], None]
 Forward = Callable[[Tensor], Tensor]
@@ -60,7 +60,7 @@ def _never_stepped(training: RecordedTraining) -> None:
 
 def _regularizer(l1: float, l2: float) -> Change:
     def change(training: RecordedTraining) -> None:
-        _plain(training).regularizer = Regularizer(l1, l2)
+        _plain(training).regularizers = [L1(l1)]
         training.optimizer.param_groups[0]["weight_decay"] = l2
 
     return change

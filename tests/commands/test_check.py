@@ -127,7 +127,7 @@ def test_a_seed_is_a_whole_number(seed: str, capsys: pytest.CaptureFixture[str])
         (["bach"], "unknown norm 'bach': expected one of none, batch"),
         (["group:x"], "unknown norm 'group:x': expected group:G with a whole number G"),
         (["group:0"], "unknown norm 'group:0': expected group:G with a whole number G"),
-        (["--regularizer", "l3:1"], "unknown regularizer 'l3:1': expected none, or l1 and l2"),
+        (["--regularizer", "l3:1"], "unknown regularizer 'l3': expected one of l1, l2, l2-weights"),
         (["--network", "resnet"], "unknown network 'resnet': expected one of digits"),
     ],
 )

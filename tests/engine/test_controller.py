@@ -173,8 +173,8 @@ def test_runs_of_other_code_or_another_recipe_are_trained_again(
     first, second = (
         dataclasses.replace(
             perfect(spec),
-            fingerprint=fingerprint(spec.network, spec.recipe),
-            code=code_digest(spec.norm),
+            fingerprint=fingerprint(spec),
+            code=code_digest(spec),
         )
         for spec in specs
     )

@@ -45,8 +45,8 @@ class Training:
             device="cpu",
             threads=torch.get_num_threads(),
             torch=torch.__version__,
-            fingerprint=fingerprint(spec.network, spec.recipe),
-            code=code_digest(spec.norm),
+            fingerprint=fingerprint(spec),
+            code=code_digest(spec),
         )
 
 

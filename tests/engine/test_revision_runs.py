@@ -25,7 +25,7 @@ class Scale(nn.Identity):
 def test_a_trace_is_of_a_few_batches_and_of_no_more_images_than_there_are() -> None:
     whole = RunSpec("mnist", "mnist", "batch", batch_size=32, epochs=8, recipe="mnist", seed=3)
     assert traced(whole) == RunSpec(
-        "mnist", "mnist", "batch", 0, 0, 32, 2, recipe="mnist", seed=3, train_images=8 * 32 + 3
+        "mnist", "mnist", "batch", "none", 32, 2, recipe="mnist", seed=3, train_images=8 * 32 + 3
     )
     small = RunSpec("digits", "digits", "batch", batch_size=512, epochs=8, recipe="digits")
     assert traced(small).train_images == 1348

@@ -165,7 +165,7 @@ def test_a_terminal_shows_the_board_and_ends_with_pytests_lines_alone(
 ) -> None:
     alone.workers = tuple(workers)
     alone.grid(norms=["batch"], epochs=12)
-    shown_and_failed = "    print('told by the test')\n    assert case.spec.l1 == 0\n"
+    shown_and_failed = "    print('told by the test')\n    assert case.spec.regularizer == 'none'\n"
     alone.write("bench/test_tiny.py", TEST_MODULE + shown_and_failed)
     written = on_a_terminal(alone, "--bench-seeds", "3")
     assert "of 2 cases" in written

@@ -40,6 +40,26 @@ def test_the_data_set_of_a_larger_tier_may_be_named(alone: Project) -> None:
         listed.stdout.fnmatch_lines([f"@pytest.mark.{family}: cases that train on {family}"])
 
 
+def test_what_the_command_line_adds_is_measured_where_no_target_is_said(project: Project) -> None:
+    added = ("--bench-norm", "group:8", "--bench-regularizer", "decoupled:0.01")
+    result = project.run(*added, "-k", "group:8-none or batch-none or batch-decoupled")
+    result.stdout.fnmatch_lines(["*1 passed*2 measured*"])
+    verdicts = {case_id.removeprefix("tiny-"): v for case_id, v in project.verdicts.items()}
+    assert verdicts == {
+        "batch-none-b64": "passed",
+        "batch-decoupled:0.01-b64": "measured",
+        "group:8-none-b64": "measured",
+    }
+    table = (project.session / "tables" / "tiny.csv").read_text(encoding="utf-8")
+    assert len([line for line in table.splitlines() if line.endswith(",measured")]) == 2
+
+
+def test_a_target_may_be_given_for_what_the_command_line_adds(alone: Project) -> None:
+    result = alone.run("--bench-norm", "group:8", "-k", "none", "--bench-target", "99.9")
+    result.assert_outcomes(passed=2, failed=1)
+    assert alone.verdicts["tiny-group:8-none-b64"] == "failed"
+
+
 def test_what_is_not_selected_is_no_part_of_the_session(project: Project) -> None:
     project.run("-k", "layer").assert_outcomes(passed=2, deselected=0 if project.spread else 2)
     assert list(project.stored.cases) == ["tiny-layer-none-b64", "tiny-layer-l1:0.001-b64"]

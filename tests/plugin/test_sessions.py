@@ -48,9 +48,9 @@ def test_a_session_leaves_rows_verdicts_and_tables(project: Project) -> None:
     table = pd.read_csv(project.session / "tables" / "tiny.csv")
     assert table["seeds"].tolist() == [1] * 4
     assert table["verdict"].tolist() == ["passed"] * 4
-    by_label = {(run.spec.norm, run.spec.l1): run.test_accuracy for run in project.rows}
+    by_label = {(run.spec.norm, run.spec.regularizer): run.test_accuracy for run in project.rows}
     assert table["test_accuracy_percent"].tolist() == pytest.approx(
-        [100 * by_label[n, l1] for n in ("batch", "layer") for l1 in (0.0, 0.001)]
+        [100 * by_label[n, r] for n in ("batch", "layer") for r in ("none", "l1:0.001")]
     )
     markdown = (project.session / "tables" / "tiny.md").read_text(encoding="utf-8")
     assert "| batch  | none" in markdown
@@ -92,7 +92,7 @@ def test_seeds_are_independent_runs_and_the_table_counts_them(alone: Project) ->
     assert sorted(run.spec.seed for run in alone.rows) == [0, 0, 1, 1, 2, 2]
     table = pd.read_csv(alone.session / "tables" / "tiny.csv")
     assert table["seeds"].tolist() == [3, 3]
-    plain = [run.test_accuracy for run in alone.rows if not run.spec.l1]
+    plain = [run.test_accuracy for run in alone.rows if not run.spec.strengths]
     assert len(set(plain)) > 1
     assert table["test_accuracy_percent"][0] == pytest.approx(100 * sum(plain) / 3)
     assert table["test_accuracy_std_percent"][0] == pytest.approx(100 * pd.Series(plain).std())

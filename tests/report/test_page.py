@@ -65,7 +65,7 @@ def run(spec: RunSpec, accuracy: float) -> RunResult:
     wrong = (1, 2, *range(own, own + 8))
     mistakes = tuple(Mistake(n, 3, 5, 1 - n / 1000) for n in wrong[:4])
     activations = (LayerActivations("block1.norm", *([(0.1, 0.2, 0.3)] * 4)),)
-    weights = (30, *(10,) * 28, 5) if spec.l2 else (0, *(10,) * 28, 35)
+    weights = (30, *(10,) * 28, 5) if spec.strengths else (0, *(10,) * 28, 35)
     return RunResult(
         spec,
         "ok",
@@ -89,8 +89,8 @@ def stored(
 ) -> StoredSession:
     """Store a session of a case a norm, regularizer and batch size, of two seeds each."""
     cases, runs = [], []
-    for norm, l2, size in itertools.product(norms, (0.0, 0.001), sizes):
-        one = dataclasses.replace(spec, norm=norm, l2=l2, batch_size=size)
+    for norm, regularizer, size in itertools.product(norms, ("none", "l2:0.001"), sizes):
+        one = dataclasses.replace(spec, norm=norm, regularizer=regularizer, batch_size=size)
         published = Published(0.98, 0.001, "grid") if norm == "batch" else None
         cases.append(Case("digits", "standard", one, 0.9, published, seeds=2))
         rank = min(len(cases), 250) / 1e4
@@ -500,7 +500,8 @@ def test_weights_are_drawn_at_the_batch_size_that_has_every_regularizer(tmp_path
     folder = stored(tmp_path, ("batch", "layer"), sizes=(64, 32)).folder
 
     def kept(row: dict[str, Any]) -> dict[str, Any] | None:
-        return row if not row["spec"]["l2"] or row["spec"]["batch_size"] == 64 else None
+        spec = row["spec"]
+        return row if spec["regularizer"] == "none" or spec["batch_size"] == 64 else None
 
     edit_rows(folder, kept)
     cases = json.loads((folder / "session.json").read_text(encoding="utf-8"))["cases"]

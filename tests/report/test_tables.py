@@ -27,7 +27,7 @@ from normbench.storage.session import read_session
 from ..analysis.simulation import baseline_of
 from ..storage.stored import finished, golden_copy, judged, store_session
 
-SPEC = RunSpec("digits", "digits", "group:4", l1=0.001, batch_size=64, epochs=2)
+SPEC = RunSpec("digits", "digits", "group:4", regularizer="l1:0.001", batch_size=64, epochs=2)
 CASE = Case("digits", "smoke", SPEC, target=0.9, seeds=2)
 
 
@@ -66,7 +66,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
 
 def test_the_interval_is_students_with_the_variance_of_the_sessions_runs(tmp_path: Path) -> None:
     # a variance of 2e-4: six cases of two runs, one degree of freedom each, that scatter alike
-    specs = [SPEC, *(RunSpec("digits", "digits", "batch", l2=n / 100) for n in range(5))]
+    specs = [SPEC, *(RunSpec("digits", "digits", "batch", f"l2:{n}") for n in range(1, 6))]
     cases = [Case("digits", "smoke", spec, 0.9, seeds=2) for spec in specs]
     runs = [finished(s.with_seed(n), 0.9, a) for s in specs for n, a in enumerate((0.92, 0.94))]
     session = store_session(tmp_path, judged(cases, runs), runs)

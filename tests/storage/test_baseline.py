@@ -56,7 +56,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     baseline.write(file)
     assert Baseline.read(file) == baseline
     document = json.loads(file.read_text())
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert len(document["cases"][0]["runs"]) == 3
     assert "mean" not in file.read_text()
 
@@ -90,7 +90,7 @@ def test_a_name_a_file_and_a_folder_lead_to_a_baseline(tmp_path: Path) -> None:
         find_baseline("yours", reference)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 3}', '{"schema": 1, "cases": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 4}', '{"schema": 1, "cases": 3}'])
 def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "broken.json"
     file.write_text(text)
@@ -143,13 +143,13 @@ RUN = r"cases\[1\]\.runs\[2\]"
         (lambda document: document.update(environment=None), "environment: expected an object, .*"),
         (lambda document: document.update(cases={}), "cases: expected a list, came {}"),
         (
-            lambda document: document.update(schema=3),
-            "its schema is 3, and this version reads 1 and 2; a later version of normbench wrote "
-            "it: upgrade normbench",
+            lambda document: document.update(schema=4),
+            "its schema is 4, and this version reads 1, 2 and 3; a later version of normbench "
+            "wrote it: upgrade normbench",
         ),
         (
             lambda document: document.update(schema="1"),
-            "its schema is '1', and this version reads 1 and 2",
+            "its schema is '1', and this version reads 1, 2 and 3",
         ),
         (without("schema"), "schema is missing"),
         (lambda document: document.update(cases=[]), "cases is empty: expected at least 1 entry"),

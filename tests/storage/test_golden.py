@@ -14,7 +14,8 @@ from normbench.storage.session import Session, SessionError, StoredSession, read
 
 from .stored import GOLDEN, TRACE, edit_document, golden_copy
 
-SESSIONS = ("session-1", "session-2")
+SPEEDS = {"session-1": 1.039, "session-2": 0.968, "session-3": 0.968}
+SESSIONS = tuple(SPEEDS)
 IMAGES = 449  # of the test set of digits
 
 # Of each case: seeds, target, verdict, rightly classified images by seed, half a 95 % interval.
@@ -111,8 +112,9 @@ def test_a_session_has_the_verdicts_on_its_claims(session: StoredSession) -> Non
     assert not any(result.unexpected for result in found.values())
 
 
-def test_of_schema_2_a_claim_has_its_evidence_as_well() -> None:
-    found = {r.claim.name: r for r in stored_claims(read_session(GOLDEN / "session-2"))}
+@pytest.mark.parametrize("name", SESSIONS[1:])
+def test_since_schema_2_a_claim_has_its_evidence_as_well(name: str) -> None:
+    found = {r.claim.name: r for r in stored_claims(read_session(GOLDEN / name))}
     (contrast,) = found["batch-beats-layer"].evidence
     assert contrast.subject == "batch-l2:0.001-b64 less layer-l2:0.001-b64"
     assert contrast.estimate is not None
@@ -126,9 +128,9 @@ def test_a_session_has_its_comparison(name: str) -> None:
     assert stored is not None
     comparison = Comparison.of_stored(stored)
     assert comparison.baseline == "golden"
-    assert comparison.speed == pytest.approx({"session-1": 1.039, "session-2": 0.968}[name], 1e-3)
+    assert comparison.speed == pytest.approx(SPEEDS[name], 1e-3)
     # schema 1 knew cases of the baseline alone by their titles, of which no spec can be made
-    expected = {k: v for k, v in COMPARED.items() if name == "session-2" or k != "instance"}
+    expected = {k: v for k, v in COMPARED.items() if name != "session-1" or k != "instance"}
     assert {case.spec.norm for case in comparison.cases} == expected.keys()
     for case in comparison.cases:
         outcome, before, now, p, reason = expected[case.spec.norm]
@@ -139,10 +141,10 @@ def test_a_session_has_its_comparison(name: str) -> None:
             assert case.difference.value == pytest.approx(share(now) - share(before))
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_the_baseline_has_its_cases_and_runs(schema: int) -> None:
     baseline = Baseline.read(GOLDEN / f"baseline-{schema}.json")
-    assert baseline.traces == ((TRACE,) if schema == 2 else ())
+    assert baseline.traces == ((TRACE,) if schema > 1 else ())
     right = {norm: before for norm, (_, before, *_) in COMPARED.items() if norm != "layer"}
     right["instance"] = [429, 432, 425]
     cases = {spec.norm: case for spec, case in baseline.cases.items()}
@@ -211,14 +213,14 @@ def test_a_resumed_session_keeps_the_fields_of_a_later_version(tmp_path: Path) -
     assert written["started"] == "2026-11-24T22:33:21+00:00"
 
 
-def test_an_interrupted_session_of_schema_1_goes_on_as_one_of_schema_2(tmp_path: Path) -> None:
+def test_an_interrupted_session_of_schema_1_goes_on_as_one_of_today(tmp_path: Path) -> None:
     folder = golden_copy("session-1", tmp_path)
     edit_document(folder, session="session-1", status="interrupted")
     (tmp_path / "latest").write_text("runs/session-1\n")
     session = Session.interrupted(tmp_path, {"tier": "smoke"})
     session.cases = read_session(folder).document.cases
     session.write("interrupted")
-    assert json.loads((folder / "session.json").read_text())["schema"] == 2
+    assert json.loads((folder / "session.json").read_text())["schema"] == 3
     assert read_session(folder).cases.keys() == CASES.keys()
 
 
@@ -232,11 +234,11 @@ def test_a_copy_that_was_called_otherwise_goes_on_where_it_lies(tmp_path: Path) 
 
 def test_a_schema_from_the_future_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = golden_copy("session-2", tmp_path)
-    edit_document(folder, schema=3)
+    edit_document(folder, schema=4)
     with pytest.raises(
         SessionError,
-        match=r"^cannot read the session .*session\.json: its schema is 3, and this version reads "
-        r"1 and 2; a later version of normbench wrote it: upgrade normbench; expected a .*$",
+        match=r"^cannot read the session .*session\.json: its schema is 4, and this version reads "
+        r"1, 2 and 3; a later version of normbench wrote it: upgrade normbench; expected a .*$",
     ) as refused:
         read_session(folder)
     assert "\n" not in str(refused.value)

@@ -151,7 +151,7 @@ def test_a_case_that_was_not_trained_again_is_unchanged(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_passed_over_and_told(tmp_path: Path) -> None:
     store(tmp_path, "a", 0.91, SPEC)
-    edit_document(store(tmp_path, "b", 0.92, SPEC).folder, schema=3)
+    edit_document(store(tmp_path, "b", 0.92, SPEC).folder, schema=4)
     (store(tmp_path, "c", 0.93, SPEC).folder / "session.json").write_bytes(b"\x80\x81")
     (store(tmp_path, "d", 0.93, SPEC).folder / "runs.jsonl").write_text("{}\n")
     (tmp_path / "runs" / "e").mkdir()
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_passed_over_and_told(tmp_path: Path) -> None:
         assert [session.name for session in sessions] == ["a", "t"]
         assert [point.test_accuracy for point in case.points] == [0.91, 0.94]
         assert sorted(unreadable) == ["b", "c", "d", "e"]
-    assert "its schema is 3" in unreadable["b"]
+    assert "its schema is 4" in unreadable["b"]
     assert "not a text in UTF-8" in unreadable["c"]
     assert "line 1: schema is missing" in unreadable["d"]
     assert "No such file" in unreadable["e"]

@@ -52,7 +52,8 @@ def test_a_row_names_the_fault_that_was_planted_and_an_older_one_none(tmp_path: 
 def test_a_row_has_the_documented_fields(tmp_path: Path) -> None:
     RunStore(tmp_path).append(finished(accuracies=(0.9, 0.7)))
     row = json.loads((tmp_path / "runs.jsonl").read_text())
-    assert row["schema"] == 1
+    assert row["schema"] == 2
+    assert row["spec"]["regularizer"] == "none"
     assert row["spec"]["norm"] == "batch"
     assert (row["test_accuracy"], row["best_test_accuracy"]) == (0.7, 0.9)
     assert (row["train_seconds"], row["test_seconds"]) == (4.0, 1.0)
@@ -332,8 +333,8 @@ def test_the_end_of_a_session_leaves_rows_and_of_an_interrupted_one_checkpoints(
 def test_a_row_of_another_schema_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.append(finished())
-    store.file.write_text(store.file.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(ValueError, match=r"schema 2: this version reads 1; .*: upgrade normbench;"):
+    store.file.write_text(store.file.read_text().replace('"schema": 2', '"schema": 3'))
+    with pytest.raises(ValueError, match=r"schema 3: this version reads 1 and 2; .*: upgrade norm"):
         RunStore(tmp_path).results()
 
 

@@ -66,7 +66,7 @@ def test_a_session_says_whether_it_is_over(tmp_path: Path) -> None:
     session = Session(tmp_path, "s", workers=3, cases=[StoredCase.of(CASE)])
     session.open()
     running = json.loads((session.folder / "session.json").read_text())
-    assert (running["schema"], running["status"], running["ended"]) == (2, "running", None)
+    assert (running["schema"], running["status"], running["ended"]) == (3, "running", None)
     assert running["cases"][0]["verdict"] is None
     session.cases = [StoredCase.of(CASE, verdict=CaseVerdict.PASSED)]
     session.write("finished")
@@ -182,7 +182,7 @@ def test_a_session_that_has_finished_is_not_resumed(tmp_path: Path) -> None:
     [
         ({"started": "yesterday"}, "'yesterday'"),
         ({"seconds": "long"}, 'seconds: expected a number, came "long"'),
-        ({"schema": 3}, "its schema is 3"),
+        ({"schema": 4}, "its schema is 4"),
     ],
 )
 def test_a_session_that_cannot_be_read_is_not_resumed(
@@ -234,8 +234,8 @@ ALL_MISSING = "; ".join(f"{name} is missing" for name in list(MINIMAL)[1:])
         (b"\x80\x81\xff", "it is not a text in UTF-8"),
         (b"[]", r"expected a JSON object, came \[\]"),
         (b"{}", "schema is missing"),
-        (b'{"schema": "2"}', "its schema is '2', and this version reads 1 and 2"),
-        (b'{"schema": true}', "its schema is True, and this version reads 1 and 2"),
+        (b'{"schema": "2"}', "its schema is '2', and this version reads 1, 2 and 3"),
+        (b'{"schema": true}', "its schema is True, and this version reads 1, 2 and 3"),
         (b'{"schema": 2}', ALL_MISSING),
         (b'{"schema": 1}', ALL_MISSING),
     ],

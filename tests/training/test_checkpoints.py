@@ -41,7 +41,7 @@ def interrupt_after(epochs: int) -> Callable[[Epoch], None]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"norm": "group:4", "l1": 0.001, "l2": 0.001}, {"train_images": 300}]
+    "changes", [{}, {"norm": "group:4", "regularizer": "l1:0.001+l2:0.001"}, {"train_images": 300}]
 )
 def test_an_interrupted_run_ends_as_it_would_have(
     digits: ImageData, tmp_path: Path, changes: dict[str, Any]

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import pytest
 
 from normbench.models.networks import NETWORKS, DigitsNet
-from normbench.training.fingerprints import code_digest, fingerprint
+from normbench.spec import RunSpec
+from normbench.training.fingerprints import code_digest, fingerprint, sources_digest
 from normbench.training.recipes import RECIPES, Augmentation, Recipe
 
+SPEC = RunSpec("digits", "digits", "batch", recipe="digits")
 # As normbench 0.1 had them; what is stored holds some of them.
 FIRST = {
     ("digits", "digits"): "2ad369566b42",
@@ -24,7 +26,7 @@ FIRST = {
 
 @pytest.mark.parametrize(("network", "recipe"), FIRST)
 def test_the_first_fingerprints_stay_as_they_were(network: str, recipe: str) -> None:
-    assert fingerprint(network, recipe) == FIRST[network, recipe]
+    assert fingerprint(RunSpec("digits", network, "batch", recipe=recipe)) == FIRST[network, recipe]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,23 +73,23 @@ def test_a_later_field_enters_a_fingerprint_where_it_is_not_at_its_default(
     first = FIRST["digits", "digits"]
     monkeypatch.setitem(RECIPES, "digits", later_recipe())
     monkeypatch.setitem(NETWORKS, "digits", later_network(dilation=1))
-    assert fingerprint("digits", "digits") == first
+    assert fingerprint(SPEC) == first
     found = {first}
     for recipe in (later_recipe(decoupled=True), later_recipe(cutout=2)):
         monkeypatch.setitem(RECIPES, "digits", recipe)
-        found.add(fingerprint("digits", "digits"))
+        found.add(fingerprint(SPEC))
     monkeypatch.setitem(RECIPES, "digits", later_recipe())
     monkeypatch.setitem(NETWORKS, "digits", later_network(dilation=2))
-    found.add(fingerprint("digits", "digits"))
+    found.add(fingerprint(SPEC))
     assert len(found) == 4
 
 
 def test_a_first_field_always_enters_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {fingerprint("digits", "digits")}
+    found = {fingerprint(SPEC)}
     for change in ({"momentum": 0.8}, {"warmup": 0.2}, {"augmentation": Augmentation()}):
         recipe = dataclasses.replace(Recipe(0.05, augmentation=Augmentation(shift=0.5)), **change)
         monkeypatch.setitem(RECIPES, "digits", recipe)
-        found.add(fingerprint("digits", "digits"))
+        found.add(fingerprint(SPEC))
     assert len(found) == 4
 
 
@@ -98,7 +100,8 @@ def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 
     def digest(norm: str) -> str:
         monkeypatch.syspath_prepend(tmp_path)  # forgets what was found before
-        return code_digest.__wrapped__(norm)
+        sources_digest.cache_clear()
+        return code_digest(dataclasses.replace(SPEC, norm=norm))
 
     return digest
 
@@ -157,10 +160,10 @@ def test_the_code_of_a_run_is_that_of_the_rooms_that_train(
     for room in ("models", "training"):
         write(tmp_path / room / "code.py", "a = 1")
     monkeypatch.setattr("normbench.training.fingerprints.PACKAGE", tmp_path)
-    found = {code_digest.__wrapped__("batch")}
+    found = {sources_digest.__wrapped__()}
     for room in ("models", "training"):
         write(tmp_path / room / "code.py", "a = 2")
-        found.add(code_digest.__wrapped__("batch"))
+        found.add(sources_digest.__wrapped__())
     write(tmp_path / "report" / "code.py", "a = 2")
-    assert code_digest.__wrapped__("batch") in found
+    assert sources_digest.__wrapped__() in found
     assert len(found) == 3

@@ -65,7 +65,7 @@ def test_weights_that_are_not_trained_are_not_counted() -> None:
 
 def test_a_run_keeps_them_and_finds_them_again(tmp_path: Path) -> None:
     data = load_dataset("digits", tmp_path, CPU)
-    spec = RunSpec("digits", "digits", "batch", l1=0.01, epochs=2, recipe="digits")
+    spec = RunSpec("digits", "digits", "batch", regularizer="l1:0.01", epochs=2, recipe="digits")
     result = train(spec, data, CPU)
     assert [len(layer.std_after) for layer in result.activations] == [2, 2, 2]
     assert sum(result.weights) == result.parameters
@@ -83,7 +83,7 @@ def test_a_run_keeps_them_and_finds_them_again(tmp_path: Path) -> None:
 def test_l1_leaves_more_weights_at_zero(tmp_path: Path) -> None:
     data = load_dataset("digits", tmp_path, CPU)
     spec = RunSpec("digits", "digits", "batch", epochs=8, recipe="digits")
-    with_l1 = RunSpec("digits", "digits", "batch", l1=0.01, epochs=8, recipe="digits")
+    with_l1 = RunSpec("digits", "digits", "batch", regularizer="l1:0.01", epochs=8, recipe="digits")
     small = next(n for n, edge in enumerate(WEIGHT_EDGES) if edge > 0.99e-3) + 1
     shares = [
         sum(run.weights[:small]) / run.parameters

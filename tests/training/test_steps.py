@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from normbench.models.networks import build_network
-from normbench.models.regularizers import Regularizer
+from normbench.models.regularizers import L1
 from normbench.spec import RunSpec
 from normbench.training.data import load_dataset
 from normbench.training.steps import (
@@ -33,7 +33,7 @@ def step_of(norm: str, device: str = "cpu") -> TrainingStep:
     flat = FlatParameters(network)
     rate = torch.tensor(0.05, device=device) if device == "cuda" else 0.05
     optimizer = torch.optim.SGD([flat.values], rate, 0.9, nesterov=True, fused=True)
-    return TrainingStep(network, flat, optimizer, Regularizer(l1=0.001), 0.1)
+    return TrainingStep(network, flat, optimizer, [L1(0.001)], 0.1)
 
 
 def batches(count: int, device: str = "cpu") -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -13,11 +13,12 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from normbench.models.networks import build_network
-from normbench.models.regularizers import Regularizer
+from normbench.models.regularizers import find_regularizers
 from normbench.results import RunFailed, RunResult
 from normbench.spec import RunSpec
 from normbench.training import trainer
 from normbench.training.data import ImageData, load_dataset
+from normbench.training.optimizers import one_cycle
 from normbench.training.recipes import RECIPES, Recipe
 from normbench.training.steps import FlatParameters, TrainingStep
 from normbench.training.trainer import (
@@ -26,7 +27,6 @@ from normbench.training.trainer import (
     batch_count,
     evaluate,
     on_device,
-    one_cycle,
     prepare_images,
     train,
     train_epoch,
@@ -62,7 +62,10 @@ def textbook_losses(spec: RunSpec, batches: list[Batch], smoothing: float) -> li
         optimizer.zero_grad()
         loss = F.cross_entropy(network(images.contiguous()), labels, label_smoothing=smoothing)
         losses.append(loss.item())
-        (loss + Regularizer(spec.l1, spec.l2).penalty(network.parameters())).backward()
+        l1, l2 = (spec.strengths.get(name, 0.0) for name in ("l1", "l2"))
+        for parameter in network.parameters():
+            loss = loss + l1 * parameter.abs().sum() + l2 / 2 * parameter.square().sum()
+        loss.backward()
         optimizer.step()
     return losses
 
@@ -72,11 +75,12 @@ def engine_losses(spec: RunSpec, batches: list[Batch], smoothing: float) -> list
     torch.manual_seed(spec.seed)
     network = build_network(spec.network, spec.norm).double()
     flat = FlatParameters(network)
+    l2, others = spec.strengths.get("l2", 0.0), {"l1": spec.strengths.get("l1", 0.0)}
     optimizer = torch.optim.SGD(
-        [flat.values], 0.05, 0.9, weight_decay=spec.l2, nesterov=True, fused=True
+        [flat.values], 0.05, 0.9, weight_decay=l2, nesterov=True, fused=True
     )
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    step = TrainingStep(network, flat, optimizer, Regularizer(spec.l1, spec.l2), smoothing)
+    step = TrainingStep(network, flat, optimizer, find_regularizers(others), smoothing)
     losses = []
     for batch in batches:
         trained = train_epoch(network, iter([batch]), step, schedule)
@@ -85,21 +89,21 @@ def engine_losses(spec: RunSpec, batches: list[Batch], smoothing: float) -> list
 
 
 @pytest.mark.parametrize(
-    ("norm", "l1", "l2"),
+    ("norm", "regularizer"),
     [
-        ("none", 0, 0.001),
-        ("batch", 0, 0),
-        ("batch", 0.001, 0),
-        ("layer", 0, 0.001),
-        ("layer_chw", 0, 0),
-        ("group:4", 0.001, 0.001),
-        ("instance", 0.001, 0),
+        ("none", "l2:0.001"),
+        ("batch", "none"),
+        ("batch", "l1:0.001"),
+        ("layer", "l2:0.001"),
+        ("layer_chw", "none"),
+        ("group:4", "l1:0.001+l2:0.001"),
+        ("instance", "l1:0.001"),
     ],
 )
 def test_fifty_steps_have_the_losses_of_the_textbook_loop(
-    digits: ImageData, norm: str, l1: float, l2: float
+    digits: ImageData, norm: str, regularizer: str
 ) -> None:
-    spec = dataclasses.replace(SPEC, norm=norm, l1=l1, l2=l2)
+    spec = dataclasses.replace(SPEC, norm=norm, regularizer=regularizer)
     generator = torch.Generator().manual_seed(0)
     batches: list[Batch] = []
     while len(batches) < 50:
@@ -318,7 +322,8 @@ def test_frozen_parameters_are_neither_changed_nor_counted(
     digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Frozen.made = []
-    spec = dataclasses.replace(SPEC, norm=own_norm(monkeypatch, Frozen), l1=0.001, l2=0.1)
+    regularizer = "l1:0.001+l2:0.1"
+    spec = dataclasses.replace(SPEC, norm=own_norm(monkeypatch, Frozen), regularizer=regularizer)
     result = train(spec, digits, CPU)
     assert result.parameters == 14_458 - (16 + 32 + 32)
     assert sum(result.weights) == result.parameters

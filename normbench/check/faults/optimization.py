@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from normbench.check.faults.planting import fault, instead_of, replaced
-from normbench.models.regularizers import Regularizer
+from normbench.models.regularizers import L1, Parameters, gradient_of
 from normbench.training import trainer
 
 Update = Callable[..., None]
@@ -122,14 +122,14 @@ _penalized(
 )
 
 
-def _l1(name: str, told: str, gradient_of: Callable[[Tensor], Tensor]) -> None:
+def _l1(name: str, told: str, slope_of: Callable[[Tensor], Tensor]) -> None:
     """Gather a fault in which L1 adds its strength times another gradient than the signs."""
 
     @fault(name, "regularizer", told)
-    @instead_of(Regularizer, "add_l1_gradient_")
-    @torch.no_grad()
-    def _(_: Update, regularizer: Regularizer, gradient: Tensor, values: Tensor) -> None:
-        gradient.add_(gradient_of(values), alpha=regularizer.l1)
+    @instead_of(L1, "change_gradients")
+    def _(_: Update, regularizer: L1, parameters: Parameters) -> None:
+        for values in parameters.values():
+            gradient_of(values).add_(slope_of(values), alpha=regularizer.strength)
 
 
 _l1("l2-for-l1", "The L1 gradient goes by the weights, not by their signs.", lambda values: values)
@@ -138,10 +138,11 @@ _l1("l1-wrong-sign", "The L1 gradient has the wrong sign.", lambda values: -valu
 
 
 @fault("l1-on-part", "regularizer", "The L1 gradient leaves out the second half of the parameters.")
-@instead_of(Regularizer, "add_l1_gradient_")
-def _(original: Update, regularizer: Regularizer, gradient: Tensor, values: Tensor) -> None:
-    half = len(values) // 2
-    original(regularizer, gradient[:half], values[:half])
+@instead_of(L1, "change_gradients")
+def _(_: Update, regularizer: L1, parameters: Parameters) -> None:
+    for values in parameters.values():
+        half = len(values) // 2
+        gradient_of(values)[:half].add_(values[:half].sign(), alpha=regularizer.strength)
 
 
 @fault("schedule-not-stepped", "schedule", "The learning rate stays what it begins with.")

@@ -96,8 +96,7 @@ def run(
     network: str = "digits",
     size: int = 8,
     channels: int = 1,
-    l1: float = 0.0,
-    l2: float = 0.0,
+    regularizer: str = "none",
     dropout: float = 0.0,
     epochs: int = 2,
 ) -> list[Tensor]:
@@ -107,8 +106,7 @@ def run(
         batch_size=32,
         epochs=epochs,
         recipe=recipe,
-        l1=l1,
-        l2=l2,
+        regularizer=regularizer,
         dropout=dropout,
     )
     result = train(spec, images_of(size, channels), torch.device("cpu"))
@@ -121,8 +119,8 @@ def run(
 
 mnist = partial(run, "mnist", "mnist", 28)
 cifar10 = partial(run, "cifar10", "cifar10", 32, 3)
-with_l1 = partial(run, l1=0.01)
-with_l2 = partial(run, l2=0.01)
+with_l1 = partial(run, regularizer="l1:0.01")
+with_l2 = partial(run, regularizer="l2:0.01")
 batch = partial(norm, "batch")
 evaluated = partial(norm, "batch", training=False)
 grouped = partial(norm, "group:2")

@@ -1,0 +1,1 @@
+"""A norm and a regularizer of your own."""
