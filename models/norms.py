@@ -192,6 +192,75 @@ def bare_layer(layer: nn.Module) -> nn.Module:
     return layer.norm if isinstance(layer, _OnContiguous) else layer
 
 
+def brings_activation(layer: nn.Module) -> bool:
+    """Tell whether a norm layer has the activation in it, so that a network leaves its own out.
+
+    It says so with an attribute ``brings_activation = True``, a user's own as well.
+    """
+    return getattr(bare_layer(layer), "brings_activation", False)
+
+
+def keeps_scale(layer: nn.Module) -> bool:
+    """Tell whether a norm layer's output grows with its input, as without a norm.
+
+    The convolutions of a network then have to begin with weights that keep the scale of what
+    passes through them, which otherwise the norm sees to. A norm says so with an attribute
+    ``keeps_scale = True``, a user's own as well.
+    """
+    return isinstance(layer, nn.Identity) or getattr(bare_layer(layer), "keeps_scale", False)
+
+
+class StandardizedConv2d(nn.Conv2d):
+    """A convolution with ``(w - m) / sqrt(v + eps)`` as its weights, eps being 1e-10.
+
+    ``m`` and ``v`` are mean and variance of each filter's weights, over its input channels and
+    places; ``w`` is what is trained and stored.
+
+    Source: Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight
+    Standardization, 2019; the epsilon is that of Kolesnikov et al., Big Transfer, 2019.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
+        standardized = (self.weight - mean) * (variance + 1e-10).rsqrt()
+        # torch's own, which pads; it has no types
+        output: Tensor = self._conv_forward(features, standardized, self.bias)
+        return output
+
+
+def standardize_weights(network: nn.Module) -> None:
+    """Make every ``nn.Conv2d`` of a network a StandardizedConv2d, if one of its norms asks for it.
+
+    A norm asks with an attribute ``standardizes_weights = True``, a user's own as well. It means
+    all convolutions of the network, wherever they stand, as in the paper; a convolution of a
+    class of its own stays as it is. Raises NormDoesNotFit where there is none, and where a filter
+    has a single weight, which would become 0.
+    """
+    layers = dict(network.named_modules())
+    asking = next(
+        (n for n, m in layers.items() if getattr(bare_layer(m), "standardizes_weights", False)),
+        None,
+    )
+    if asking is None:
+        return
+    convolutions = {n: m for n, m in layers.items() if type(m) is nn.Conv2d}
+    if not convolutions:
+        raise NormDoesNotFit(
+            f"the norm in layer {asking!r} standardizes the weights of convolutions: expected a "
+            f"torch.nn.Conv2d in {type(network).__name__}, which has none; take the norm without "
+            "ws+"
+        )
+    for name, convolution in convolutions.items():
+        if convolution.weight[0].numel() < 2:
+            raise NormDoesNotFit(
+                f"the norm in layer {asking!r} standardizes the weights of convolutions: expected "
+                f"filters of 2 weights at least, those of {name!r} have one, which would become "
+                "0; take the norm without ws+"
+            )
+        # in place, as a network may hold it by more than one name
+        convolution.__class__ = StandardizedConv2d
+
+
 def norm_factory(name: str) -> NormFactory:
     """Return the factory that builds the norm called ``name`` for a site.
 
