@@ -34,7 +34,7 @@ def checked_names(options: GridOptions) -> dict[str, list[str]]:
     """Return what is checked, by kind: all that the suite has, in the standard tier and above."""
     if options.tier == OWN or not options.includes("standard"):
         return {"norm": [], "regularizer": [], "network": []}
-    known = [name.replace(":G", ":4") for name in FAMILIES]
+    known = [family.example for family in FAMILIES.values()]
     regularizers = [regularizer_name(l1, l2) for l1 in (0, 1e-3) for l2 in (0, 1e-3)]
     return {
         "norm": options.grid_norms(known),

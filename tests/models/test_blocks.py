@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from normbench.models.layers import StandardizedConv2d
 from normbench.models.networks import DigitsNet
 from normbench.models.norms import (
     NormDoesNotFit,
     NormFactory,
     NormSite,
-    StandardizedConv2d,
     standardize_weights,
 )
 
