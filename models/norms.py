@@ -335,19 +335,23 @@ def keeps_scale(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Identity) or getattr(bare_layer(layer), "keeps_scale", False)
 
 
+def standardizes_weights(layer: nn.Module) -> bool:
+    """Tell whether a norm layer asks for convolutions with standardized weights.
+
+    It says so with an attribute ``standardizes_weights = True``, a user's own as well.
+    """
+    return getattr(bare_layer(layer), "standardizes_weights", False)
+
+
 def standardize_weights(network: nn.Module) -> None:
     """Make every ``nn.Conv2d`` of a network a StandardizedConv2d, if one of its norms asks for it.
 
-    A norm asks with an attribute ``standardizes_weights = True``, a user's own as well. It means
-    all convolutions of the network, wherever they stand, as in the paper; a convolution of a
-    class of its own stays as it is. Raises NormDoesNotFit where there is none, and where a filter
-    has a single weight, which would become 0.
+    All of them are, wherever they stand, as in the paper; a convolution of a class of its own
+    stays as it is. Raises NormDoesNotFit where there is none, and where a filter has a single
+    weight, which would become 0.
     """
     layers = dict(network.named_modules())
-    asking = next(
-        (n for n, m in layers.items() if getattr(bare_layer(m), "standardizes_weights", False)),
-        None,
-    )
+    asking = next((n for n, m in layers.items() if standardizes_weights(m)), None)
     if asking is None:
         return
     convolutions = {n: m for n, m in layers.items() if type(m) is nn.Conv2d}
