@@ -266,9 +266,13 @@ class _Differences:
         return max(least, *map(abs, second))
 
 
+# The reference convolves square maps.
+SQUARE = Condition("weights", images=2, channels=3)
+
+
 def weights_properties(subject: Subject) -> Iterator[Property]:
     """Hold the convolution before a norm that standardizes its weights against the formula."""
-    shape = SHAPE.shape(subject.multiple)
+    shape = SQUARE.shape(subject.multiple)
     if standardizes_weights(subject.placed(shape)):
         name = "weights before it are standardized"
         yield measured(SECTION, name, partial(_standardized, subject, name, shape))
@@ -290,7 +294,8 @@ def _standardized(subject: Subject, name: str, shape: tuple[int, ...]) -> Proper
         "gradient of the weights": (layer.weight.grad, weights.grad),
     }
     for tensor, (one, other) in found.items():
-        assert one is not None and other is not None
+        assert one is not None
+        assert other is not None
         error = (one - other).abs().max().item()
         if not error <= EXACT * (1 + other.abs().max().item()):
             told = f"the convolution's {tensor} is off by {error:.2g}"
