@@ -285,9 +285,13 @@ class StandardizedConv2d(nn.Conv2d):
     Standardization, 2019; the epsilon is that of Kolesnikov et al., Big Transfer, 2019.
     """
 
+    def standardized(self) -> Tensor:
+        """Return the weights that features are convolved with."""
+        # a third of the time of torch.var_mean, and in the memory order that the weights have
+        filters = self.weight.permute(0, 2, 3, 1)
+        return F.layer_norm(filters, filters.shape[1:], eps=1e-10).permute(0, 3, 1, 2)
+
     def forward(self, features: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
-        standardized = (self.weight - mean) * (variance + 1e-10).rsqrt()
         # torch's own, which pads; it has no types
-        output: Tensor = self._conv_forward(features, standardized, self.bias)
+        output: Tensor = self._conv_forward(features, self.standardized(), self.bias)
         return output
