@@ -1,14 +1,16 @@
 """What a norm may ask of the network that it stands in, by its layer's attributes."""
 
 import copy
+import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
 from normbench.models.layers import StandardizedConv2d
-from normbench.models.networks import DigitsNet
+from normbench.models.networks import DigitsNet, build_network
 from normbench.models.norms import (
     NormDoesNotFit,
     NormFactory,
@@ -102,3 +104,16 @@ def test_weights_that_cannot_be_standardized_are_refused(
     network = nn.Sequential(convolution(), asking(standardizes_weights=True)(SITE))
     with pytest.raises(NormDoesNotFit, match=message):
         standardize_weights(network)
+
+
+def test_a_norm_of_ones_own_asks_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(nn.BatchNorm2d):
+        brings_activation = True
+        standardizes_weights = True
+
+    module = ModuleType("asking_norms")
+    module.__dict__["own"] = Own
+    monkeypatch.setitem(sys.modules, "asking_norms", module)
+    network = build_network("digits", "asking_norms:own")
+    assert not any(isinstance(layer, nn.ReLU) for layer in network.modules())
+    assert sum(isinstance(layer, StandardizedConv2d) for layer in network.modules()) == 3
