@@ -7,7 +7,15 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .norms import NormFactory, NormSite, check_layer, norm_factory
+from .norms import (
+    NormFactory,
+    NormSite,
+    brings_activation,
+    check_layer,
+    keeps_scale,
+    norm_factory,
+    standardize_weights,
+)
 from .regularizers import drop_branch
 
 
@@ -38,8 +46,9 @@ class Block(nn.Sequential):
 
     The pool stands before the norm because that leaves a quarter of the elements to normalize.
     A norm's affine part is the block's bias; only a block without a norm has one of its own. Such
-    a block begins with weights that keep the scale of what passes through it, which otherwise the
-    norm sees to (He et al., Delving Deep into Rectifiers, 2015).
+    a block, and one whose norm keeps the scale of its input, begins with weights that keep the
+    scale of what passes through it, which otherwise the norm sees to (He et al., Delving Deep into
+    Rectifiers, 2015). Where the norm brings an activation, the block's own is left out.
     """
 
     def __init__(
@@ -61,13 +70,16 @@ class Block(nn.Sequential):
             groups=stage.groups,
             bias=isinstance(norm_layer, nn.Identity),
         )
-        if convolution.bias is not None:
+        if keeps_scale(norm_layer):
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        if convolution.bias is not None:
             nn.init.zeros_(convolution.bias)
         layers: OrderedDict[str, nn.Module] = OrderedDict(convolution=convolution)
         if stage.pool > 1:
             layers["pool"] = nn.MaxPool2d(stage.pool)
-        layers |= {"norm": norm_layer, "activation": activation()}
+        # a layer by that name stays, as for those who listen to it
+        own = nn.Identity() if brings_activation(norm_layer) else activation()
+        layers |= {"norm": norm_layer, "activation": own}
         if dropout:
             layers["dropout"] = nn.Dropout(dropout)
         super().__init__(layers)
@@ -197,7 +209,9 @@ def build_network(network: str, norm: str, dropout: float = 0.0) -> Convolutiona
 
     Raises ValueError for an unknown network, UnknownNorm and NormDoesNotFit as models.norms does.
     """
-    return network_class(network)(norm_factory(norm), dropout)
+    built = network_class(network)(norm_factory(norm), dropout)
+    standardize_weights(built)
+    return built
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -220,4 +234,4 @@ def check_network(network: str, norm: str) -> None:
         return layer
 
     with torch.random.fork_rng(devices=[]):
-        build_class(checked)
+        standardize_weights(build_class(checked))

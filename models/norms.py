@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .factories import accepted, named_object, signature_problem, told
+from .layers import (
+    BatchRenorm,
+    DynamicTanh,
+    EvoNormS0,
+    FilterResponseNorm,
+    GhostBatchNorm,
+    GlobalResponseNorm,
+    RMSNorm,
+    StandardizedConv2d,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class NormSite:
 NormFactory = Callable[[NormSite], nn.Module]
 
 
-AFFINE = ("none", "per channel", "per element")
+AFFINE = ("none", "per channel", "per channel and one for all", "per element")
 INVARIANCES = (
     *("scale", "shift", "image scale", "channel scale", "channel shift"),
     *("channel permutation", "image permutation"),
@@ -44,7 +55,8 @@ class NormClaims:
     """What a norm says of itself, which ``normbench check`` verifies; None where it says nothing.
 
     ``axes`` names the axes of ``(N, C, H, W)`` that one statistic is taken over, ``C/G`` meaning
-    the channels of one group; ``affine`` says what has weights of its own, one of AFFINE;
+    the channels of one group, and ``N/S`` the images of one ghost batch; ``affine`` says what has
+    weights of its own, one of AFFINE;
     ``batch_independent`` says whether in training an image's output leaves out the other images
     of its batch; ``invariances`` are those of INVARIANCES, in training and with the parameters
     that it begins with: what scales or shifts the features leaves the output as it is, and what
@@ -63,22 +75,39 @@ class NormClaims:
 
 @dataclass(frozen=True)
 class NormFamily:
-    """A kind of normalization, whatever its parameter: how it is spelled, and what it claims."""
+    """A kind of normalization, whatever its parameter: how it is spelled, and what it claims.
+
+    ``activation`` is the one that it brings, by a formula of its features ``x``.
+    """
 
     spelling: str
     claims: NormClaims
     paper: str
+    activation: str = ""
+
+    @property
+    def example(self) -> str:
+        """A name of the family."""
+        return self.spelling.replace(":G", ":4").replace(":S", ":2")
 
 
 _OF_IMAGE = ("scale", "shift", "image scale", "image permutation")
 _OF_CHANNEL = ("channel scale", "channel shift", "channel permutation")
+_MOVED = ("channel permutation", "image permutation")
+
+# Before a norm's name: the weights of the convolutions are standardized as well.
+STANDARDIZED = "ws+"
+_WEIGHT_STANDARDIZATION = (
+    "Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight "
+    "Standardization, 2019"
+)
 
 FAMILIES: dict[str, NormFamily] = {
     family.spelling: family
     for family in (
         NormFamily(
             "none",
-            NormClaims((), "none", True, ("channel permutation", "image permutation")),
+            NormClaims((), "none", True, _MOVED),
             "none",
         ),
         NormFamily(
@@ -112,8 +141,75 @@ FAMILIES: dict[str, NormFamily] = {
             NormClaims(("H", "W"), "per channel", True, (*_OF_IMAGE, *_OF_CHANNEL)),
             "Ulyanov, Vedaldi and Lempitsky, Instance Normalization, 2016",
         ),
+        NormFamily(
+            "rms",
+            NormClaims(("C", "H", "W"), "per channel", True, ("scale", "image scale", *_MOVED)),
+            "Zhang and Sennrich, Root Mean Square Layer Normalization, 2019",
+        ),
+        NormFamily(
+            "frn",
+            NormClaims(
+                axes=("H", "W"),
+                affine="per channel",
+                batch_independent=True,
+                invariances=("scale", "image scale", "channel scale", *_MOVED),
+            ),
+            "Singh and Krishnan, Filter Response Normalization Layer, 2020",
+            activation="max(x, t), t trained",
+        ),
+        NormFamily(
+            "grn",
+            NormClaims(("C", "H", "W"), "per channel", True, _MOVED),
+            "Woo et al., ConvNeXt V2, 2023: global response normalization",
+        ),
+        NormFamily(
+            "batch_renorm",
+            NormClaims(
+                axes=("N", "H", "W"),
+                affine="per channel",
+                batch_independent=False,
+                invariances=("scale", "shift", *_OF_CHANNEL, "image permutation"),
+                stops_gradients=True,
+            ),
+            "Ioffe, Batch Renormalization, 2017",
+        ),
+        NormFamily(
+            "ghost:S",
+            NormClaims(
+                axes=("N/S", "H", "W"),
+                affine="per channel",
+                batch_independent=False,
+                invariances=("scale", "shift", *_OF_CHANNEL),
+                unbiased=True,
+            ),
+            "Hoffer, Hubara and Soudry, Train Longer, Generalize Better, 2017: ghost batch "
+            "normalization",
+        ),
+        NormFamily(
+            "ws+group:G",
+            NormClaims(("C/G", "H", "W"), "per channel", True, _OF_IMAGE),
+            _WEIGHT_STANDARDIZATION,
+        ),
+        NormFamily(
+            "evonorm_s0:G",
+            NormClaims(("C/G", "H", "W"), "per channel", True, ("image permutation",)),
+            "Liu et al., Evolving Normalization-Activation Layers, 2020",
+            activation="x sigmoid(v x), v trained",
+        ),
+        NormFamily(
+            "dynamic_tanh",
+            NormClaims((), "per channel and one for all", True, _MOVED),
+            "Zhu et al., Transformers without Normalization, 2025",
+        ),
     )
 }
+
+# Of the others, standardized weights would blow up the features; some have them already.
+_NORMALIZING_THE_SCALE = [
+    family.spelling
+    for family in FAMILIES.values()
+    if "scale" in (family.claims.invariances or ()) and not family.spelling.startswith(STANDARDIZED)
+]
 
 SPELLINGS = (
     f"{', '.join(FAMILIES)} (such as group:4), or package.module:factory for one of your own"
@@ -130,7 +226,36 @@ class NormDoesNotFit(ValueError):
 
 def norm_family(name: str) -> NormFamily | None:
     """Return what is true of the norm called ``name``; None for a user's own."""
-    return FAMILIES.get("group:G" if name.startswith("group:") else name)
+    kind, colon, _ = name.partition(":")
+    for family in FAMILIES.values():
+        if name == family.spelling or (colon and family.spelling.startswith(f"{kind}:")):
+            return family
+    plain = norm_family(name.removeprefix(STANDARDIZED)) if name.startswith(STANDARDIZED) else None
+    if plain is None or plain.spelling not in _NORMALIZING_THE_SCALE:
+        return None
+    spelling = STANDARDIZED + plain.spelling
+    return dataclasses.replace(plain, spelling=spelling, paper=_WEIGHT_STANDARDIZATION)
+
+
+def norm_parameter(name: str) -> dict[str, int]:
+    """Return a built-in norm's parameter by its letter: ``{"G": 4}`` of group:4; else nothing.
+
+    Raises UnknownNorm where it is no whole number of at least 1.
+    """
+    family = norm_family(name)
+    kind, _, letter = family.spelling.partition(":") if family else ("", "", "")
+    if not (family and letter):
+        return {}
+    text = name.partition(":")[2]
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise UnknownNorm(
+            f"unknown norm {name!r}: expected {kind}:{letter} with a whole number {letter} of "
+            f"{_PARAMETERS[letter]}, at least 1, such as {family.example}"
+        )
+    return {letter: int(text)}
+
+
+_PARAMETERS = {"G": "groups", "S": "images in a ghost batch"}
 
 
 def claims_of(name: str) -> NormClaims:
@@ -192,16 +317,81 @@ def bare_layer(layer: nn.Module) -> nn.Module:
     return layer.norm if isinstance(layer, _OnContiguous) else layer
 
 
+def brings_activation(layer: nn.Module) -> bool:
+    """Tell whether a norm layer has the activation in it, so that a network leaves its own out.
+
+    It says so with an attribute ``brings_activation = True``, a user's own as well.
+    """
+    return getattr(bare_layer(layer), "brings_activation", False)
+
+
+def keeps_scale(layer: nn.Module) -> bool:
+    """Tell whether a norm layer's output grows with its input, as without a norm.
+
+    The convolutions of a network then have to begin with weights that keep the scale of what
+    passes through them, which otherwise the norm sees to. A norm says so with an attribute
+    ``keeps_scale = True``, a user's own as well.
+    """
+    return isinstance(layer, nn.Identity) or getattr(bare_layer(layer), "keeps_scale", False)
+
+
+def standardizes_weights(layer: nn.Module) -> bool:
+    """Tell whether a norm layer asks for convolutions with standardized weights.
+
+    It says so with an attribute ``standardizes_weights = True``, a user's own as well.
+    """
+    return getattr(bare_layer(layer), "standardizes_weights", False)
+
+
+def standardize_weights(network: nn.Module) -> None:
+    """Make every ``nn.Conv2d`` of a network a StandardizedConv2d, if one of its norms asks for it.
+
+    All of them are, wherever they stand, as in the paper; a convolution of a class of its own
+    stays as it is. Raises NormDoesNotFit where there is none, and where a filter has a single
+    weight, which would become 0.
+    """
+    layers = dict(network.named_modules())
+    asking = next((n for n, m in layers.items() if standardizes_weights(m)), None)
+    if asking is None:
+        return
+    convolutions = {n: m for n, m in layers.items() if type(m) is nn.Conv2d}
+    if not convolutions:
+        raise NormDoesNotFit(
+            f"the norm in layer {asking!r} standardizes the weights of convolutions: expected a "
+            f"torch.nn.Conv2d in {type(network).__name__}, which has none; take the norm without "
+            "ws+"
+        )
+    for name, convolution in convolutions.items():
+        if convolution.weight[0].numel() < 2:
+            raise NormDoesNotFit(
+                f"the norm in layer {asking!r} standardizes the weights of convolutions: expected "
+                f"filters of 2 weights at least, those of {name!r} have one, which would become "
+                "0; take the norm without ws+"
+            )
+        # in place, as a network may hold it by more than one name
+        convolution.__class__ = StandardizedConv2d
+
+
 def norm_factory(name: str) -> NormFactory:
     """Return the factory that builds the norm called ``name`` for a site.
 
     Raises UnknownNorm for a name that stands for no norm. The factory raises
     NormDoesNotFit where the norm cannot normalize the site's channels.
     """
+    family = norm_family(name)
     if name in _BUILTIN:
         return _BUILTIN[name]
-    if name.startswith("group:"):
-        return _group(_group_count(name))
+    if family and name.startswith(STANDARDIZED):
+        return _with_standardized_weights(norm_factory(name.removeprefix(STANDARDIZED)))
+    if family:
+        (number,) = norm_parameter(name).values()
+        return _WITH_PARAMETER[family.spelling](number)
+    if name.startswith(STANDARDIZED):
+        raise UnknownNorm(
+            f"unknown norm {name!r}: expected {STANDARDIZED} before one of "
+            f"{', '.join(_NORMALIZING_THE_SCALE)}; a norm of one's own has the attribute "
+            "standardizes_weights"
+        )
     if ":" in name:
         return _imported(name)
     raise _unknown(name)
@@ -211,28 +401,31 @@ def _unknown(name: str) -> UnknownNorm:
     return UnknownNorm(f"unknown norm {name!r}: expected one of {SPELLINGS}")
 
 
-def _group_count(name: str) -> int:
-    text = name.removeprefix("group:")
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise UnknownNorm(
-            f"unknown norm {name!r}: expected group:G with a whole number G of groups, "
-            "at least 1, such as group:4"
-        )
-    return int(text)
-
-
-def _group(groups: int) -> NormFactory:
+def _with_standardized_weights(build_norm: NormFactory) -> NormFactory:
     def build(site: NormSite) -> nn.Module:
-        if site.channels % groups:
-            counts = [str(g) for g in range(1, site.channels + 1) if site.channels % g == 0]
-            raise NormDoesNotFit(
-                f"group:{groups} does not fit layer {site.layer!r}: its {site.channels} channels "
-                f"cannot be split into {groups} equal groups; use one of "
-                f"group:{', group:'.join(counts)}"
-            )
-        return nn.GroupNorm(groups, site.channels)
+        layer = build_norm(site)
+        layer.standardizes_weights = True  # type: ignore[assignment]  # no tensor, and no module
+        return layer
 
     return build
+
+
+def _grouped(kind: str, layer: Callable[[int, int], nn.Module], groups: int) -> NormFactory:
+    def build(site: NormSite) -> nn.Module:
+        if site.channels % groups:
+            counts = [g for g in range(1, site.channels + 1) if site.channels % g == 0]
+            raise NormDoesNotFit(
+                f"{kind}:{groups} does not fit layer {site.layer!r}: its {site.channels} channels "
+                f"cannot be split into {groups} equal groups; use one of "
+                f"{', '.join(f'{kind}:{count}' for count in counts)}"
+            )
+        return layer(groups, site.channels)
+
+    return build
+
+
+def _ghost(images: int) -> NormFactory:
+    return lambda site: GhostBatchNorm(images, site.channels)
 
 
 class _InstanceNorm(nn.InstanceNorm2d):
@@ -274,6 +467,16 @@ _BUILTIN: dict[str, NormFactory] = {
     "layer": lambda site: nn.GroupNorm(1, site.channels),
     "layer_chw": _LayerNormPerElement,
     "instance": lambda site: _InstanceNorm(site.channels, affine=True),
+    "rms": lambda site: RMSNorm(site.channels),
+    "frn": lambda site: FilterResponseNorm(site.channels),
+    "grn": lambda site: GlobalResponseNorm(site.channels),
+    "batch_renorm": lambda site: BatchRenorm(site.channels),
+    "dynamic_tanh": lambda site: DynamicTanh(site.channels),
+}
+_WITH_PARAMETER: dict[str, Callable[[int], NormFactory]] = {
+    "group:G": partial(_grouped, "group", nn.GroupNorm),
+    "ghost:S": _ghost,
+    "evonorm_s0:G": partial(_grouped, "evonorm_s0", EvoNormS0),
 }
 
 

@@ -35,8 +35,8 @@ def checked_names(options: GridOptions) -> dict[str, list[str]]:
     """Return what is checked, by kind: all that the suite has, in the standard tier and above."""
     if options.tier == OWN or not options.includes("standard"):
         return {"norm": [], "regularizer": [], "network": []}
-    known = [name.replace(":G", ":4") for name in FAMILIES]
     regularizers = [NO_REGULARIZER, *(f"{name}:0.001" for name in REGULARIZERS)]
+    known = [family.example for family in FAMILIES.values()]
     return {
         "norm": options.grid_norms(known),
         "regularizer": [*regularizers, "l1:0.001+l2:0.001"],

@@ -208,9 +208,12 @@ Several = Annotated[list[T], _OneOrMore(), AfterValidator(each_once)]
 # An editor completes the names without a parameter, and takes any other with a colon.
 NORM_SCHEMA: JsonSchemaValue = {
     "type": "string",
-    "anyOf": [{"enum": [name for name in FAMILIES if ":" not in name]}, {"pattern": "[^:]:[^:]"}],
+    "anyOf": [
+        {"enum": [name for name in FAMILIES if ":" not in name]},
+        {"pattern": r"[^:]:[^:]|^ws\+"},
+    ],
     "examples": [
-        *(name.replace(":G", ":4") for name in FAMILIES),
+        *(family.example for family in FAMILIES.values()),
         "mypackage.mymodule:MyNorm",
     ],
 }

@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from normbench.check.costs import cost_properties
-from normbench.check.function import function_properties, gradient_properties
+from normbench.check.function import (
+    function_properties,
+    gradient_properties,
+    weights_properties,
+)
 from normbench.check.invariances import affine_properties, invariance_properties
 from normbench.check.layers import Subject
 from normbench.check.networks import network_properties
@@ -31,6 +35,7 @@ def check_norm(name: str, *, compiling: bool = True, costs: bool = True, seed: i
 def _norm_properties(subject: Subject, compiling: bool, costs: bool) -> Iterator[Property]:
     yield from function_properties(subject)
     yield from gradient_properties(subject)
+    yield from weights_properties(subject)
     yield from statistics_properties(subject)
     yield from invariance_properties(subject)
     yield from affine_properties(subject)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from normbench.check.layers import Subject, call, drawn, measured
 from normbench.check.properties import Property, Standing
+from normbench.models.layers import StandardizedConv2d
+from normbench.models.norms import standardizes_weights
 
 SECTION = "cost"
 SHAPES = ((64, 16, 12, 12), (64, 32, 4, 4), (8, 64, 32, 32))
@@ -48,6 +50,43 @@ def _cost(subject: Subject, name: str, shape: tuple[int, ...]) -> Property:
         f"forward {ratios[0]:.2f} and backward {ratios[1]:.2f} times BatchNorm2d's time; keeps "
         f"{kept[0] / size:.2f} times the features' bytes, BatchNorm2d {kept[1] / size:.2f}",
     )
+
+
+def times_of_batch(norm: str, shape: tuple[int, ...]) -> float:
+    """Return the time of a norm's forward and backward pass over that of BatchNorm2d.
+
+    Both are taken in turns, in float32 and channels_last, and the median of the ratios is
+    returned. Of a norm that standardizes weights, those of a 3 x 3 convolution from as many
+    channels are standardized as well.
+    """
+    order = torch.channels_last
+    subject = Subject(norm)
+    features, gradient = (
+        drawn(shape, subject.generator(k)).float().contiguous(memory_format=order) for k in (0, 1)
+    )
+    layer = subject.placed(shape)
+    passes = [_passes(each, features, gradient) for each in (layer, nn.BatchNorm2d(shape[1]))]
+    if standardizes_weights(layer):
+        passes.append(_standardizing(shape[1]))
+    norm_seconds, batch_seconds, *others = (
+        [sum(times) for times in found] for found in _seconds(passes)
+    )
+    own = [sum(each) for each in zip(norm_seconds, *others, strict=True)]
+    return float(statistics.median(o / b for o, b in zip(own, batch_seconds, strict=True)))
+
+
+def _standardizing(channels: int) -> "Passes":
+    convolution = StandardizedConv2d(channels, channels, 3).to(memory_format=torch.channels_last)
+    gradient = torch.ones_like(convolution.weight)
+
+    def timed() -> tuple[float, float]:
+        start = time.perf_counter()
+        weights = convolution.standardized()
+        middle = time.perf_counter()
+        weights.backward(gradient)
+        return middle - start, time.perf_counter() - middle
+
+    return timed
 
 
 Passes = Callable[[], tuple[float, float]]

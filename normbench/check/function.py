@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from normbench.check.formulas import standardized_weights
 from normbench.check.layers import (
     Bound,
     Subject,
@@ -20,8 +21,13 @@ from normbench.check.layers import (
     run_layer,
 )
 from normbench.check.properties import Property, Standing
+from normbench.check.reference import convolution
+from normbench.models.networks import Stage
+from normbench.models.norms import standardize_weights, standardizes_weights
 
 SECTION = "function"
+# Of a relative error in float64.
+EXACT = 1e-12
 UNDEFINED = "not finite, in float64 as well: the layer is not defined for such features"
 
 
@@ -258,3 +264,40 @@ class _Differences:
         ]
         least = torch.finfo(torch.float64).eps * self.gradient.numel()
         return max(least, *map(abs, second))
+
+
+# The reference convolves square maps.
+SQUARE = Condition("weights", images=2, channels=3)
+
+
+def weights_properties(subject: Subject) -> Iterator[Property]:
+    """Hold the convolution before a norm that standardizes its weights against the formula."""
+    shape = SQUARE.shape(subject.multiple)
+    if standardizes_weights(subject.placed(shape)):
+        name = "weights before it are standardized"
+        yield measured(SECTION, name, partial(_standardized, subject, name, shape))
+
+
+def _standardized(subject: Subject, name: str, shape: tuple[int, ...]) -> Property:
+    """Compare a convolution's output, and the gradient of its weights, in float64."""
+    generator, stage = subject.generator(), Stage(shape[1])
+    images, gradient = drawn((shape[0], 3, *shape[2:]), generator), drawn(shape, generator)
+    layer = nn.Conv2d(3, shape[1], stage.kernel, padding=stage.padding, bias=False).double()
+    weights = layer.weight.detach().clone().requires_grad_()
+    standardize_weights(nn.Sequential(layer, subject.placed(shape)))
+    seen = layer(images)
+    seen.backward(gradient)
+    expected = convolution(images, standardized_weights(weights), None, stage)
+    expected.backward(gradient)
+    found = {
+        "output": (seen, expected),
+        "gradient of the weights": (layer.weight.grad, weights.grad),
+    }
+    for tensor, (one, other) in found.items():
+        assert one is not None
+        assert other is not None
+        error = (one - other).abs().max().item()
+        if not error <= EXACT * (1 + other.abs().max().item()):
+            told = f"the convolution's {tensor} is off by {error:.2g}"
+            return Property(SECTION, name, Standing.BROKEN, told)
+    return Property(SECTION, name, Standing.HOLDS, "filter by filter, as the formula has it")

@@ -16,6 +16,8 @@ SECTION = "invariance"
 LARGE = 1e4
 CLOSE = 1e-5  # relative, and over float32's rounding of a layer that computes in it
 
+BEGINNING_AS_THE_IDENTITY = ("none", "grn")
+
 Change = Callable[[Tensor], Tensor]
 
 
@@ -90,6 +92,15 @@ def _invariant(subject: Subject, name: str, features: Tensor) -> Property:
     return Property(SECTION, name, Standing.HOLDS if holds else Standing.BROKEN, told)
 
 
+# By what a norm claims: the sizes of its parameters for features of a shape.
+_SIZES: dict[str, Callable[[tuple[int, ...]], set[int]]] = {
+    "none": lambda _: set(),
+    "per channel": lambda shape: {shape[1]},
+    "per channel and one for all": lambda shape: {shape[1], 1},
+    "per element": lambda shape: {math.prod(shape[1:])},
+}
+
+
 def affine_properties(subject: Subject) -> Iterator[Property]:
     """Tell how many parameters there are, what each acts on, and what they do when they begin."""
     shape = (4, 3 * subject.multiple, 2, 3)
@@ -98,12 +109,11 @@ def affine_properties(subject: Subject) -> Iterator[Property]:
     section = "parameters"
     trained = {n: p for n, p in layer.named_parameters() if p.requires_grad}
     told = ", ".join(f"{n} of {tuple(p.shape)}" for n, p in trained.items()) or "none"
-    unit = {"per channel": shape[1], "per element": math.prod(shape[1:])}
     claimed = subject.claims.affine
     standing = Standing.NOT_CLAIMED
     if claimed is not None:
         sizes = {p.numel() for p in trained.values()}
-        holds = sizes == (set() if claimed == "none" else {unit[claimed]})
+        holds = sizes == _SIZES[claimed](shape)
         standing = Standing.HOLDS if holds else Standing.BROKEN
         told += "" if holds else f", where affine = {claimed!r} is claimed"
     yield Property(section, "what is trained", standing, told)
@@ -119,15 +129,17 @@ def _reach(subject: Subject, section: str, name: str, features: Tensor) -> Prope
     layer = subject.layer(tuple(features.shape))
     with torch.no_grad():
         before = call(layer, features)
-        layer.get_parameter(name).view(-1)[0] += 0.5
+        parameter = layer.get_parameter(name)
+        parameter.view(-1)[0] += 0.5
         changed = (call(layer, features) - before).abs() > CLOSE
     _images, channels, height, width = features.shape
     reached = int(changed.any(0).sum())
     sizes = {0: "nothing", 1: "one element", height * width: "one channel"}
     sizes[channels * height * width] = "all of an image"
     told = f"its first element changes {sizes.get(reached, f'{reached} elements')} of an image"
-    claimed = {"per channel": height * width, "per element": 1}.get(subject.claims.affine or "")
-    if claimed is None:
+    affine = subject.claims.affine or ""
+    claimed = height * width if affine.startswith("per channel") else 1
+    if not affine or (affine.endswith("for all") and parameter.numel() == 1):
         return Property(section, f"reach of {name}", Standing.NOT_CLAIMED, told)
     # fewer where a norm takes the larger of two
     holds = 0 < reached <= claimed and bool(changed.any((0, 2, 3)).sum() == 1)
@@ -145,10 +157,12 @@ def _beginning(subject: Subject, section: str, name: str, features: Tensor) -> P
     told = f"mean {mean:g} and deviation {deviation:g}, of features of mean 2 and deviation 3"
     if subject.formula is None:
         return Property(section, name, Standing.NOT_CLAIMED, told)
-    wanted = (
-        (0.0, 1.0)
-        if subject.claims.axes
-        else (features.mean().item(), features.std(correction=0).item())
-    )
+    invariances = subject.claims.invariances or ()
+    if "scale" in invariances and "shift" in invariances:
+        wanted = (0.0, 1.0)
+    elif subject.name in BEGINNING_AS_THE_IDENTITY:
+        wanted = (features.mean().item(), features.std(correction=0).item())
+    else:
+        return Property(section, name, Standing.NOT_CLAIMED, told)
     holds = abs(mean - wanted[0]) < 1e-3 and abs(deviation - wanted[1]) < 1e-3
     return Property(section, name, Standing.HOLDS if holds else Standing.BROKEN, told)

@@ -19,12 +19,16 @@ from normbench.models.norms import (
     check_layer,
     claims_of,
     norm_factory,
+    norm_parameter,
 )
 
 # Rounding errors that the outcome of one element goes through, beside those of the sums.
 ROUNDINGS = 16
 # Numbers of channels are multiples of the smallest of these that the layer can be built for.
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+
+# That a layer has taken which is as training may leave it.
+TRAINED_STEPS = 300
 
 
 class Refused(Exception):
@@ -64,8 +68,11 @@ class Subject:
         self._factory = norm_factory(name)
         self.claims: NormClaims = claims_of(name)
         self.formula: Formula | None = formula_of(name)
-        groups = name.partition(":")[2]
-        self.multiple = self._least_multiple((int(groups),) if groups.isdecimal() else MULTIPLES)
+        parameter = norm_parameter(name)
+        # images of a ghost batch; 0 where there are none
+        self.ghost = parameter.get("S", 0)
+        groups = parameter.get("G")
+        self.multiple = self._least_multiple((groups,) if groups else MULTIPLES)
 
     def _least_multiple(self, multiples: tuple[int, ...]) -> int:
         """Return the number that the layer's channels are a multiple of."""
@@ -118,6 +125,10 @@ class Subject:
             size = (max(2, shape[0] + shape[0] % 2), *shape[1:])
             if math.prod(size) // size[1] > 2:
                 call(layer, drawn(size, generator) + 0.5)
+            for name, buffer in layer.named_buffers():
+                # what changes with the steps has changed by then
+                if name == "num_batches_tracked" and buffer is not None:
+                    buffer.add_(TRAINED_STEPS)
         return layer.float().to(dtype)
 
 

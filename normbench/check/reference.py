@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import unfold
 
-from normbench.check.formulas import PENALTIES
+from normbench.check.formulas import PENALTIES, standardized_weights
 from normbench.models.networks import ConvolutionalNetwork, Stage
+from normbench.models.norms import brings_activation, standardizes_weights
 from normbench.training.recipes import Recipe
 
 # Maps a layer's name in the network, its features, the state by the names in the network, and
@@ -177,15 +178,24 @@ def _parted(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Reference:
-    """A network with its norm, as it is trained and evaluated in float64."""
+    """A network with its norm, as it is trained and evaluated in float64.
+
+    ``activation`` is "Identity" where the norm brings its own; ``standardized`` says whether the
+    norm standardizes the weights of the convolutions.
+    """
 
     stages: Sequence[Stage]
     activation: str
     norm: NormLayer = field(repr=False)
+    standardized: bool = False
 
     @classmethod
-    def of(cls, network: type[ConvolutionalNetwork], norm: NormLayer) -> "Reference":
-        return cls(network.stages, network.activation.__name__, norm)
+    def of(
+        cls, network: type[ConvolutionalNetwork], norm: NormLayer, layer: nn.Module
+    ) -> "Reference":
+        """Return the reference of a network with a norm, whose ``layer`` says what it asks for."""
+        activation = "Identity" if brings_activation(layer) else network.activation.__name__
+        return cls(network.stages, activation, norm, standardizes_weights(layer))
 
     def logits(
         self,
@@ -202,6 +212,7 @@ class Reference:
             block = f"blocks.block{number}"
             weight, bias = (state.get(f"{block}.convolution.{n}") for n in ("weight", "bias"))
             assert weight is not None
+            weight = standardized_weights(weight) if self.standardized else weight
             output = convolution(features, weight, bias, stage)
             if stage.pool > 1:
                 output = max_pool(f"{block}.pool", output, stage.pool, choices)
@@ -214,7 +225,9 @@ class Reference:
         return logits, after
 
     def _activated(self, layer: str, features: Tensor, choices: Choices) -> Tensor:
-        """``max(0, x)`` for ReLU, ``x / (1 + exp(-x))`` for SiLU."""
+        """``max(0, x)`` for ReLU, ``x / (1 + exp(-x))`` for SiLU, ``x`` where there is none."""
+        if self.activation == "Identity":
+            return features
         if self.activation == "ReLU":
             zero = torch.zeros((), dtype=features.dtype)
             return torch.where(choices.positive(layer, features), features, zero)

@@ -31,7 +31,7 @@ ROOT_3 = math.sqrt(3)
 EXACT = frozenset(
     (
         *("_to_copy", "_unsafe_view", "abs", "amax", "arange", "argmax", "as_strided"),
-        *("bitwise_and", "bitwise_not", "cat", "clone", "constant_pad_nd", "contiguous"),
+        *("bitwise_and", "bitwise_not", "cat", "clamp", "clone", "constant_pad_nd", "contiguous"),
         *("copy_", "detach", "empty", "empty_like", "eq", "fill_", "flip", "full"),
         *("full_like", "gather", "ge", "gt", "im2col", "index", "index_put", "index_put_"),
         *("index_select", "is_same_size", "isnan", "le", "lift_fresh", "logical_and"),

@@ -1,13 +1,21 @@
 """What a norm takes its statistics over, and what it stores of them for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from scipy.sparse import csgraph
 from torch import Tensor, nn
 
-from normbench.check.layers import Refused, Subject, call, drawn, measured, named_states
+from normbench.check.layers import (
+    Refused,
+    Subject,
+    call,
+    drawn,
+    epsilon_of,
+    measured,
+    named_states,
+)
 from normbench.check.properties import Property, Standing
 from normbench.models.norms import NormSite, norm_factory
 
@@ -68,6 +76,12 @@ def statistics_properties(subject: Subject) -> Iterator[Property]:
     yield from _stored(subject)
 
 
+def _ghosts(subject: Subject, batch: Tensor) -> Sequence[Tensor]:
+    """Return the images that are normalized together in training, one after the other."""
+    ghosts: Sequence[Tensor] = batch.split(subject.ghost or len(batch))
+    return ghosts
+
+
 def _shape(subject: Subject) -> tuple[int, int, int, int]:
     return 8, 3 * subject.multiple, 3, 4
 
@@ -85,11 +99,13 @@ def _shared_axes(subject: Subject, name: str, training: bool) -> Property:
     told = f"taken over {', '.join(axes)}" if axes else "each element alone"
     if claims.axes is None:
         return Property(SECTION, name, Standing.NOT_CLAIMED, told)
-    claimed = tuple(axis.replace("/G", f"/{subject.multiple}") for axis in claims.axes)
+    ghosts = len(_ghosts(subject, features[0]))
+    parts = {"C/G": f"C/{subject.multiple}", "N/S": f"N/{ghosts}" if ghosts > 1 else "N"}
+    claimed = tuple(parts.get(axis, axis) for axis in claims.axes)
     holds = axes == claimed
     if not training and claims.batch_independent is False:
         # what training has stored stands for the batch, or for all of it
-        claimed = tuple(axis for axis in claimed if axis != "N")
+        claimed = tuple(axis for axis in claimed if axis[0] != "N")
         holds = axes in ((), claimed)
     if not holds:
         told += f", where {', '.join(claimed) or 'each element alone'} is claimed"
@@ -263,7 +279,9 @@ def _momentum(subject: Subject, name: str, buffer: str) -> Property:
         told += f", a later one {later:.3g}: it falls with their number, as in a mean over all"
     if not isinstance(stated, float):
         return Property(SECTION, name, Standing.NOT_CLAIMED, told)
-    if abs(found - stated) <= ROUNDING:
+    # what each ghost batch leaves is all that the next one finds
+    right = 1 - (1 - stated) ** len(_ghosts(subject, _drawn(subject, 4)))
+    if abs(found - right) <= ROUNDING:
         return Property(SECTION, name, Standing.HOLDS, told)
     told += f", where its attribute momentum is {stated:g}"
     return Property(SECTION, name, Standing.BROKEN, told)
@@ -271,16 +289,12 @@ def _momentum(subject: Subject, name: str, buffer: str) -> Property:
 
 def _statistic(subject: Subject, name: str, buffer: str) -> Property:
     """Tell which statistic of a channel is stored, of a variance whether it is biased."""
-    _, batch, _, statistic = _successive(subject, buffer)
-    channels = batch.transpose(0, 1).flatten(1)
-    known = {
-        "mean": channels.mean(1),
-        "unbiased variance": channels.var(1, correction=1),
-        "biased variance": channels.var(1, correction=0),
-    }
+    layer, batch, _, statistic = _successive(subject, buffer)
+    known = _known(_ghosts(subject, batch), getattr(layer, "momentum", None), epsilon_of(layer))
     alike = (n for n, v in known.items() if v.shape == statistic.shape and _equal(v, statistic))
     found = next(alike, "")
-    told = f"the {found} of the batch" if found else "neither mean nor variance of the channels"
+    of = "ghost batches, a later one with more weight" if subject.ghost else "batch"
+    told = f"the {found} of the {of}" if found else "neither mean nor variance of the channels"
     claimed = subject.claims.unbiased
     if claimed is None:
         return Property(SECTION, name, Standing.NOT_CLAIMED, told)
@@ -289,6 +303,23 @@ def _statistic(subject: Subject, name: str, buffer: str) -> Property:
         return Property(SECTION, name, Standing.HOLDS, told)
     told += f", where the {right} is claimed"
     return Property(SECTION, name, Standing.BROKEN, told)
+
+
+def _known(ghosts: Sequence[Tensor], momentum: float | None, epsilon: float) -> dict[str, Tensor]:
+    """Return what may be stored of a batch; of ghost batches, each adds its own with a momentum."""
+    weights = [(1 - (momentum or 0)) ** age for age in reversed(range(len(ghosts)))]
+    found: dict[str, Tensor] = {}
+    for ghost, weight in zip(ghosts, weights, strict=True):
+        channels = ghost.transpose(0, 1).flatten(1)
+        statistics = {
+            "mean": channels.mean(1),
+            "unbiased variance": channels.var(1, correction=1),
+            "biased variance": channels.var(1, correction=0),
+            "root of biased variance and epsilon": (channels.var(1, correction=0) + epsilon).sqrt(),
+        }
+        for name, value in statistics.items():
+            found[name] = found.get(name, 0) + value * (weight / sum(weights))
+    return found
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

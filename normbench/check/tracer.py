@@ -113,11 +113,13 @@ class Tracer:
         self.spec = recording.training.spec
         self.recipe = find_recipe(self.spec.recipe)
         self.norm = norm_layer(self.spec.norm)
+        # one of the norm's layers, for what it asks of the network
+        self.layer = next(iter(recording.training.norm_layers().values()))
         self.generator = torch.Generator().manual_seed(SEED)
 
     def reference(self, norms: Mapping[str, nn.Module]) -> Reference:
         norm = self.norm or own_norm_layer(norms)
-        return Reference.of(network_class(self.spec.network), norm)
+        return Reference.of(network_class(self.spec.network), norm, self.layer)
 
     def _settings(self, index: int) -> Settings:
         spec = self.spec

@@ -395,7 +395,10 @@ def test_all_that_is_wrong_is_told_at_once_as_it_stands_in_the_file(
         "dataset, dropout, epochs, grid, network, published, published_room, recipe, schema, "
         "seeds, target, tier, train_images"
     )
-    norms = "none, batch, layer, layer_chw, group:G, instance (such as group:4)"
+    norms = (
+        "none, batch, layer, layer_chw, group:G, instance, rms, frn, grn, batch_renorm, ghost:S, "
+        "ws+group:G, evonorm_s0:G, dynamic_tanh (such as group:4)"
+    )
     assert str(caught.value).splitlines() == [
         f"{file}: tier = 'quick'; expected one of 'smoke', 'standard', 'full'",
         f"{file}: published: cannot read the published figures no.csv: "

@@ -2,10 +2,10 @@ import pytest
 
 from normbench.check.conformance import check_network, check_norm, check_regularizer
 from normbench.check.properties import Checked, Standing
-from normbench.models.norms import NormDoesNotFit, UnknownNorm
+from normbench.models.norms import FAMILIES, NormDoesNotFit, UnknownNorm
 
 OWN = f"{__package__}.wrong_norms"
-BUILT_IN = ["none", "batch", "layer", "layer_chw", "group:4", "instance"]
+BUILT_IN = [*(family.example for family in FAMILIES.values()), "ws+batch"]
 
 
 def checked(name: str) -> Checked:

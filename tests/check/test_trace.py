@@ -30,6 +30,14 @@ def test_a_right_engine_is_not_blamed(norm: str, seed: int) -> None:
     assert 0 < found.share < 0.2
 
 
+@pytest.mark.parametrize("norm", ["frn", "ws+group:4"])
+def test_what_a_norm_asks_of_its_network_is_in_the_reference(norm: str) -> None:
+    # an activation that is left out, and convolutions with standardized weights
+    found = take_trace(Traced("right", trace_spec("digits", norm)))
+    assert found.broken == ()
+    assert 0 < found.share < 0.2
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 @pytest.mark.parametrize("recipe", ["digits", "mnist", "cifar10"])
 def test_the_engine_on_a_gpu_is_held_against_the_reference(recipe: str) -> None:

@@ -26,7 +26,7 @@ def gradient_of(parameter: nn.Parameter) -> torch.Tensor:
     return parameter.grad
 
 
-@pytest.mark.parametrize("norm", [*PER_CHANNEL, "group:8"])
+@pytest.mark.parametrize("norm", [*PER_CHANNEL, "group:8", "frn", "dynamic_tanh"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_network_stays_within_its_parameter_limit(network: str, norm: str) -> None:
     limit = {"digits": 15_000, "mnist": 15_000, "cifar10": 49_999}

@@ -15,9 +15,11 @@ from normbench.models.norms import (
     NormDoesNotFit,
     NormSite,
     UnknownNorm,
+    brings_activation,
     check_layer,
     norm_factory,
     norm_family,
+    standardizes_weights,
 )
 
 SITE = NormSite("block1.norm", channels=16, height=3, width=5)
@@ -86,13 +88,21 @@ def test_each_norm_and_its_gradient_equal_the_closed_form(
         ("layer_chw", 480),
         ("group:4", 32),
         ("instance", 32),
+        ("rms", 32),
+        ("frn", 48),
+        ("grn", 32),
+        ("batch_renorm", 32),
+        ("ghost:16", 32),
+        ("ws+group:4", 32),
+        ("evonorm_s0:4", 48),
+        ("dynamic_tanh", 33),
     ],
 )
-def test_affine_parameters_are_per_channel_except_for_layer_chw(name: str, parameters: int) -> None:
+def test_a_norm_has_as_many_parameters_as_its_formula(name: str, parameters: int) -> None:
     assert sum(p.numel() for p in build(name).parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
+@pytest.mark.parametrize("name", [family.example for family in FAMILIES.values()])
 def test_what_is_said_of_batch_independence_is_true(name: str) -> None:
     x = images()
     layer = build(name).train()
@@ -103,9 +113,54 @@ def test_what_is_said_of_batch_independence_is_true(name: str) -> None:
     assert family.claims.batch_independent == independent
 
 
-def test_a_group_norm_belongs_to_its_family() -> None:
-    assert norm_family("group:8") is FAMILIES["group:G"]
-    assert norm_family("mypackage.norms:Mine") is None
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("group:8", "group:G"),
+        ("ghost:64", "ghost:S"),
+        ("evonorm_s0:1", "evonorm_s0:G"),
+        ("ws+group:8", "ws+group:G"),
+        ("batch", "batch"),
+    ],
+)
+def test_a_norm_belongs_to_its_family_whatever_its_parameter(name: str, family: str) -> None:
+    assert norm_family(name) is FAMILIES[family]
+
+
+@pytest.mark.parametrize("name", ["batch", "layer", "instance", "rms", "ghost:2"])
+def test_weights_may_be_standardized_before_any_norm_that_normalizes_the_scale(name: str) -> None:
+    family, plain = norm_family(f"ws+{name}"), norm_family(name)
+    assert family is not None
+    assert plain is not None
+    assert family.spelling == f"ws+{plain.spelling}"
+    assert family.claims == plain.claims
+    layer = build(f"ws+{name}")
+    assert standardizes_weights(layer)
+    assert type(layer) is type(build(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["mypackage.norms:Mine", "ws+none", "ws+grn", "ws+ws+batch", "ws+mypackage:Mine", "ws+"]
+)
+def test_what_is_not_built_in_has_no_family(name: str) -> None:
+    assert norm_family(name) is None
+
+
+def test_weights_are_not_standardized_before_a_norm_that_keeps_the_scale() -> None:
+    with pytest.raises(
+        UnknownNorm,
+        match=r"^unknown norm 'ws\+grn': expected ws\+ before one of batch, layer, layer_chw, "
+        r"group:G, instance, rms, frn, batch_renorm, ghost:S; a norm of one's own has the "
+        r"attribute standardizes_weights$",
+    ):
+        norm_factory("ws+grn")
+
+
+@pytest.mark.parametrize("name", [family.example for family in FAMILIES.values()])
+def test_the_activation_that_a_family_tells_of_is_the_layers(name: str) -> None:
+    family = norm_family(name)
+    assert family is not None
+    assert brings_activation(build(name)) is bool(family.activation)
 
 
 def test_a_group_count_that_does_not_divide_names_layer_channels_and_remedy() -> None:
@@ -115,12 +170,23 @@ def test_a_group_count_that_does_not_divide_names_layer_channels_and_remedy() ->
         r"equal groups; use one of group:1, group:2, group:4, group:8, group:16$",
     ):
         build("group:3")
+    with pytest.raises(NormDoesNotFit, match=r"^evonorm_s0:5 .* use one of evonorm_s0:1, evonorm"):
+        build("evonorm_s0:5")
 
 
 @pytest.mark.parametrize("name", ["group:0", "group:", "group:two", "group:-2", "group:2.0"])
 def test_a_group_count_must_be_a_positive_whole_number(name: str) -> None:
     with pytest.raises(UnknownNorm, match=r"expected group:G with a whole number"):
         norm_factory(name)
+
+
+def test_a_ghost_batch_must_have_a_whole_number_of_images() -> None:
+    with pytest.raises(
+        UnknownNorm,
+        match=r"^unknown norm 'ghost:0': expected ghost:S with a whole number S of images in a "
+        r"ghost batch, at least 1, such as ghost:2$",
+    ):
+        norm_factory("ghost:0")
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -1,4 +1,4 @@
-"""Faults in what torch's norms compute and store."""
+"""Faults in what torch's norms, and ours, compute and store."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +23,12 @@ from normbench.check.faults.operators import (
     scaled,
 )
 from normbench.check.faults.planting import fault, in_plain_order, instead_of
+from normbench.models.layers import (
+    BatchRenorm,
+    FilterResponseNorm,
+    GhostBatchNorm,
+    StandardizedConv2d,
+)
 
 
 def _in_one_pass(features: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -296,3 +302,47 @@ def _(_: Operator, features: Tensor, *given: Any, **named: Any) -> Tensor:
 
 # instance_norm calls this argument otherwise
 _NAMES = {"use_input_stats": "training"}
+
+
+@fault(
+    "batch-renorm-not-clipped",
+    "norm",
+    "Batch renormalization corrects by r and d without bounds, from the first step on.",
+)
+@instead_of(BatchRenorm, "_raised")
+def _(original: Callable[..., Tensor], layer: BatchRenorm, *steps: Any) -> Tensor:
+    return original(layer, *steps) + torch.inf
+
+
+@fault(
+    "filter-response-centred",
+    "norm",
+    "Filter response normalization takes each map's mean away first.",
+)
+@instead_of(FilterResponseNorm, "forward")
+def _(original: Operator, layer: FilterResponseNorm, features: Tensor) -> Tensor:
+    return original(layer, features - features.mean((2, 3), keepdim=True))
+
+
+@fault(
+    "ghost-batches-as-one",
+    "norm",
+    "Ghost batch normalization takes its statistics over the whole batch.",
+)
+@instead_of(GhostBatchNorm, "forward")
+def _(_: Operator, layer: GhostBatchNorm, features: Tensor) -> Tensor:
+    return nn.BatchNorm2d.forward(layer, features)
+
+
+@fault(
+    "weights-standardized-together",
+    "norm",
+    "Weight standardization takes mean and variance over all filters of a convolution.",
+)
+@instead_of(StandardizedConv2d, "forward")
+def _(_: Operator, layer: StandardizedConv2d, features: Tensor) -> Tensor:
+    mean, variance = moments(layer.weight, (0, 1, 2, 3))
+    weight = (layer.weight - mean) * (variance + 1e-10).rsqrt()
+    return F.conv2d(
+        features, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
+    )

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.models.networks import build_network
-from normbench.models.norms import NormSite, norm_factory
+from normbench.models.norms import NormSite, norm_factory, standardize_weights
 from normbench.spec import RunSpec
 from normbench.training.data import ImageData
 from normbench.training.trainer import train
+
+SITE = NormSite("test", channels=3, height=2, width=2)
 
 Computation = Callable[[], list[Tensor]]
 
@@ -65,6 +67,14 @@ def one_value() -> list[Tensor]:
     except ValueError:
         return []
     return [layer.running_var] if layer.running_var is not None else []
+
+
+def standardized() -> list[Tensor]:
+    """Convolve with standardized weights."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), norm_factory("ws+layer")(SITE))
+    standardize_weights(layer)
+    return [layer[0](torch.randn(2, 2, 4, 4)).detach()]
 
 
 def network(name: str = "digits", training: bool = True) -> list[Tensor]:
@@ -151,6 +161,10 @@ COMPUTATIONS: dict[str, Computation] = {
     "instance-channel-mismatch": other_channels,
     "instance-running-statistics-at-evaluation": partial(instance, training=False),
     "instance-over-the-batch": instance,
+    "batch-renorm-not-clipped": partial(norm, "batch_renorm"),
+    "filter-response-centred": partial(norm, "frn"),
+    "ghost-batches-as-one": partial(norm, "ghost:2"),
+    "weights-standardized-together": standardized,
     "batch-weight-gradient-halved": batch,
     "group-weight-gradient-halved": grouped,
     "layer-weight-gradient-halved": layered,
