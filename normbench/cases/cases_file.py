@@ -19,6 +19,7 @@ from pydantic import (
 from normbench.cases.case import AXES, Published
 from normbench.cases.published import Configuration, published_figures
 from normbench.cases.values import (
+    NETWORK_SCHEMA,
     NORM_SCHEMA,
     SCHEMA,
     BatchSizes,
@@ -39,7 +40,7 @@ from normbench.cases.values import (
     mistakes,
     unexpected,
 )
-from normbench.models.networks import NETWORKS
+from normbench.models.networks import find_network
 from normbench.models.norms import norm_factory
 from normbench.spec import regularizer_name
 from normbench.training.datasets import DATASETS
@@ -61,6 +62,11 @@ def _known_norm(norm: str) -> str:
     return norm
 
 
+def _known_network(network: str) -> str:
+    find_network(network)
+    return network
+
+
 def _figures(name: Any, info: ValidationInfo) -> dict[Configuration, Published]:
     if not isinstance(name, str) or not name.strip():
         raise unexpected(Text().words)
@@ -76,6 +82,12 @@ Norm = Annotated[
     Text("a norm's name in quotes"),
     AfterValidator(_known_norm),
     WithJsonSchema(NORM_SCHEMA),
+]
+Network = Annotated[
+    str,
+    Text("a network's name in quotes"),
+    AfterValidator(_known_network),
+    WithJsonSchema(NETWORK_SCHEMA),
 ]
 KnownNorms = Several[
     Annotated[
@@ -205,8 +217,8 @@ class CasesFile(Table):
     """The smallest tier that these cases belong to."""
     dataset: Annotated[str, OneOf(tuple(DATASETS))] = Field(examples=["mnist"])
     """The data set to train on."""
-    network: Annotated[str, OneOf(tuple(NETWORKS))] = Field(examples=["mnist"])
-    """The network to train."""
+    network: Network = Field(examples=["mnist"])
+    """The network to train: a known name, or package.module:factory for one of your own."""
     recipe: Recipe = Field(examples=["mnist"])
     """How to train, by the name of a recipe; a grid may name another one."""
     epochs: Annotated[int, Number(1)] = Field(examples=[8])

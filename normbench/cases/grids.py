@@ -8,13 +8,23 @@ from normbench.cases.case import TIERS, Case, GridOptions, configuration_key
 from normbench.cases.cases_file import CasesContext, CasesFile, Grid, Target
 from normbench.cases.errors import CasesError, one_line, read_toml, validated
 from normbench.cases.values import SCHEMA, Number, one_of
-from normbench.models.networks import NETWORKS, check_network
+from normbench.models.networks import NETWORKS, check_network, takes
+from normbench.models.sites import NetworkDoesNotFit
 from normbench.spec import RunSpec
-from normbench.training.datasets import DATASETS, dataset_on_disk
+from normbench.training.datasets import dataset_on_disk, find_dataset
 
 # The check builds a network and tries its norms: once is enough for all files of a process, in
 # which a module of the user's is imported once as well.
-check_network_once = functools.cache(check_network)
+_check_network_once = functools.cache(check_network)
+
+
+def check_fitting(network: str, norm: str, dropout: float, dataset: str) -> None:
+    """Raise what is wrong with a network and a norm on a data set's images, as check_network does.
+
+    It is found out once in a process.
+    """
+    facts = find_dataset(dataset)
+    _check_network_once(network, norm, dropout, facts.shape, len(facts.classes))
 
 
 def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> list[Case]:
@@ -78,8 +88,11 @@ test_accuracy = 0
 
 def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:
     """Tell what cannot be trained together, each with its place in the file."""
-    yield from _misfit_of_network(content)
-    images = content.train_images or DATASETS[content.dataset].training_images
+    included = [options.includes(grid.tier or content.tier) for grid in content.grid]
+    misfit = _misfit_of_network(content, fitting and any(included))
+    if misfit:
+        yield misfit
+    images = content.train_images or find_dataset(content.dataset).training_images
     at_most = Number(1, images).words(whole=True)
     for number, grid in enumerate(content.grid, start=1):
         place = f"[[grid]] {number}"
@@ -89,24 +102,36 @@ def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterato
                     f"{place}: batch_size = {size}; expected {at_most}, "
                     "the images that a run trains on"
                 )
-        if fitting and options.includes(grid.tier or content.tier):
+        # a network of the user's own that cannot be trained would say so with each norm again
+        tried = fitting and included[number - 1] and (not misfit or content.network in NETWORKS)
+        if tried:
             for norm in options.grid_norms(grid.norm):
                 added = norm in options.norms
                 try:
-                    check_network_once(content.network, norm)
+                    check_fitting(content.network, norm, content.dropout, content.dataset)
                 except ValueError as error:
                     yield f"{'--bench-norm' if added else f'{place}: norm'}: {error}"
 
 
-def _misfit_of_network(content: CasesFile) -> Iterator[str]:
-    data = DATASETS[content.dataset]
-    channels, size = data.image_channels, data.image_size
-    fitting = tuple(name for name, network in NETWORKS.items() if network.takes(channels, size))
-    if content.network not in fitting:
-        yield (
-            f"network = {content.network!r}; expected {one_of(fitting)}, which can take the "
-            f"images of {content.dataset!r}, {channels} x {size} x {size}"
+def _misfit_of_network(content: CasesFile, fitting: bool) -> str:
+    """Tell why the network cannot be trained on the images, whatever its norm; "" where it can.
+
+    One of the user's own is built, if it is to be ``fitting``.
+    """
+    facts, network = find_dataset(content.dataset), content.network
+    if not takes(network, facts.shape):
+        channels, size = facts.image_channels, facts.image_size
+        known = tuple(name for name in NETWORKS if takes(name, facts.shape))
+        return (
+            f"network = {network!r}; expected {one_of(known)}, which can take the images of "
+            f"{content.dataset!r}, {channels} x {size} x {size}"
         )
+    if fitting and network not in NETWORKS:
+        try:
+            check_fitting(network, "none", content.dropout, content.dataset)
+        except NetworkDoesNotFit as misfit:
+            return f"network: {misfit}"
+    return ""
 
 
 def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[RunSpec]:

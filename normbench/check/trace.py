@@ -148,7 +148,7 @@ def _untaken(traced: Traced, processor: str, device: torch.device) -> Trace:
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "code": code_digest(spec.norm),
-        "fingerprint": fingerprint(spec.network, spec.recipe),
+        "fingerprint": fingerprint(spec.network, spec.recipe, spec.dataset),
     }
     return Trace(traced.name, spec, ground, losses=(), digests={}, norms={})
 
@@ -163,7 +163,7 @@ def _held(
     tracer = Tracer(recording)
     comparisons = list(tracer.comparisons())
     worst = max(comparisons, key=lambda comparison: comparison.share)
-    size = recording.training.network.image_size
+    size = recording.training.image_size
     broken = [
         *(() if tracer.norm else tracer.unrepeatable()),
         *(str(comparison) for comparison in comparisons if comparison.broken),

@@ -302,7 +302,7 @@ def _is_current(run: RunResult) -> bool:
     """Whether the run is what its spec comes to with the code, network and recipe of today."""
     spec = run.spec
     try:
-        expected = fingerprint(spec.network, spec.recipe), code_digest(spec.norm)
-    except KeyError:  # there is no such network or recipe any more
+        expected = fingerprint(spec.network, spec.recipe, spec.dataset), code_digest(spec.norm)
+    except (KeyError, ValueError):  # there is no such network, recipe or data set any more
         return False
     return (run.fingerprint, run.code) == expected

@@ -206,7 +206,11 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ('dataset = "digits"', 'dataset = "svhn"', r"dataset = 'svhn'; expected one of 'digits'"),
         ('"batch"', '"bach"', r"\[\[grid\]\] 1: norm: unknown norm 'bach'"),
         ('"batch"', "7", r"norm = 7; expected a norm's name in quotes"),
-        ('"batch"', '"group:3"', r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'block1.norm'"),
+        (
+            '"batch"',
+            '"group:3"',
+            r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'blocks.block1.norm'",
+        ),
         ("l1 = 0.001", "l3 = 0.001", r"unknown key l3; known are l1, l2"),
         ("l1 = 0.001", "l1 = -1", r"l1 = -1; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = inf", r"l1 = inf; expected a number of at least 0"),
@@ -242,8 +246,8 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         (
             'dataset = "digits"\nnetwork = "digits"',
             'dataset = "mnist"\nnetwork = "cifar10"',
-            r"network = 'cifar10'; expected one of 'digits', 'mnist', which can take the images of "
-            r"'mnist', 1 x 28 x 28$",
+            r"network = 'cifar10'; expected one of 'digits', 'mnist', 'preact', which can take the "
+            r"images of 'mnist', 1 x 28 x 28$",
         ),
         ("schema = 1", "schema = 1\ndropout = 1", r"dropout = 1; .* of at least 0 and below 1"),
         ("test_accuracy = 5.0", "test_accuracy = 101", r"at least 0 and at most 100"),
@@ -412,9 +416,9 @@ def test_all_that_does_not_fit_is_told_at_once(load: Load, tmp_path: Path) -> No
     assert str(caught.value).splitlines() == [
         f"{file}: network = 'mnist'; expected one of 'digits', which can take the images of "
         "'digits', 1 x 8 x 8",
-        f"{file}: [[grid]] 1: norm: group:3 does not fit layer 'block1.norm': its 16 channels "
-        "cannot be split into 3 equal groups; use one of group:1, group:2, group:4, group:8, "
-        "group:16",
+        f"{file}: [[grid]] 1: norm: group:3 does not fit layer 'blocks.block1.norm': its 16 "
+        "channels cannot be split into 3 equal groups; use one of group:1, group:2, group:4, "
+        "group:8, group:16",
         f"{file}: [[grid]] 2: batch_size = 4096; {expected} trains on",
         f"{file}: [[grid]] 2: batch_size = 2048; {expected} trains on",
     ]
@@ -424,9 +428,9 @@ def test_a_norm_need_fit_only_where_its_grid_is_run(load: Load) -> None:
     smoke = GridOptions(tier="smoke", norms=("group:32",))
     of_sixteen_channels = tiny_grid().replace('"smoke"', '"standard"')
     assert load(of_sixteen_channels, smoke) == []
-    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'block1.n"):
+    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'blocks.bl"):
         load(of_sixteen_channels, dataclasses.replace(smoke, tier="standard"))
-    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'block1.n"):
+    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'blocks.bl"):
         load(of_sixteen_channels, dataclasses.replace(smoke, tier=OWN))
     full = tiny_grid() + SECOND_GRID.replace('"instance"', '"group:32"')
     assert len(load(full, GridOptions(tier="smoke"))) == 4

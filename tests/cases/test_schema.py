@@ -88,7 +88,7 @@ def test_an_editor_completes_the_names_of_what_there_is() -> None:
     keys = cases_schema()["properties"]
     assert keys["tier"]["enum"] == list(TIERS)
     assert keys["dataset"]["enum"] == list(DATASETS)
-    assert keys["network"]["enum"] == list(NETWORKS)
+    assert keys["network"]["anyOf"][0]["enum"] == list(NETWORKS)
     assert keys["recipe"]["enum"] == list(RECIPES)
     norms = cases_schema()["$defs"]["Grid"]["properties"]["norm"]["items"]
     assert {"none", "layer_chw", "group:4", "instance"} <= set(norms["examples"])
