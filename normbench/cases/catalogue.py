@@ -10,7 +10,7 @@ from normbench.cases.case import CLAIMS, COMPARISON, OWN, Case, Claim, GridOptio
 from normbench.cases.claims import is_claims_file, load_claims
 from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
-from normbench.check.trace_record import Traced, trace_spec
+from normbench.check.trace_record import BATCH_SIZES, Traced, trace_spec
 from normbench.models.networks import NETWORKS
 from normbench.models.norms import FAMILIES, norm_family
 from normbench.spec import regularizer_name
@@ -66,6 +66,8 @@ def traced_runs(options: GridOptions, cases: Sequence[Case]) -> list[Traced]:
             found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, l1)
     for case in cases:
         spec = case.spec
+        if spec.network not in BATCH_SIZES:  # it has no reference
+            continue
         name = f"{case.grid}-{spec.norm}-{spec.regularizer}"
         found[name] = trace_spec(spec.recipe, spec.norm, spec.l1, spec.l2)
     return [Traced(name, spec) for name, spec in found.items()]

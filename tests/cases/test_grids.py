@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import pytest
 from torch import nn
@@ -16,7 +16,8 @@ from normbench.cases.grids import cases_file_of, load_cases
 from normbench.spec import RunSpec
 from normbench.training.recipes import RECIPES
 
-from ..conftest import tiny_grid
+from ..conftest import GridSettings, tiny_grid
+from ..models import own_networks
 
 BENCH_CASES = Path(__file__).parents[2] / "bench" / "cases"
 
@@ -458,6 +459,68 @@ def test_a_norm_is_tried_in_a_network_once(load: Load, monkeypatch: pytest.Monke
     text = tiny_grid(norms=("counting_norms:counting",))
     assert load(text) == load(text)
     assert built == [16, 32, 32]  # the blocks of the network for the digits
+
+
+def with_network(network: str, **settings: Unpack[GridSettings]) -> str:
+    """Return the small grid with a network of tests.models.own_networks."""
+    name = f"{own_networks.__name__}:{network}"
+    return tiny_grid(**settings).replace('network = "digits"', f'network = "{name}"')
+
+
+def test_a_grid_trains_a_network_of_ones_own(load: Load) -> None:
+    cases = load(with_network("TinyResNet", norms=("none", "group:4")))
+    assert {case.spec.network for case in cases} == {f"{own_networks.__name__}:TinyResNet"}
+    # what trains is told by the grid, as for all networks
+    assert cases[0].id == "grid-none-none-b64"
+    assert load(cases_file_of(cases[0].spec))[0].spec == cases[0].spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            with_network("Missing"),
+            r"network: unknown network '.*:Missing': module .* has no attribute 'Missing'.*; "
+            r"expected package.module:factory with .*, or one of digits, mnist, cifar10, preact$",
+        ),
+        (
+            with_network("FewClasses"),
+            r"network: .*:FewClasses returned float32 of shape \(2, 3\) for 2 images of 1 x 8 x 8: "
+            r"expected float32 of shape \(2, 10\), a logit for each class$",
+        ),
+        (
+            with_network("WithoutNorm"),
+            r"\[\[grid\]\] 1: norm: .*:WithoutNorm never calls norm\(channels\), so .* batch .*",
+        ),
+        (
+            with_network("TinyResNet", norms=("group:3",)),
+            r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'first': its 8 channels .*",
+        ),
+        (
+            with_network("TinyResNet").replace("epochs", "dropout = 0.5\nepochs"),
+            r"network: dropout = 0.5: .*:TinyResNet has no parameter dropout; leave the key .*",
+        ),
+        (
+            tiny_grid().replace('network = "digits"', 'network = "preact"'),
+            r"network = 'preact'; expected one of 'digits', which can take the images of 'digits', "
+            r"1 x 8 x 8",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_told_with_its_place(
+    load: Load, tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(CasesError) as refused:
+        load(text)
+    first, *_ = str(refused.value).splitlines()
+    assert re.fullmatch(f"{re.escape(str(tmp_path / 'grid.toml'))}: {message.rstrip('$')}", first)
+
+
+def test_a_network_need_fit_only_where_a_grid_is_run(load: Load) -> None:
+    of_a_larger_tier = with_network("FewClasses").replace('"smoke"', '"full"')
+    assert load(of_a_larger_tier, GridOptions(tier="smoke")) == []
+    with pytest.raises(CasesError, match=r"network: .*:FewClasses returned float32"):
+        load(of_a_larger_tier)
 
 
 PUBLISHED = """# a comment
