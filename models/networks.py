@@ -1,8 +1,35 @@
 """The small networks that are trained, and those of a user's own.
 
-Each is called with what builds its norm layers and the shape and classes of the images, as
-``TinyResNet(norm, shape=(1, 28, 28), classes=10)``, and also with ``dropout=`` if it has that
-parameter. ``norm(channels)`` returns a norm layer for features of so many channels.
+A network of one's own is a class or function that is named as ``package.module:factory``, and that
+is called as built-in networks are::
+
+    class TinyResNet(nn.Module):
+        def __init__(self, norm, shape, classes):
+            super().__init__()
+            self.stem = nn.Conv2d(shape[0], 16, 3, padding=1)
+            self.norm = norm(16)
+            self.classifier = nn.Linear(16, classes)
+
+        def forward(self, images):
+            features = torch.relu(self.norm(self.stem(images)))
+            return self.classifier(features.mean((2, 3)))
+
+- ``norm(channels)`` returns a norm layer for features of ``(images, channels, height, width)``,
+  as ``nn.BatchNorm2d`` does; torchvision's networks take it as ``norm_layer=norm``. It is called
+  once for each place, and the layer is an attribute of a module. Height and width are found by
+  building the network twice: first with layers that only look on, so that what asks for a layer's
+  weight has to do without it then, as with the norm ``none``.
+- ``shape`` is the ``(channels, height, width)`` of the images, ``classes`` the number of classes.
+  A factory with an attribute ``image_size`` is given the middle pixels, so many a side; any other
+  the whole images.
+- a parameter ``dropout`` is given the rate of the cases file; without it, that key is refused.
+- It maps float32 images of ``(images, *shape)`` to logits of ``(images, classes)``, and is built
+  with all that it trains, in float32. It runs in channels_last, in which ``view`` fails: use
+  ``flatten`` or ``reshape``. On GPUs a step that can be captured runs as a CUDA graph.
+- Where norms.brings_activation(layer) is true, the layer has the activation in it.
+- A norm that standardizes weights does so in all of the network's ``nn.Conv2d``.
+
+check_network says what of this is not so, before anything trains.
 """
 
 import functools
