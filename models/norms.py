@@ -551,7 +551,7 @@ def check_layer(norm: str, layer: nn.Module, site: NormSite) -> None:
     """
     own = bare_layer(layer)
     place = f"{norm} in layer {site.layer!r}"
-    _check_parameters(place, own)
+    check_parameters(place, own)
     before = _trained_tensors(own)
     shape = (2, site.channels, site.height, site.width)
     features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -561,12 +561,12 @@ def check_layer(norm: str, layer: nn.Module, site: NormSite) -> None:
             output = layer.train()(features.contiguous(memory_format=torch.channels_last))
     except (Exception, SystemExit) as error:
         raise NormDoesNotFit(
-            f"{norm} cannot take the features of layer {site.layer!r}, {_described(features)}: "
+            f"{norm} cannot take the features of layer {site.layer!r}, {described(features)}: "
             f"{told(error)}"
         ) from error
-    if _described(output) != _described(features):
+    if described(output) != described(features):
         raise NormDoesNotFit(
-            f"{place} returned {_described(output)}: expected {_described(features)}; return "
+            f"{place} returned {described(output)}: expected {described(features)}; return "
             "features of its input's shape and dtype"
         )
     made = [name for name, at in _trained_tensors(own).items() if before.get(name) != at]
@@ -574,12 +574,15 @@ def check_layer(norm: str, layer: nn.Module, site: NormSite) -> None:
         raise NormDoesNotFit(_made_late(place, made[0]))
 
 
-def _check_parameters(place: str, layer: nn.Module) -> None:
-    for name, parameter in layer.named_parameters():
+def check_parameters(
+    place: str, module: nn.Module, raises: type[ValueError] = NormDoesNotFit
+) -> None:
+    """Raise for a trained parameter that is not float32, or not there before the first pass."""
+    for name, parameter in module.named_parameters():
         if is_lazy(parameter):
-            raise NormDoesNotFit(_made_late(place, name))
+            raise raises(_made_late(place, name))
         if parameter.requires_grad and parameter.dtype != torch.float32:
-            raise NormDoesNotFit(
+            raise raises(
                 f"{place} has a parameter {name!r} of {_dtype(parameter)}: expected float32, "
                 "as the network is; make it that, or freeze it with requires_grad=False"
             )
@@ -598,7 +601,8 @@ def _trained_tensors(layer: nn.Module) -> dict[str, tuple[int, int]]:
     return {n: (id(p), p.data_ptr()) for n, p in layer.named_parameters() if p.requires_grad}
 
 
-def _described(output: object) -> str:
+def described(output: object) -> str:
+    """Name the type of what a module returned, and of a tensor the dtype and shape."""
     if not isinstance(output, Tensor):
         return f"a {type(output).__name__}"
     return f"{_dtype(output)} of shape {tuple(output.shape)}"

@@ -58,10 +58,17 @@ def test_sizes_are_told_by_what_there_is_one_for(
 def test_results_are_mean_and_deviation_of_the_runs_without_a_regularizer(
     norms_page: ModuleType, tmp_path: Path
 ) -> None:
-    def spec(dataset: str, norm: str, seed: int, size: int, l2: float = 0.0) -> RunSpec:
+    def spec(dataset: str, norm: str, seed: int, size: int, regularizer: str = "none") -> RunSpec:
         network = dataset.partition("-")[0]
         return RunSpec(
-            dataset, network, norm, l2=l2, batch_size=size, epochs=1, recipe=network, seed=seed
+            dataset,
+            network,
+            norm,
+            regularizer,
+            batch_size=size,
+            epochs=1,
+            recipe=network,
+            seed=seed,
         )
 
     session = store_session(
@@ -69,7 +76,7 @@ def test_results_are_mean_and_deviation_of_the_runs_without_a_regularizer(
         runs=[
             finished(spec("mnist", "batch", 0, 64), 0.99),
             finished(spec("mnist", "batch", 1, 64), 0.97),
-            finished(spec("mnist", "batch", 2, 64, l2=0.001), 0.1),
+            finished(spec("mnist", "batch", 2, 64, "l2:0.001"), 0.1),
             finished(spec("mnist", "batch", 3, 128), 0.1),
             finished(spec("cifar10-jpeg", "ghost:16", 0, 128), 0.8),
         ],

@@ -20,6 +20,7 @@ from pydantic import (
 from normbench.cases.case import Configuration, Published
 from normbench.cases.published import published_figures
 from normbench.cases.values import (
+    NETWORK_SCHEMA,
     NORM_SCHEMA,
     SCHEMA,
     STRENGTHS_SCHEMA,
@@ -43,7 +44,7 @@ from normbench.cases.values import (
     mistakes,
     unexpected,
 )
-from normbench.models.networks import NETWORKS
+from normbench.models.networks import find_network
 from normbench.models.norms import norm_factory
 from normbench.models.regularizers import find_regularizers
 from normbench.spec import regularizer_name, regularizer_strengths
@@ -67,6 +68,11 @@ def _known_norm(norm: str) -> str:
     return norm
 
 
+def _known_network(network: str) -> str:
+    find_network(network)
+    return network
+
+
 def _figures(name: Any, info: ValidationInfo) -> dict[Configuration, Published]:
     if not isinstance(name, str) or not name.strip():
         raise unexpected(Text().words)
@@ -82,6 +88,12 @@ Norm = Annotated[
     Text("a norm's name in quotes"),
     AfterValidator(_known_norm),
     WithJsonSchema(NORM_SCHEMA),
+]
+Network = Annotated[
+    str,
+    Text("a network's name in quotes"),
+    AfterValidator(_known_network),
+    WithJsonSchema(NETWORK_SCHEMA),
 ]
 KnownNorms = Several[
     Annotated[
@@ -241,8 +253,8 @@ class CasesFile(Table):
     """The smallest tier that these cases belong to."""
     dataset: Annotated[str, OneOf(tuple(DATASETS))] = Field(examples=["mnist"])
     """The data set to train on."""
-    network: Annotated[str, OneOf(tuple(NETWORKS))] = Field(examples=["mnist"])
-    """The network to train."""
+    network: Network = Field(examples=["mnist"])
+    """The network to train: a known name, or package.module:factory for one of your own."""
     recipe: Recipe = Field(examples=["mnist"])
     """How to train: the name of a recipe, or a table of one; a grid may have another one."""
     epochs: Annotated[int, Number(1)] = Field(examples=[8])

@@ -11,7 +11,7 @@ from normbench.cases.claims import is_claims_file, load_claims
 from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
 from normbench.check.trace_record import Traced, trace_spec, traced_as
-from normbench.models.networks import NETWORKS
+from normbench.models.networks import NETWORKS, has_reference
 from normbench.models.norms import FAMILIES, norm_family
 from normbench.models.regularizers import REGULARIZERS
 from normbench.spec import NO_REGULARIZER
@@ -67,6 +67,8 @@ def traced_runs(options: GridOptions, cases: Sequence[Case]) -> list[Traced]:
             found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, regularizer)
     for case in cases:
         spec = case.spec
+        if not has_reference(spec.network):
+            continue
         name = f"{case.grid}-{spec.norm}-{spec.regularizer}"
         found[name] = traced_as(spec)
     return [Traced(name, spec) for name, spec in found.items()]

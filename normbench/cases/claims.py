@@ -25,7 +25,7 @@ from normbench.cases.claims_file import (
     MeansClaim,
 )
 from normbench.cases.errors import CasesError, one_line, read_toml, validated
-from normbench.cases.grids import check_network_once, load_cases
+from normbench.cases.grids import check_fitting, load_cases
 from normbench.results import ClaimVerdict
 
 
@@ -59,7 +59,8 @@ def _require_fitting_norms(file: Path, claims: Iterable[Claim]) -> None:
     for claim in claims:
         for case in claim.cases:
             try:
-                check_network_once(case.spec.network, case.spec.norm)
+                spec = case.spec
+                check_fitting(spec.network, spec.norm, spec.dropout, spec.dataset)
             except ValueError as error:
                 raise CasesError(one_line(f"{file}: claim {claim.name!r}: {error}")) from error
 

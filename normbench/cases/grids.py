@@ -8,17 +8,27 @@ from normbench.cases.case import TIERS, Case, Configuration, GridOptions
 from normbench.cases.cases_file import CasesContext, CasesFile, Grid
 from normbench.cases.errors import CasesError, one_line, read_toml, toml_value, validated
 from normbench.cases.values import SCHEMA, Number, one_of
-from normbench.models.networks import NETWORKS, check_network
+from normbench.models.networks import NETWORKS, check_network, takes
+from normbench.models.sites import NetworkDoesNotFit
 from normbench.spec import RunSpec
-from normbench.training.datasets import DATASETS, dataset_on_disk
+from normbench.training.datasets import dataset_on_disk, find_dataset
 from normbench.training.recipes import recipe_table
 from normbench.training.trainer import check_recipe, check_regularizer
 
-# The check builds a network and tries its norms: once is enough for all files of a process, in
-# which a module of the user's is imported once as well.
-check_network_once = functools.cache(check_network)
-check_regularizer_once = functools.cache(check_regularizer)
-check_recipe_once = functools.cache(check_recipe)
+# These build a network: once is enough for all files of a process, in which a module of the user's
+# is imported once as well.
+_check_network_once = functools.cache(check_network)
+_check_regularizer_once = functools.cache(check_regularizer)
+_check_recipe_once = functools.cache(check_recipe)
+
+
+def check_fitting(network: str, norm: str, dropout: float, dataset: str) -> None:
+    """Raise what is wrong with a network and a norm on a data set's images, as check_network does.
+
+    It is found out once in a process.
+    """
+    facts = find_dataset(dataset)
+    _check_network_once(network, norm, dropout, facts.shape, len(facts.classes))
 
 
 def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> list[Case]:
@@ -86,9 +96,13 @@ test_accuracy = 0
 
 def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:
     """Tell what cannot be trained together, each with its place in the file."""
-    yield from _misfit_of_network(content)
-    yield from _misfits_of_training(content, options, fitting)
-    images = content.train_images or DATASETS[content.dataset].training_images
+    included = [options.includes(grid.tier or content.tier) for grid in content.grid]
+    misfit = _misfit_of_network(content, fitting and any(included))
+    if misfit:
+        yield misfit
+    elif fitting:
+        yield from _misfits_of_training(content, options)
+    images = content.train_images or find_dataset(content.dataset).training_images
     at_most = Number(1, images).words(whole=True)
     for number, grid in enumerate(content.grid, start=1):
         place = f"[[grid]] {number}"
@@ -98,43 +112,57 @@ def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterato
                     f"{place}: batch_size = {size}; expected {at_most}, "
                     "the images that a run trains on"
                 )
-        if fitting and options.includes(grid.tier or content.tier):
+        # a network of the user's own that cannot be trained would say so with each norm again
+        tried = fitting and included[number - 1] and (not misfit or content.network in NETWORKS)
+        if tried:
             for norm in options.grid_norms(grid.norm):
                 added = norm in options.norms
                 try:
-                    check_network_once(content.network, norm)
+                    check_fitting(content.network, norm, content.dropout, content.dataset)
                 except ValueError as error:
                     yield f"{'--bench-norm' if added else f'{place}: norm'}: {error}"
 
 
-def _misfits_of_training(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:
+def _misfits_of_training(content: CasesFile, options: GridOptions) -> Iterator[str]:
     """Tell of regularizers and recipes that cannot train the file's network."""
+    facts = find_dataset(content.dataset)
+    built = content.network, facts.shape, len(facts.classes)
     for number, grid in enumerate(content.grid, start=1):
-        if not (fitting and options.includes(grid.tier or content.tier)):
+        if not options.includes(grid.tier or content.tier):
             continue
-        place = f"[[grid]] {number}"
+        place = f"[[grid]] {number}: "
         for regularizer in options.grid_regularizers(grid.regularizers):
             added = regularizer not in grid.regularizers
-            named = "--bench-regularizer" if added else f"{place}: regularizer"
+            named = "--bench-regularizer" if added else f"{place}regularizer"
             try:
-                check_regularizer_once(content.network, regularizer)
+                _check_regularizer_once(regularizer, *built)
             except ValueError as error:
                 yield f"{named}: {error}"
         try:
-            check_recipe_once(content.network, str(grid.recipe or content.recipe))
+            _check_recipe_once(str(grid.recipe or content.recipe), *built)
         except ValueError as error:
-            yield f"{place if grid.recipe else ''}{': ' if grid.recipe else ''}recipe: {error}"
+            yield f"{place if grid.recipe else ''}recipe: {error}"
 
 
-def _misfit_of_network(content: CasesFile) -> Iterator[str]:
-    data = DATASETS[content.dataset]
-    channels, size = data.image_channels, data.image_size
-    fitting = tuple(name for name, network in NETWORKS.items() if network.takes(channels, size))
-    if content.network not in fitting:
-        yield (
-            f"network = {content.network!r}; expected {one_of(fitting)}, which can take the "
-            f"images of {content.dataset!r}, {channels} x {size} x {size}"
+def _misfit_of_network(content: CasesFile, fitting: bool) -> str:
+    """Tell why the network cannot be trained on the images, whatever its norm; "" where it can.
+
+    One of the user's own is built, if it is to be ``fitting``.
+    """
+    facts, network = find_dataset(content.dataset), content.network
+    if not takes(network, facts.shape):
+        channels, size = facts.image_channels, facts.image_size
+        known = tuple(name for name in NETWORKS if takes(name, facts.shape))
+        return (
+            f"network = {network!r}; expected {one_of(known)}, which can take the images of "
+            f"{content.dataset!r}, {channels} x {size} x {size}"
         )
+    if fitting and network not in NETWORKS:
+        try:
+            check_fitting(network, "none", content.dropout, content.dataset)
+        except NetworkDoesNotFit as misfit:
+            return f"network: {misfit}"
+    return ""
 
 
 def _specs(grid: Grid, content: CasesFile, options: GridOptions) -> Iterator[RunSpec]:

@@ -27,6 +27,7 @@ from pydantic_core import (
 from pydantic_core import core_schema as cs
 
 from normbench.cases.case import TIERS
+from normbench.models.networks import NETWORKS
 from normbench.models.norms import FAMILIES
 from normbench.models.regularizers import REGULARIZERS
 from normbench.results import JUDGED
@@ -216,6 +217,12 @@ NORM_SCHEMA: JsonSchemaValue = {
         *(family.example for family in FAMILIES.values()),
         "mypackage.mymodule:MyNorm",
     ],
+}
+
+NETWORK_SCHEMA: JsonSchemaValue = {
+    "type": "string",
+    "anyOf": [{"enum": list(NETWORKS)}, {"pattern": "[^:]:[^:]"}],
+    "examples": [*NETWORKS, "mypackage.mymodule:MyNetwork"],
 }
 
 Version = Annotated[int, Number(SCHEMA, SCHEMA), WithJsonSchema({"const": SCHEMA})]

@@ -50,9 +50,12 @@ def check_regularizer(name: str) -> Checked:
     return _checked("regularizer", name, regularizer_properties(name))
 
 
-def check_network(name: str) -> Checked:
-    """Check the network called ``name``; raises ValueError for a name that is none."""
-    return _checked("network", name, network_properties(name))
+def check_network(name: str, *, dataset: str | None = None) -> Checked:
+    """Check the network called ``name``, built for the images of ``dataset``.
+
+    Raises ValueError for a name that is none, and NetworkDoesNotFit as models.networks does.
+    """
+    return _checked("network", name, network_properties(name, dataset))
 
 
 # How each kind is checked, by its name.

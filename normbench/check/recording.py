@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.check.formulas import formula_of
-from normbench.models.networks import ConvolutionalNetwork
+from normbench.models.sites import norm_layers
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.training.checkpoints import Checkpoint
@@ -65,7 +65,7 @@ class RecordedTraining(Training):
 
     def __init__(
         self,
-        network: ConvolutionalNetwork,
+        network: nn.Module,
         spec: RunSpec,
         recipe: Recipe,
         data: ImageData,
@@ -129,9 +129,7 @@ class RecordedTraining(Training):
     def norm_layers(self) -> dict[str, nn.Module]:
         """Return copies of the norm layers by their names in the network."""
         return {
-            name: copy.deepcopy(layer).to(CPU)
-            for name, layer in self.network.named_modules()
-            if name.rpartition(".")[2] == "norm" and name.count(".") == 2
+            name: copy.deepcopy(layer).to(CPU) for name, layer in norm_layers(self.network).items()
         }
 
 

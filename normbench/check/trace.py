@@ -162,7 +162,7 @@ def _held(
     reason = unreferenced(spec)
     comparisons = [] if reason else list(tracer.comparisons())
     worst = max(comparisons, key=lambda comparison: comparison.share, default=None)
-    size = recording.training.network.image_size
+    size = recording.training.image_size
     alike = dataclasses.replace(spec, norm="none", regularizer=NO_REGULARIZER)
     epochs = _epochs(alike, size, device)
     broken = [

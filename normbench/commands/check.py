@@ -1,8 +1,8 @@
 """Tell whether a norm layer, a regularizer or a network is what it says it is.
 
-A norm is a known name or package.module:factory, with the current folder to import from; it claims
-by its factory's attribute normbench_claims. Nothing is trained. Exits with 1 if a property is
-broken, with 2 if something cannot be checked at all.
+A norm or a network is a known name or package.module:factory, with the current folder to import
+from; a norm claims by its factory's attribute normbench_claims. Nothing is trained. Exits with 1
+if a property is broken, with 2 if something cannot be checked at all.
 """
 
 import argparse
@@ -28,7 +28,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="a regularizer, such as l1:0.001+l2:0.001 (repeatable)",
     )
     command.add_argument(
-        "--network", metavar="NAME", action="append", default=[], help="a network (repeatable)"
+        "--network",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a network: a known name, or package.module:factory (repeatable)",
+    )
+    command.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="the data set whose images and classes the networks are built for",
     )
     command.add_argument(
         "--seed",
@@ -52,16 +61,17 @@ def main(options: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))
     from normbench.check.conformance import check_network, check_norm, check_regularizer
     from normbench.check.properties import Checked
-    from normbench.models.networks import network_class
+    from normbench.models.networks import find_network
     from normbench.models.norms import claims_of, norm_factory
     from normbench.models.regularizers import find_regularizers
     from normbench.report.checks import print_checked
     from normbench.spec import regularizer_strengths
+    from normbench.training.datasets import find_dataset
 
     checks: list[tuple[Callable[[str], Checked], str]] = [
         *((partial(check_norm, seed=options.seed), name) for name in options.norms),
         *((check_regularizer, name) for name in options.regularizer),
-        *((check_network, name) for name in options.network),
+        *((partial(check_network, dataset=options.dataset), name) for name in options.network),
     ]
     if not checks:
         raise ValueError("nothing to check: name a NORM, a --regularizer or a --network")
@@ -72,7 +82,9 @@ def main(options: argparse.Namespace) -> int:
     for name in options.regularizer:
         find_regularizers(regularizer_strengths(name))
     for name in options.network:
-        network_class(name)
+        find_network(name)
+    if options.dataset is not None:
+        find_dataset(options.dataset)
     found, misfits = [], 0
     for check, name in checks:
         try:

@@ -303,6 +303,6 @@ def _is_current(run: RunResult) -> bool:
     spec = run.spec
     try:
         expected = fingerprint(spec), code_digest(spec)
-    except KeyError:  # there is no such network or recipe any more
+    except (KeyError, ValueError):  # there is no such network, recipe or data set any more
         return False
     return (run.fingerprint, run.code) == expected

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import statistics
 import threading
 import time
 from collections import Counter
@@ -16,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from normbench.cases.case import Case
-from normbench.engine.costs import estimated_seconds
-from normbench.results import Epoch
+from normbench.engine.costs import estimated_seconds, measured_factors
+from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunningRun, RunStore
 from normbench.training.datasets import images_per_epoch
@@ -58,25 +59,50 @@ class Snapshot:
 
 
 class SessionProgress:
-    """Reads how far a session is from its store; what a run costs is estimated_seconds."""
+    """Reads how far a session is from its store.
+
+    What a run costs is estimated_seconds, times what these have been so far with its network.
+    """
 
     def __init__(self, store: RunStore, cases: Sequence[Case]) -> None:
         self.store = store
         # looked at every second, so worked out once
         self._keys = {case.id: [spec.key for spec in case.specs] for case in cases}
         self._costs = {case.id: estimated_seconds(case.spec) * case.seeds for case in cases}
-        self._share_before = self._share(dict.fromkeys(store.results(), 1.0), {})
+        self._networks = {case.id: case.spec.network for case in cases}
+        self._parts_before = dict.fromkeys(store.results(), 1.0)
         self.started = time.monotonic()
 
-    def _share(self, parts: Mapping[str, float], outcomes: Mapping[str, str]) -> float:
+    def _share(
+        self,
+        costs: Mapping[str, float],
+        parts: Mapping[str, float],
+        outcomes: Mapping[str, str],
+    ) -> float:
         """Return the part of all costs that is spent; ``parts`` says how much of a run is done."""
 
         def share_of(case: str) -> float:
             keys = self._keys[case]
             return 1.0 if case in outcomes else sum(parts.get(k, 0.0) for k in keys) / len(keys)
 
-        spent = sum(cost * share_of(case) for case, cost in self._costs.items())
-        return spent / sum(self._costs.values())
+        spent = sum(cost * share_of(case) for case, cost in costs.items())
+        return spent / sum(costs.values())
+
+    def _costs_now(
+        self, finished: Mapping[str, RunResult], running: Sequence[RunningRun]
+    ) -> dict[str, float]:
+        """Return the cases' costs; a network without an epoch yet is as far off as the others."""
+        factors = measured_factors(
+            [
+                *((run.spec, run.epochs) for run in finished.values()),
+                *((run.spec, run.epochs) for run in running),
+            ]
+        )
+        usual = statistics.fmean(factors.values()) if factors else 1.0
+        return {
+            case: cost * factors.get(self._networks[case], usual)
+            for case, cost in self._costs.items()
+        }
 
     def epochs(self) -> Iterator[tuple[RunSpec, tuple[Epoch, ...]]]:
         """Yield the epochs of every run that has ended or goes on."""
@@ -92,11 +118,12 @@ class SessionProgress:
         running = self.store.running()
         parts = {run.spec.key: run.share for run in running} | dict.fromkeys(finished, 1.0)
         over = [case for case in self._costs if case in outcomes]
+        costs = self._costs_now(finished, running)
         return Snapshot(
             done=len(over),
             cases=len(self._costs),
-            share=self._share(parts, outcomes),
-            share_before=self._share_before,
+            share=self._share(costs, parts, outcomes),
+            share_before=self._share(costs, self._parts_before, {}),
             elapsed_seconds=time.monotonic() - self.started,
             failed=tuple(case for case in over if outcomes[case] == "failed"),
             running=tuple(running),

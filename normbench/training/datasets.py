@@ -45,6 +45,11 @@ class Dataset:
     fallback: str | None = None
     classes: tuple[str, ...] = tuple("0123456789")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.image_channels, self.image_size, self.image_size
+
 
 # Images at the end of a training set that are held out as a test part.
 HELD_OUT = 10_000
@@ -74,6 +79,13 @@ DATASETS: dict[str, Dataset] = {
     "cifar10-jpeg": _JPEG,
     "cifar10-jpeg-heldout": replace(_JPEG, training_images=50_000 - HELD_OUT),
 }
+
+
+def find_dataset(name: str) -> Dataset:
+    """Return the facts of the data set called ``name``; raises ValueError where there is none."""
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(DATASETS)}")
+    return DATASETS[name]
 
 
 def images_per_epoch(spec: RunSpec) -> int:

@@ -9,18 +9,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from normbench.models.networks import NETWORKS, ConvolutionalNetwork
+from normbench.models.networks import network_definition
 from normbench.models.norms import norm_family
 from normbench.spec import RunSpec
+from normbench.training.datasets import find_dataset
 from normbench.training.recipes import Augmentation, Recipe, find_recipe
 
-# The fields that the fingerprints of the first baselines cover. What is added later enters where
-# it is not at its default, so that it makes no older run incomparable.
+# The fields of a recipe, and of its augmentation, that the fingerprints of the first baselines
+# cover. What is added later enters where it is not at its default, so that it makes no older run
+# incomparable.
 FIRST_FIELDS = {
-    # of a network, and its stages
-    *("image_size", "image_channels", "classes", "stages", "activation"),
-    *("channels", "kernel", "stride", "pool", "groups", "residual"),
-    # of a recipe, and its augmentation
     *("learning_rate", "momentum", "warmup", "label_smoothing", "augmentation"),
     *("rotation", "shift", "scale", "shear", "crop", "flip"),
 }
@@ -35,13 +33,12 @@ ROOMS = ("models", "training")  # that train
 def fingerprint(spec: RunSpec) -> str:
     """Return a short digest of the definitions of a run's network and recipe.
 
+    A network of the user's own is as the images of its ``dataset`` make it.
+
     Runs of one spec with different fingerprints were trained differently, and do not compare.
     """
-    kind = NETWORKS[spec.network]
-    architecture = {
-        **_entering(kind.definition(), vars(ConvolutionalNetwork)),
-        "stages": [_entering(stage._asdict(), stage._field_defaults) for stage in kind.stages],
-    }
+    images = find_dataset(spec.dataset)
+    architecture = network_definition(spec.network, images.shape, len(images.classes))
     training = find_recipe(spec.recipe)
     settings = {**_settings(training), "augmentation": _settings(training.augmentation)}
     definition = json.dumps([architecture, settings], sort_keys=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from normbench.models.sites import norm_layers
 from normbench.results import WEIGHT_EDGES, LayerActivations
 
 Statistics = tuple[float, float, float, float]
@@ -16,7 +17,7 @@ def activation_statistics(network: nn.Module, images: Tensor) -> dict[str, Stati
     """Return, of each norm layer, mean and standard deviation of its inputs and of its outputs.
 
     They are over all elements for these images, in the network's present mode. The layers are
-    known by their names in the network, which end with ``norm``.
+    known by their names in the network; none where it has no norm layers.
     """
     found: dict[str, Tensor] = {}
 
@@ -30,14 +31,15 @@ def activation_statistics(network: nn.Module, images: Tensor) -> dict[str, Stati
         module.register_forward_hook(
             lambda _, inputs, outputs, layer=name: note(layer, inputs[0], outputs)
         )
-        for name, module in network.named_modules()
-        if name.rpartition(".")[2] == "norm"
+        for name, module in norm_layers(network).items()
     ]
     try:
         network(images)
     finally:
         for hook in hooks:
             hook.remove()
+    if not found:
+        return {}
     # one transfer from the device for all layers
     values = torch.stack(list(found.values())).tolist()
     return {layer: tuple(row) for layer, row in zip(found, values, strict=True)}

@@ -16,17 +16,21 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from normbench.models.networks import (
-    ConvolutionalNetwork,
+    NETWORKS,
     build_network,
     check_network,
     count_parameters,
+    seen_shape,
+    takes,
 )
 from normbench.models.regularizers import check_regularizers, find_regularizers
+from normbench.models.sites import Shape
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec, regularizer_strengths
 from normbench.training.augmentation import augment, center_crop, normalize_
 from normbench.training.checkpoints import Checkpoint, network_state, restore_network
 from normbench.training.data import ImageData
+from normbench.training.datasets import find_dataset
 from normbench.training.fingerprints import code_digest, fingerprint
 from normbench.training.optimizers import build_optimizer, build_schedule
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
@@ -74,18 +78,23 @@ class Evaluation:
         return tuple(Mistake(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
 
 
-def check_images(network: ConvolutionalNetwork, spec: RunSpec, data: ImageData) -> None:
+def shape_of(data: ImageData) -> Shape:
+    """Return channels, height and width of the images."""
+    channels, height, width = data.train_images.shape[1:]
+    return channels, height, width
+
+
+def check_images(spec: RunSpec, data: ImageData) -> None:
     """Raise ValueError where the data set has no images, or too few, to train on as ``spec`` says.
 
     The data set is whole: the part of it that is trained on is yet to be drawn.
     """
-    channels, height, width = data.train_images.shape[1:]
-    if not network.takes(channels, min(height, width)):
-        size = network.image_size
+    channels, height, width = shape_of(data)
+    if not takes(spec.network, (channels, height, width)):
         raise ValueError(
             f"the network {spec.network!r} cannot take the images of {spec.dataset!r}: expected "
-            f"{network.image_channels} x {size} x {size} or larger, not {channels} x {height} x "
-            f"{width}; choose a network for this data set"
+            f"{NETWORKS[spec.network].needs()}, not {channels} x {height} x {width}; choose a "
+            "network for this data set"
         )
     there = len(data.train_labels)
     count = spec.train_images or there
@@ -101,23 +110,24 @@ def check_images(network: ConvolutionalNetwork, spec: RunSpec, data: ImageData) 
         )
 
 
-def check_regularizer(network: str, regularizer: str) -> None:
+def check_regularizer(regularizer: str, network: str, shape: Shape, classes: int) -> None:
     """Raise ValueError for a regularizer that cannot be applied to a network.
 
     Builds the network without a norm, and leaves the global random numbers as they were.
     """
     with torch.random.fork_rng(devices=[]):
-        check_regularizers(regularizer_strengths(regularizer), build_network(network, "none"))
+        built = build_network(network, "none", shape=shape, classes=classes)
+        check_regularizers(regularizer_strengths(regularizer), built)
 
 
-def check_recipe(network: str, recipe: str) -> None:
+def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
     """Raise ValueError for a recipe that is none, or that cannot train a network.
 
     Builds the network without a norm, and leaves the global random numbers as they were.
     """
     found = find_recipe(recipe)
     with torch.random.fork_rng(devices=[]):
-        flat = FlatParameters(build_network(network, "none"))
+        flat = FlatParameters(build_network(network, "none", shape=shape, classes=classes))
         build_optimizer(found, flat, found.learning_rate, 0.0)
 
 
@@ -220,9 +230,10 @@ def train(
     Raises ValueError before anything trains for names that are unknown, and for a norm, a network
     and images that do not fit each other, as check_network and check_images do.
     """
-    check_network(spec.network, spec.norm)
-    check_regularizer(spec.network, spec.regularizer)
-    check_recipe(spec.network, spec.recipe)
+    classes = len(find_dataset(spec.dataset).classes)
+    check_network(spec.network, spec.norm, spec.dropout, shape_of(data), classes)
+    check_regularizer(spec.regularizer, spec.network, shape_of(data), classes)
+    check_recipe(spec.recipe, spec.network, shape_of(data), classes)
     begin = begin or Training.begin
     digest, code = fingerprint(spec), code_digest(spec)
     started = datetime.now(UTC)
@@ -270,14 +281,15 @@ class Training:
 
     def __init__(
         self,
-        network: ConvolutionalNetwork,
+        network: nn.Module,
         spec: RunSpec,
         recipe: Recipe,
         data: ImageData,
         device: torch.device,
     ) -> None:
-        check_images(network, spec, data)
+        check_images(spec, data)
         self.network, self.spec, self.recipe = network, spec, recipe
+        self.image_size = seen_shape(spec.network, shape_of(data))[1]
         self.generator = torch.Generator(device).manual_seed(spec.seed)
         if spec.train_images:
             data = data.training_part(spec.train_images, self.generator)
@@ -305,7 +317,7 @@ class Training:
             recipe.gradient_clipping,
         )
         self.step: Step = CapturedStep(plain) if device.type == "cuda" else plain
-        self.test_images = prepare_images(data.test_images, data, network.image_size)
+        self.test_images = prepare_images(data.test_images, data, self.image_size)
         self.epochs: list[Epoch] = []
         self.activations: list[dict[str, Statistics]] = []
         self._cpu_start = time.process_time()
@@ -314,8 +326,9 @@ class Training:
     def begin(cls, spec: RunSpec, data: ImageData, device: torch.device) -> Self:
         """Return the run before its first epoch; seeds the global random numbers."""
         torch.manual_seed(spec.seed)
-        network = build_network(spec.network, spec.norm, spec.dropout).to(device)
-        return cls(network, spec, find_recipe(spec.recipe), data, device)
+        classes = len(find_dataset(spec.dataset).classes)
+        network = build_network(spec.network, spec.norm, spec.dropout, shape_of(data), classes)
+        return cls(network.to(device), spec, find_recipe(spec.recipe), data, device)
 
     @property
     def cpu_seconds(self) -> float:
@@ -341,8 +354,9 @@ class Training:
 
     def _epoch(self) -> tuple[Epoch, Evaluation]:
         start = time.perf_counter()
-        size = self.network.image_size
-        batches = training_batches(self.data, self.spec, self.recipe, size, self.generator)
+        batches = training_batches(
+            self.data, self.spec, self.recipe, self.image_size, self.generator
+        )
         trained = train_epoch(self.network, batches, self.step, self.schedule)
         train_loss, train_accuracy = trained.loss, trained.accuracy
         middle = time.perf_counter()

@@ -1,5 +1,6 @@
 """The catalogue: where grids come from, which of them there are, and under which names."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -287,6 +288,12 @@ def test_each_recipe_that_no_grid_of_the_smoke_tier_trains_is_traced() -> None:
 
 def test_own_files_alone_are_traced_alone() -> None:
     assert traced_runs(GridOptions(OWN), []) == []
+
+
+def test_what_has_no_reference_is_not_traced() -> None:
+    (case, *_) = load_cases(SUITE / "cases" / "digits.toml", SMOKE)
+    own = dataclasses.replace(case, spec=dataclasses.replace(case.spec, network="mypkg.nets:Net"))
+    assert traced_runs(GridOptions(OWN), [own]) == []
 
 
 def found(case_id: str, folder: Path) -> tuple[str, str, int]:

@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import pytest
 from torch import nn
@@ -17,7 +17,8 @@ from normbench.models.regularizers import REGULARIZERS
 from normbench.spec import RunSpec
 from normbench.training.recipes import RECIPES
 
-from ..conftest import tiny_grid
+from ..conftest import GridSettings, tiny_grid
+from ..models import own_networks
 
 BENCH_CASES = Path(__file__).parents[2] / "bench" / "cases"
 
@@ -276,7 +277,11 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ('dataset = "digits"', 'dataset = "svhn"', r"dataset = 'svhn'; expected one of 'digits'"),
         ('"batch"', '"bach"', r"\[\[grid\]\] 1: norm: unknown norm 'bach'"),
         ('"batch"', "7", r"norm = 7; expected a norm's name in quotes"),
-        ('"batch"', '"group:3"', r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'block1.norm'"),
+        (
+            '"batch"',
+            '"group:3"',
+            r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'blocks.block1.norm'",
+        ),
         ("l1 = 0.001", "l3 = 0.001", r"unknown key l3; known are decoupled, l1, l2"),
         ("l1 = 0.001", "l1 = -1", r"l1 = -1; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = inf", r"l1 = inf; expected a number of at least 0"),
@@ -312,8 +317,8 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         (
             'dataset = "digits"\nnetwork = "digits"',
             'dataset = "mnist"\nnetwork = "cifar10"',
-            r"network = 'cifar10'; expected one of 'digits', 'mnist', which can take the images of "
-            r"'mnist', 1 x 28 x 28$",
+            r"network = 'cifar10'; expected one of 'digits', 'mnist', 'preact', which can take the "
+            r"images of 'mnist', 1 x 28 x 28$",
         ),
         ("schema = 1", "schema = 1\ndropout = 1", r"dropout = 1; .* of at least 0 and below 1"),
         ("test_accuracy = 5.0", "test_accuracy = 101", r"at least 0 and at most 100"),
@@ -477,9 +482,9 @@ def test_all_that_does_not_fit_is_told_at_once(load: Load, tmp_path: Path) -> No
     assert str(caught.value).splitlines() == [
         f"{file}: network = 'mnist'; expected one of 'digits', which can take the images of "
         "'digits', 1 x 8 x 8",
-        f"{file}: [[grid]] 1: norm: group:3 does not fit layer 'block1.norm': its 16 channels "
-        "cannot be split into 3 equal groups; use one of group:1, group:2, group:4, group:8, "
-        "group:16",
+        f"{file}: [[grid]] 1: norm: group:3 does not fit layer 'blocks.block1.norm': its 16 "
+        "channels cannot be split into 3 equal groups; use one of group:1, group:2, group:4, "
+        "group:8, group:16",
         f"{file}: [[grid]] 2: batch_size = 4096; {expected} trains on",
         f"{file}: [[grid]] 2: batch_size = 2048; {expected} trains on",
     ]
@@ -489,9 +494,9 @@ def test_a_norm_need_fit_only_where_its_grid_is_run(load: Load) -> None:
     smoke = GridOptions(tier="smoke", norms=("group:32",))
     of_sixteen_channels = tiny_grid().replace('"smoke"', '"standard"')
     assert load(of_sixteen_channels, smoke) == []
-    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'block1.n"):
+    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'blocks.bl"):
         load(of_sixteen_channels, dataclasses.replace(smoke, tier="standard"))
-    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'block1.n"):
+    with pytest.raises(CasesError, match=r"--bench-norm: group:32 does not fit layer 'blocks.bl"):
         load(of_sixteen_channels, dataclasses.replace(smoke, tier=OWN))
     full = tiny_grid() + SECOND_GRID.replace('"instance"', '"group:32"')
     assert len(load(full, GridOptions(tier="smoke"))) == 4
@@ -519,6 +524,68 @@ def test_a_norm_is_tried_in_a_network_once(load: Load, monkeypatch: pytest.Monke
     text = tiny_grid(norms=("counting_norms:counting",))
     assert load(text) == load(text)
     assert built == [16, 32, 32]  # the blocks of the network for the digits
+
+
+def with_network(network: str, **settings: Unpack[GridSettings]) -> str:
+    """Return the small grid with a network of tests.models.own_networks."""
+    name = f"{own_networks.__name__}:{network}"
+    return tiny_grid(**settings).replace('network = "digits"', f'network = "{name}"')
+
+
+def test_a_grid_trains_a_network_of_ones_own(load: Load) -> None:
+    cases = load(with_network("TinyResNet", norms=("none", "group:4")))
+    assert {case.spec.network for case in cases} == {f"{own_networks.__name__}:TinyResNet"}
+    # what trains is told by the grid, as for all networks
+    assert cases[0].id == "grid-none-none-b64"
+    assert load(cases_file_of(cases[0].spec))[0].spec == cases[0].spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            with_network("Missing"),
+            r"network: unknown network '.*:Missing': module .* has no attribute 'Missing'.*; "
+            r"expected package.module:factory with .*, or one of digits, mnist, cifar10, preact$",
+        ),
+        (
+            with_network("FewClasses"),
+            r"network: .*:FewClasses returned float32 of shape \(2, 3\) for 2 images of 1 x 8 x 8: "
+            r"expected float32 of shape \(2, 10\), a logit for each class$",
+        ),
+        (
+            with_network("WithoutNorm"),
+            r"\[\[grid\]\] 1: norm: .*:WithoutNorm never calls norm\(channels\), so .* batch .*",
+        ),
+        (
+            with_network("TinyResNet", norms=("group:3",)),
+            r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'first': its 8 channels .*",
+        ),
+        (
+            with_network("TinyResNet").replace("epochs", "dropout = 0.5\nepochs"),
+            r"network: dropout = 0.5: .*:TinyResNet has no parameter dropout; leave the key .*",
+        ),
+        (
+            tiny_grid().replace('network = "digits"', 'network = "preact"'),
+            r"network = 'preact'; expected one of 'digits', which can take the images of 'digits', "
+            r"1 x 8 x 8",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_told_with_its_place(
+    load: Load, tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(CasesError) as refused:
+        load(text)
+    first, *_ = str(refused.value).splitlines()
+    assert re.fullmatch(f"{re.escape(str(tmp_path / 'grid.toml'))}: {message.rstrip('$')}", first)
+
+
+def test_a_network_need_fit_only_where_a_grid_is_run(load: Load) -> None:
+    of_a_larger_tier = with_network("FewClasses").replace('"smoke"', '"full"')
+    assert load(of_a_larger_tier, GridOptions(tier="smoke")) == []
+    with pytest.raises(CasesError, match=r"network: .*:FewClasses returned float32"):
+        load(of_a_larger_tier)
 
 
 PUBLISHED = """# a comment

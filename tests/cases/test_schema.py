@@ -84,11 +84,18 @@ def test_norms_of_the_users_own_are_as_the_schema_says(norm: str) -> None:
     assert validator(file).is_valid(content)
 
 
+def test_networks_of_the_users_own_are_as_the_schema_says() -> None:
+    file = next(file for file in FILES if file.stem == "digits")
+    content = tomllib.loads(file.read_text())
+    assert validator(file).is_valid({**content, "network": "mypkg.nets:TinyResNet"})
+    assert not validator(file).is_valid({**content, "network": "TinyResNet"})
+
+
 def test_an_editor_completes_the_names_of_what_there_is() -> None:
     keys = cases_schema()["properties"]
     assert keys["tier"]["enum"] == list(TIERS)
     assert keys["dataset"]["enum"] == list(DATASETS)
-    assert keys["network"]["enum"] == list(NETWORKS)
+    assert keys["network"]["anyOf"][0]["enum"] == list(NETWORKS)
     assert keys["recipe"]["anyOf"][0]["enum"] == list(RECIPES)
     norms = cases_schema()["$defs"]["Grid"]["properties"]["norm"]["items"]
     assert {"none", "layer_chw", "group:4", "instance"} <= set(norms["examples"])

@@ -51,6 +51,35 @@ def test_regularizers_and_networks_are_shown_in_tables(capsys: pytest.CaptureFix
     assert "network digits: 23 holds (" in told
 
 
+NETWORK = """
+from torch import nn
+
+class Small(nn.Module):
+    def __init__(self, norm, shape, classes):
+        super().__init__()
+        self.norm = norm(shape[0])
+        self.classifier = nn.Linear(shape[0], classes)
+
+    def forward(self, images):
+        return self.classifier(self.norm(images).square().mean((2, 3)))
+"""
+
+
+def test_a_network_of_ones_own_is_checked_on_the_images_of_a_data_set(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "own_nets.py").write_text(NETWORK, encoding="utf-8")
+    assert main(["check", "--network", "own_nets:Small"]) == 0
+    told = capsys.readouterr().out
+    assert "for 1, 2 and 7 images of 1 x 28 x 28" in told
+    # a scale and a shift of one channel, and the classifier
+    assert re.search(r"parameters +holds +22\b", told)
+    assert main(["check", "--network", "own_nets:Small", "--dataset", "cifar10"]) == 0
+    assert "for 1, 2 and 7 images of 3 x 32 x 32" in capsys.readouterr().out
+    assert main(["check", "--network", "own_nets:Small", "--dataset", "imagenet"]) == 2
+    assert "unknown data set 'imagenet': expected one of digits" in capsys.readouterr().err
+
+
 def test_as_json_each_check_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--regularizer", "none", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from normbench.models.layers import StandardizedConv2d
-from normbench.models.networks import DigitsNet, build_network
+from normbench.models.networks import DigitsNet, build_network, network_with
 from normbench.models.norms import (
     NormDoesNotFit,
     NormFactory,
@@ -33,9 +33,15 @@ def asking(**attributes: bool) -> NormFactory:
     return build
 
 
+def digits_net(norm: NormFactory) -> DigitsNet:
+    network = network_with("digits", norm)
+    assert isinstance(network, DigitsNet)
+    return network
+
+
 def test_where_a_norm_brings_its_activation_the_networks_own_is_left_out() -> None:
     activations = [
-        [type(block.get_submodule("activation")) for block in DigitsNet(norm).blocks]
+        [type(block.get_submodule("activation")) for block in digits_net(norm).blocks]
         for norm in (asking(), asking(brings_activation=True))
     ]
     assert activations == [[nn.ReLU] * 3, [nn.Identity] * 3]
@@ -44,7 +50,7 @@ def test_where_a_norm_brings_its_activation_the_networks_own_is_left_out() -> No
 def test_before_a_norm_that_keeps_the_scale_convolutions_begin_as_without_a_norm() -> None:
     # He et al.: a variance of 2 over the number of inputs; torch's own is a sixth of that
     torch.manual_seed(0)
-    network = DigitsNet(asking(keeps_scale=True))
+    network = digits_net(asking(keeps_scale=True))
     convolution = network.blocks.get_submodule("block3.convolution")
     assert isinstance(convolution, nn.Conv2d)
     assert convolution.bias is None
@@ -79,7 +85,7 @@ def test_weights_are_standardized_filter_by_filter(settings: dict[str, int | str
 
 
 def test_a_network_whose_norms_do_not_ask_keeps_its_convolutions() -> None:
-    network = DigitsNet(asking())
+    network = digits_net(asking())
     standardize_weights(network)
     assert not any(isinstance(layer, StandardizedConv2d) for layer in network.modules())
 

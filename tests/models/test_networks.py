@@ -8,9 +8,9 @@ from normbench.models.networks import (
     NETWORKS,
     Block,
     CifarNet,
-    ConvolutionalNetwork,
     DigitsNet,
     MnistNet,
+    PreactivationNet,
     Stage,
     build_network,
     check_network,
@@ -29,7 +29,7 @@ def gradient_of(parameter: nn.Parameter) -> torch.Tensor:
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "group:8", "frn", "dynamic_tanh"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_network_stays_within_its_parameter_limit(network: str, norm: str) -> None:
-    limit = {"digits": 15_000, "mnist": 15_000, "cifar10": 49_999}
+    limit = {"digits": 15_000, "mnist": 15_000, "cifar10": 49_999, "preact": 49_999}
     assert NETWORKS[network].parameter_limit == limit[network]
     assert count_parameters(build_network(network, norm)) <= limit[network]
 
@@ -45,7 +45,7 @@ def test_mnist_net_has_the_parameters_that_its_stages_add_up_to() -> None:
 
 def test_cifar_net_has_two_residual_connections_and_the_parameters_of_its_stages() -> None:
     network = build_network("cifar10", "group:4")
-    assert sum(isinstance(block, Block) and block.residual for block in network.blocks) == 2
+    assert sum(isinstance(block, Block) and block.residual for block in network.modules()) == 2
     convolutions = 9 * (3 * 24 + 24 * 24 + 24 * 32 + 32 * 32 + 32 * 48 + 48 * 56 // 2)
     channels = 2 * 24 + 2 * 32 + 48 + 56
     assert count_parameters(network) == convolutions + 2 * channels + 56 * 10 + 10
@@ -58,12 +58,10 @@ def test_layer_chw_has_a_scale_and_a_shift_for_each_element() -> None:
 
 
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
-@pytest.mark.parametrize("network", NETWORKS.values())
-def test_images_become_logits_in_either_memory_format(
-    network: type[ConvolutionalNetwork], norm: str
-) -> None:
-    model = network(norm_factory(norm)).eval()
-    images = torch.randn(3, model.image_channels, model.image_size, model.image_size)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_images_become_logits_in_either_memory_format(network: str, norm: str) -> None:
+    model = build_network(network, norm).eval()
+    images = torch.randn(3, *NETWORKS[network].made_for())
     logits = model(images)
     assert logits.shape == (3, 10)
     again = model.to(memory_format=torch.channels_last)(images)
@@ -72,13 +70,12 @@ def test_images_become_logits_in_either_memory_format(
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("norm", [*PER_CHANNEL, "layer_chw"])
-@pytest.mark.parametrize("network", NETWORKS.values())
+@pytest.mark.parametrize("network", NETWORKS)
 def test_gradients_are_the_same_in_either_memory_format(
-    network: type[ConvolutionalNetwork], norm: str, count: int
+    network: str, norm: str, count: int
 ) -> None:
-    model = network(norm_factory(norm)).double().train()
-    size = model.image_size
-    images = torch.randn(count, model.image_channels, size, size, dtype=torch.float64)
+    model = build_network(network, norm).double().train()
+    images = torch.randn(count, *NETWORKS[network].made_for(), dtype=torch.float64)
     gradients = []
     for layout in (torch.contiguous_format, torch.channels_last):
         model.zero_grad()
@@ -89,7 +86,12 @@ def test_gradients_are_the_same_in_either_memory_format(
 
 @pytest.mark.parametrize(
     ("channels", "size", "networks"),
-    [(1, 8, ["digits"]), (1, 28, ["digits", "mnist"]), (3, 32, ["cifar10"]), (3, 31, [])],
+    [
+        (1, 8, ["digits"]),
+        (1, 28, ["digits", "mnist", "preact"]),
+        (3, 32, ["cifar10", "preact"]),
+        (3, 15, []),
+    ],
 )
 def test_a_network_takes_images_of_its_channels_and_at_least_its_size(
     channels: int, size: int, networks: list[str]
@@ -99,29 +101,32 @@ def test_a_network_takes_images_of_its_channels_and_at_least_its_size(
 
 
 def test_dropout_stands_in_every_block_and_only_where_it_is_asked_for() -> None:
-    with_dropout = MnistNet(norm_factory("batch"), dropout=0.03)
+    with_dropout = build_network("mnist", "batch", dropout=0.03)
     layers = [m for m in with_dropout.modules() if isinstance(m, nn.Dropout)]
     assert [layer.p for layer in layers] == [0.03] * 6
-    without = MnistNet(norm_factory("batch"))
+    without = build_network("mnist", "batch")
     assert not any(isinstance(m, nn.Dropout) for m in without.modules())
 
 
 def test_a_group_count_that_does_not_divide_is_refused_naming_the_block() -> None:
-    with pytest.raises(NormDoesNotFit, match=r"layer 'block1.norm': its 16 channels"):
+    with pytest.raises(NormDoesNotFit, match=r"layer 'blocks.block1.norm': its 16 channels"):
         check_network("mnist", "group:3")
-    with pytest.raises(NormDoesNotFit, match=r"layer 'block5.norm': its 24 channels"):
+    with pytest.raises(NormDoesNotFit, match=r"layer 'blocks.block5.norm': its 24 channels"):
         check_network("mnist", "group:16")
 
 
 def test_a_norm_that_cannot_take_the_features_is_refused() -> None:
-    told = r"torch.nn:BatchNorm1d cannot take the features of layer 'block1.norm', float32 of "
+    told = (
+        r"torch.nn:BatchNorm1d cannot take the features of layer 'blocks.block1.norm', float32 of "
+    )
     with pytest.raises(NormDoesNotFit, match=told):
         check_network("digits", "torch.nn:BatchNorm1d")
 
 
 def test_an_unknown_network_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown network 'resnet': expected one of digits, mnist, cifar10"
+        ValueError,
+        match=r"unknown network 'resnet': expected one of digits, mnist, cifar10, preact, or ",
     ):
         build_network("resnet", "batch")
 
@@ -135,13 +140,21 @@ def test_checking_leaves_the_global_random_numbers_alone() -> None:
 
 
 def test_the_networks_know_their_names() -> None:
-    assert NETWORKS == {"digits": DigitsNet, "mnist": MnistNet, "cifar10": CifarNet}
+    assert NETWORKS == {
+        "digits": DigitsNet,
+        "mnist": MnistNet,
+        "cifar10": CifarNet,
+        "preact": PreactivationNet,
+    }
 
 
 def block(stage: Stage, channels: int = 8, norm: str = "batch") -> Block:
     size = stage.output_size(6)
-    site = NormSite("b", stage.channels, size, size)
-    return Block(stage, channels, site, norm_factory(norm), nn.ReLU, dropout=0)
+
+    def build(channels: int) -> nn.Module:
+        return norm_factory(norm)(NormSite("b", channels, size, size))
+
+    return Block(stage, channels, build, nn.ReLU, dropout=0)
 
 
 def convolution_of(block: Block) -> nn.Conv2d:

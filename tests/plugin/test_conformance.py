@@ -27,7 +27,7 @@ def test_checks_belong_to_the_standard_tier(checking: Project) -> None:
 
 def test_a_session_of_checks_alone_is_stored_and_told(checking: Project) -> None:
     result = checking.run("-k", "test_regularizer or (test_network and digits)")
-    result.assert_outcomes(passed=5, deselected=0 if checking.spread else 20)
+    result.assert_outcomes(passed=5, deselected=0 if checking.spread else 21)
     result.stdout.fnmatch_lines(["*normbench: checks*", "network digits: 23 holds (* s)"])
     found = checking.stored.checks
     assert [c.subject for c in found if c.kind == "regularizer"] == [
@@ -49,7 +49,7 @@ def test_what_is_broken_fails_its_test_and_stands_in_summary_and_report(alone: P
     result = alone.run(
         *("-k", "test_norm", "--bench-norm", "own_norms:Squared", "--bench-norm-only")
     )
-    result.assert_outcomes(failed=1, deselected=9)
+    result.assert_outcomes(failed=1, deselected=10)
     (found,) = alone.stored.checks
     assert found.broken == [
         "statistics, independent of the other images, evaluation: the others change an image's "

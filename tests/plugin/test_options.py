@@ -65,7 +65,7 @@ def test_an_option_that_cannot_be_right_ends_pytest_at_once(
     [
         (
             ["--bench-norm", "group:3"],
-            "ERROR: *tiny.toml: *group:3 does not fit layer 'block1.norm': its 16 channels*",
+            "ERROR: *tiny.toml: *group:3 does not fit layer 'blocks.block1.norm': its 16 channels*",
         ),
         (
             ["--bench-regularizer", "stochastic-depth:0.1"],

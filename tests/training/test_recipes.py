@@ -188,4 +188,4 @@ def test_what_is_no_optimizer_is_told_before_anything_trains(
     spelled = name if name in ("lion", "no.such:thing") else own(name)
     recipe = dataclasses.replace(RECIPES["digits"], optimizer=spelled)
     with pytest.raises(UnknownOptimizer, match=told):
-        check_recipe("digits", recipe_spelling(recipe.to_dict()))
+        check_recipe(recipe_spelling(recipe.to_dict()), "digits", (1, 8, 8), 10)

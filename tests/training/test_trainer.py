@@ -235,10 +235,10 @@ def test_a_run_without_a_step_to_warm_up_in_trains(
         ({"recipe": "quick"}, r"^unknown recipe 'quick': expected one of digits, mnist, mnist-l1"),
         ({"network": "resnet"}, r"^unknown network 'resnet': expected one of digits, mnist, cif"),
         ({"norm": "bach"}, r"^unknown norm 'bach': expected one of none, batch, layer"),
-        ({"norm": "group:3"}, r"^group:3 does not fit layer 'block1.norm': its 16 channels"),
+        ({"norm": "group:3"}, r"^group:3 does not fit layer 'blocks.block1.norm': its 16 channels"),
         (
             {"norm": "torch.nn:BatchNorm1d"},
-            r"^torch.nn:BatchNorm1d cannot take the features of layer 'block1.norm'",
+            r"^torch.nn:BatchNorm1d cannot take the features of layer 'blocks.block1.norm'",
         ),
         (
             {"network": "mnist"},

@@ -84,7 +84,7 @@ def _(original: Callable[[str], NormFactory], name: str) -> NormFactory:
 
     def built(site: NormSite) -> nn.Module:
         layer = build(site)
-        if site.layer == "block2.norm":
+        if site.layer == "blocks.block2.norm":
             # its parameters are there, and do nothing
             layer.forward = _unchanged
         return layer

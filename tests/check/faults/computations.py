@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.models.networks import build_network
+from normbench.models.networks import NETWORKS, build_network
 from normbench.models.norms import NormSite, norm_factory, standardize_weights
 from normbench.spec import RunSpec
 from normbench.training.data import ImageData
@@ -81,8 +81,7 @@ def network(name: str = "digits", training: bool = True) -> list[Tensor]:
     """Take a pass of a network as it begins, and return its logits and gradients."""
     torch.manual_seed(0)
     built = build_network(name, "batch", dropout=0.2).train(training)
-    size, channels = built.image_size, built.image_channels
-    logits = built(torch.randn(6, channels, size, size))
+    logits = built(torch.randn(6, *NETWORKS[name].made_for()))
     F.cross_entropy(logits, torch.arange(6)).backward()
     return [logits.detach(), *(p.grad.clone() for p in built.parameters() if p.grad is not None)]
 
