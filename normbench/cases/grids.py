@@ -10,7 +10,7 @@ from normbench.cases.errors import CasesError, one_line, read_toml, validated
 from normbench.cases.values import SCHEMA, Number, one_of
 from normbench.models.networks import NETWORKS, check_network
 from normbench.spec import RunSpec
-from normbench.training.datasets import DATASETS, dataset_on_disk
+from normbench.training.datasets import dataset_on_disk, find_dataset
 
 # The check builds a network and tries its norms: once is enough for all files of a process, in
 # which a module of the user's is imported once as well.
@@ -26,7 +26,7 @@ def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> lis
     without a target. A norm need fit the network only where its grid's tier is chosen, and where
     it is asked to be ``fitting``: who reads cases without running them does not ask.
     """
-    context = CasesContext(file.parent, options.norms)
+    context = CasesContext(file.parent, options.data, options.norms)
     content = validated(CasesFile, file, read_toml(file), context)
     if misfits := dict.fromkeys(_misfits(content, options, fitting)):
         raise CasesError("\n".join(one_line(f"{file}: {misfit}") for misfit in misfits))
@@ -79,7 +79,7 @@ test_accuracy = 0
 def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterator[str]:
     """Tell what cannot be trained together, each with its place in the file."""
     yield from _misfit_of_network(content)
-    images = content.train_images or DATASETS[content.dataset].training_images
+    images = content.train_images or find_dataset(content.dataset).training_images
     at_most = Number(1, images).words(whole=True)
     for number, grid in enumerate(content.grid, start=1):
         place = f"[[grid]] {number}"
@@ -99,7 +99,7 @@ def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterato
 
 
 def _misfit_of_network(content: CasesFile) -> Iterator[str]:
-    data = DATASETS[content.dataset]
+    data = find_dataset(content.dataset)
     channels, size = data.image_channels, data.image_size
     fitting = tuple(name for name, network in NETWORKS.items() if network.takes(channels, size))
     if content.network not in fitting:

@@ -163,6 +163,7 @@ def test_damaged_data_opens_no_session(tmp_path: Path) -> None:
         {"fingerprint": "old"},
         {"code": "old"},
         {"code": ""},
+        {"data": "other images"},
         {"spec": dataclasses.replace(CASES[1].spec, recipe="of long ago")},
     ],
 )
@@ -184,8 +185,8 @@ def test_runs_of_other_code_or_another_recipe_are_trained_again(
         store.append(run)
     controller = Controller(options(tmp_path, resume=True), "another", tmp_path)
     assert controller.prepare(selected(CASES, []), workers=1) == [
-        "1 of the stored runs will be trained again: the code, a network or a recipe has changed "
-        "since"
+        "1 of the stored runs will be trained again: the code, a network, a recipe or the data "
+        "have changed since"
     ]
     assert [run.spec for run in RunStore(store.folder).results().values()] == specs[:1]
     controller.finish(finished=False)

@@ -167,8 +167,8 @@ RUN = r"cases\[1\]\.runs\[2\]"
         (spec_with(epochs=0), r"cases\[1\]\.spec: epochs = 0: expected 1 or larger"),
         (spec_with(epochs=None), r"cases\[1\]\.spec\.epochs: expected a whole number, came null"),
         (
-            spec_with(dataset="svhn"),
-            r"cases\[1\]\.spec: dataset = 'svhn': expected one of digits, mnist, .*; another "
+            spec_with(dataset="emnist"),
+            r"cases\[1\]\.spec: unknown data set 'emnist': expected one of digits, .*; another "
             "version of normbench may know it",
         ),
         (spec_with(norm=[]), r"cases\[1\]\.spec\.norm: expected a text, came \[\]"),
@@ -224,9 +224,11 @@ def test_a_session_without_runs_is_no_baseline(tmp_path: Path) -> None:
 
 
 def test_a_session_on_a_data_set_that_is_not_known_is_no_baseline(tmp_path: Path) -> None:
-    spec = dataclasses.replace(SPEC, dataset="svhn")
+    spec = dataclasses.replace(SPEC, dataset="emnist")
     folder = store_session(tmp_path, runs=[result(0, 0.9, spec)]).folder
-    with pytest.raises(BaselineError, match=r"^cannot read the session .*: dataset = 'svhn': exp"):
+    with pytest.raises(
+        BaselineError, match=r"^cannot read the session .*: unknown data set 'emnist'"
+    ):
         find_baseline(str(folder), tmp_path)
 
 
