@@ -34,9 +34,13 @@ class Traced:
     spec: RunSpec
 
 
+# Of recipes whose name does not begin with a network's.
+TRACED_NETWORKS = {"fashion-mnist": "mnist"}
+
+
 def trace_spec(recipe: str, norm: str, l1: float = 0.0, l2: float = 0.0) -> RunSpec:
     """Return the run that a trace of a recipe and a norm takes, with the recipe's network."""
-    network = recipe.partition("-")[0]
+    network = TRACED_NETWORKS.get(recipe, recipe.partition("-")[0])
     return RunSpec(
         network,
         network,
