@@ -1,6 +1,7 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def cases_file_of(spec: RunSpec) -> str:
     return f"""\
 schema = {SCHEMA}
 tier = "{TIERS[0]}"
-dataset = "{spec.dataset}"
+dataset = {json.dumps(spec.dataset, ensure_ascii=False)}
 network = "{spec.network}"
 recipe = "{spec.recipe}"
 epochs = {spec.epochs}

@@ -168,9 +168,16 @@ def note_dataset(name: str, facts: Dataset) -> None:
 def learn_datasets(told: dict[str, Dataset]) -> dict[str, Dataset]:
     """Have this process know what a document tells of data sets, and return that.
 
-    What was found, and what an earlier document told, stays.
+    What was found, and what an earlier document told, stays. Raises ValueError for what is no data
+    set's.
     """
     for name, facts in told.items():
+        sizes = (facts.training_images, facts.test_images, facts.image_size, facts.image_channels)
+        if min(sizes) < 1 or len(facts.classes) < 2:
+            raise ValueError(
+                f"{name!r:.60}: expected numbers of images, their size and channels of 1 or more, "
+                "and two classes or more"
+            )
         _TOLD.setdefault(name, facts)
     return told
 

@@ -387,6 +387,10 @@ def test_a_baseline_tells_of_its_data_sets_to_those_who_do_not_have_them(tmp_pat
     (case,) = Baseline.read(file).cases.values()
     assert case.contents == {"0123456789abcdef"}
     assert find_dataset("elsewhere.data:load").classes == ("a", "b", "c")
+    document["datasets"][name]["test_images"] = 0
+    file.write_text(json.dumps(document))
+    with pytest.raises(BaselineError, match=r"datasets: 'nowhere.data:load': expected numbers of"):
+        Baseline.read(file)
     document["datasets"] = {}
     file.write_text(json.dumps(document).replace("nowhere.data", "unheard_of.data"))
     with pytest.raises(BaselineError, match=r"unknown data set 'unheard_of.data:load': expected"):
