@@ -32,6 +32,7 @@ from normbench.training.datasets import (
     DatasetUnusable,
     facts_of,
     facts_with_contents,
+    find_dataset,
 )
 from normbench.training.fingerprints import code_digest, fingerprint
 
@@ -224,21 +225,22 @@ class Controller:
             self.session.close()
             return SessionOutcome(cases=len(self._cases), left=self._left(finished))
         results = self.store.results()
-        self._note_datasets(results.values())
+        notes = self._note_datasets(results.values())
         self._judge(results, self._as_baseline(results))
         self.session.write(status)
         self.store.close(finished=finished)
         self.session.close()
         stored = read_session(self.session.folder)
-        notes = [self._save_baseline(stored)] if self.options.save_baseline else []
+        notes += [self._save_baseline(stored)] if self.options.save_baseline else []
         notes += self._keep_pictures(stored)
         notes += write_all(stored)
         return SessionOutcome(stored, tuple(notes), len(self._cases), self._left(finished))
 
-    def _note_datasets(self, runs: Iterable[RunResult]) -> None:
+    def _note_datasets(self, runs: Iterable[RunResult]) -> list[str]:
         """Have the session keep the facts of its data sets, with what its runs say of them.
 
-        Of one that a test trains on without a case, they have not been asked for yet.
+        Of one that a test trains on without a case, they have not been asked for yet. Returns what
+        is said of other copies of built-in ones, as another decoder makes of the JPEG images.
         """
         contents: dict[str, set[str]] = {name: set() for name in self.session.datasets}
         for run in runs:
@@ -246,6 +248,12 @@ class Controller:
                 known_dataset(run.spec.dataset, self.options.data)
             contents.setdefault(run.spec.dataset, set()).update({run.data} - {""})
         self.session.datasets = facts_with_contents(contents)
+        return [
+            f"{name} has the fingerprint {found.content}, and targets and baselines stand on "
+            f"{usual}: its images are another copy, or were decoded otherwise (docs/data.md)"
+            for name, found in self.session.datasets.items()
+            if found.content and (usual := find_dataset(name).content) not in ("", found.content)
+        ]
 
     def _left(self, finished: bool) -> int | None:
         return None if finished else sum(case not in self.outcomes for case in self._cases)

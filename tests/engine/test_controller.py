@@ -17,6 +17,7 @@ from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
 from normbench.storage.session import latest_session, read_session
 from normbench.storage.traces import has_case_traces
+from normbench.training.datasets import DATASETS
 from normbench.training.fingerprints import code_digest, fingerprint
 
 CASES = [
@@ -92,6 +93,26 @@ def test_a_case_without_an_outcome_has_no_verdict(tmp_path: Path) -> None:
     assert (outcome.cases, outcome.left, outcome.shortcomings) == (2, 1, [])
     assert outcome.notes == (
         "the session is no baseline, as it was interrupted: part was not written",
+    )
+
+
+def test_the_session_keeps_what_its_runs_were_trained_on_and_tells_of_another_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = dataclasses.replace(DATASETS["digits"], content="the usual")
+    monkeypatch.setitem(DATASETS, "digits", usual)
+    for content, notes in (("the usual", 0), ("another", 1)):
+        controller = Controller(options(tmp_path), content, tmp_path)
+        controller.prepare(selected(CASES[:1], []), workers=1)
+        run = dataclasses.replace(perfect(CASES[0].spec), data=content)
+        controller.store.append(run)
+        controller.record_outcome(CASES[0].id, "passed")
+        outcome = controller.finish(finished=True)
+        assert outcome.session is not None
+        assert outcome.session.document.datasets["digits"].content == content
+        assert len(outcome.notes) == notes
+    assert outcome.notes[0].startswith(
+        "digits has the fingerprint another, and targets and baselines stand on the usual: its"
     )
 
 
