@@ -74,10 +74,11 @@ class RunResult:
     ``confusion[true][predicted]`` counts test images after the last epoch; ``mistakes`` holds
     the most confident ones, ``wrong`` the indices of all wrongly classified ones. ``weights``
     counts all parameters by size, as probes.weight_histogram does. ``recipe`` is the recipe's whole
-    table, empty in rows of schema 1. ``fingerprint`` is that of the
-    network and the recipe, and ``code`` that of the source which the run executed; both are empty
-    for a run that did not end. ``planted`` names the fault that was planted while it ran, and is
-    empty for a run of the code as it is. ``replayed`` names the session that trained it, where the
+    table, empty in rows of schema 1. ``fingerprint`` is that of the network and the recipe,
+    ``code`` that of the source which the run executed, and ``data`` that of the images and labels
+    (data.content_digest); all are empty for a run that did not end. ``planted`` names the fault
+    that was planted while it ran, and is empty for a run of the code as it is. ``replayed`` names
+    the session that trained it, where the
     row was taken from there; ``audits`` that of a stored run which it was trained again to be held
     against. The figures of a run that is not ``ok`` cannot be had: asking for one raises RunFailed
     with the run's message.
@@ -103,6 +104,7 @@ class RunResult:
     recipe: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     fingerprint: str = ""
     code: str = ""
+    data: str = ""
     planted: str = ""
     replayed: str = ""
     audits: str = ""

@@ -21,17 +21,16 @@ from normbench.analysis.thresholds import (
     FEWEST_RUNS,
     LEVEL,
     LOOKS,
-    MINIMUM_EFFECT,
     MOST_SEEDS,
     SLOW,
     SUSPICION,
+    minimum_effect,
 )
 from normbench.results import Outcome
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
 from normbench.storage.documents import StoredComparedCase, StoredComparison, StoredVariance
 from normbench.storage.environment import PROCESSOR
-from normbench.training.datasets import DATASETS
 
 # The outcomes that are shown case by case; the others are counted.
 TOLD = (Outcome.REGRESSION, Outcome.SUSPECTED, Outcome.IMPROVEMENT, Outcome.NOT_COMPARABLE)
@@ -258,7 +257,7 @@ class Comparison:
 
 def minimum_effect_of(spec: RunSpec, chosen: float | None) -> float:
     """Return the chosen minimum effect, a fraction, or that of the spec's data set."""
-    return MINIMUM_EFFECT[DATASETS[spec.dataset].family] if chosen is None else chosen
+    return minimum_effect(spec.dataset) if chosen is None else chosen
 
 
 class Reference:
@@ -354,6 +353,8 @@ class Reference:
         # a run that raised has no fingerprint
         if now.fingerprint and old.fingerprint != now.fingerprint:
             reason = "trained with another network or recipe than the baseline"
+        elif old.contents and now.contents and old.contents != now.contents:
+            reason = "trained on other images or labels than the baseline"
         elif old.complete and not now.complete:
             outcome = Outcome.REGRESSION
             ends = sorted({run.status for run in now.runs if run.status != "ok"})

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from normbench.analysis.statistics import Variance, moderated_variances
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
-from normbench.training.datasets import DATASETS
+from normbench.training.datasets import find_dataset
 
 
 def variances(samples: Mapping[RunSpec, Sequence[float]]) -> dict[RunSpec, Variance]:
@@ -16,7 +16,7 @@ def variances(samples: Mapping[RunSpec, Sequence[float]]) -> dict[RunSpec, Varia
         groups.setdefault(group, {})[spec] = sample
     found: dict[RunSpec, Variance] = {}
     for (dataset, _, _), group_samples in groups.items():
-        step = 1 / DATASETS[dataset].test_images
+        step = 1 / find_dataset(dataset).test_images
         found |= moderated_variances(group_samples, resolution=step)
     return found
 

@@ -1,11 +1,16 @@
 """The numbers that verdicts hang on."""
 
+import math
+
+from normbench.training.datasets import find_dataset
+
 # The significance level of a whole session: at most 1 in 100 sessions without a change gives an
 # alarm (docs/verdicts.md has what real rows give).
 LEVEL = 0.01
 
 # How much worse a mean must be to matter, by family of data sets: a fraction of the test images.
-MINIMUM_EFFECT = {"digits": 0.01, "mnist": 0.001, "cifar10": 0.005}
+# It is about one sampling error of the accuracy that networks reach there.
+MINIMUM_EFFECT = {"digits": 0.01, "mnist": 0.001, "fashion-mnist": 0.003, "cifar10": 0.005}
 
 # The fewest runs of a case that can give an alarm: accuracies have long lower tails, which fewer
 # runs do not average out, though the worst is left out of account (docs/verdicts.md).
@@ -44,3 +49,15 @@ SLOW = 0.9
 # The one-sided level of the verdict on a claim: of 100 claims that are just not so, one may come
 # out wrongly.
 CLAIM_LEVEL = 0.01
+
+
+def minimum_effect(dataset: str) -> float:
+    """Return how much worse a mean on a data set must be to matter, a fraction.
+
+    Of a family without an entry in MINIMUM_EFFECT it is the sampling error of an accuracy on its
+    test images at the worst, that of 50 %: sqrt(1 / (4 * images)), 0.5 points on 10,000 images. A
+    smaller drop would be no more than another choice of test images makes; nothing else is known
+    of a data set on which nobody has trained yet.
+    """
+    facts = find_dataset(dataset)
+    return MINIMUM_EFFECT.get(facts.family, math.sqrt(0.25 / facts.test_images))

@@ -9,10 +9,9 @@ from itertools import pairwise
 from normbench.analysis.change_points import Change, find_changes
 from normbench.analysis.nights import Night
 from normbench.analysis.statistics import UNKNOWN, Variance
-from normbench.analysis.thresholds import MINIMUM_EFFECT
+from normbench.analysis.thresholds import minimum_effect
 from normbench.results import Outcome
 from normbench.storage.history import CaseHistory, Point
-from normbench.training.datasets import DATASETS
 
 # What a case comes to beside its baseline that makes it one to look at.
 NOTABLE = (Outcome.REGRESSION, Outcome.SUSPECTED, Outcome.IMPROVEMENT)
@@ -51,7 +50,7 @@ class Trend:
         """Find the changes of a case, in a history of ``family`` cases."""
         nights = trained(case)
         points, values = [point for point, _ in nights], [accuracy for _, accuracy in nights]
-        effect = MINIMUM_EFFECT[DATASETS[case.dataset].family]
+        effect = minimum_effect(case.dataset)
         found = find_changes(
             [_night(point, accuracy) for point, accuracy in nights],
             effect,

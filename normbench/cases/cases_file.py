@@ -26,7 +26,6 @@ from normbench.cases.values import (
     STRENGTHS_SCHEMA,
     BatchSizes,
     Number,
-    OneOf,
     Percentage,
     Recipe,
     Several,
@@ -48,17 +47,19 @@ from normbench.models.networks import find_network
 from normbench.models.norms import norm_factory
 from normbench.models.regularizers import find_regularizers
 from normbench.spec import regularizer_name, regularizer_strengths
-from normbench.training.datasets import DATASETS
+from normbench.training.data import known_dataset
+from normbench.training.datasets import DATASETS, find_dataset
 
 
 @dataclass(frozen=True)
 class CasesContext:
-    """What a cases file is held against: its ``folder``.
+    """What a cases file is held against: its ``folder``, and the root of the ``data``.
 
     ``norms`` and ``regularizers`` are those that the command line adds to its grids.
     """
 
     folder: Path
+    data: Path
     norms: tuple[str, ...] = ()
     regularizers: tuple[str, ...] = ()
 
@@ -71,6 +72,11 @@ def _known_norm(norm: str) -> str:
 def _known_network(network: str) -> str:
     find_network(network)
     return network
+
+
+def _known_dataset(dataset: str, info: ValidationInfo) -> str:
+    known_dataset(dataset, context_of(info, CasesContext).data)
+    return dataset
 
 
 def _figures(name: Any, info: ValidationInfo) -> dict[Configuration, Published]:
@@ -107,6 +113,19 @@ Figures = Annotated[
     Mapping[Configuration, Published],
     PlainValidator(_figures),
     WithJsonSchema({"type": "string"}),
+]
+KnownDataset = Annotated[
+    str,
+    Text("a data set's name in quotes"),
+    AfterValidator(_known_dataset),
+    # an editor completes the names that are built in, and takes any other with a colon
+    WithJsonSchema(
+        {
+            "type": "string",
+            "anyOf": [{"enum": list(DATASETS)}, {"pattern": "[^:]:[^:]"}],
+            "examples": ["folder:flowers", "mypackage.mymodule:load"],
+        }
+    ),
 ]
 BatchSize = Annotated[int, Number(1)]
 EachOnce = AfterValidator(each_once)
@@ -251,8 +270,8 @@ class CasesFile(Table):
     """The version of this format."""
     tier: Tier = Field(examples=["standard"])
     """The smallest tier that these cases belong to."""
-    dataset: Annotated[str, OneOf(tuple(DATASETS))] = Field(examples=["mnist"])
-    """The data set to train on."""
+    dataset: KnownDataset = Field(examples=["mnist"])
+    """The data set: a known name, folder:PATH, or package.module:function for one of your own."""
     network: Network = Field(examples=["mnist"])
     """The network to train: a known name, or package.module:factory for one of your own."""
     recipe: Recipe = Field(examples=["mnist"])
@@ -300,7 +319,7 @@ class CasesFile(Table):
     def _no_more_than_there_are(cls, images: int | None, info: ValidationInfo) -> int | None:
         dataset = info.data.get("dataset")
         if images is not None and dataset is not None:
-            most = DATASETS[dataset].training_images
+            most = find_dataset(dataset).training_images
             if images > most:
                 raise unexpected(f"{Number(1, most).words(whole=True)}, as {dataset!r} has")
         return images

@@ -50,6 +50,7 @@ TRACED_RECIPES = {
     "mnist": "layer",
     "mnist-l1": "layer_chw",
     "mnist-batch-size": "group:2",
+    "fashion-mnist": "none",
     "cifar10": "group:4",
     "cifar10-batch-size": "instance",
 }

@@ -1,6 +1,7 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> lis
     network only where its grid's tier is chosen, and where it is asked to be ``fitting``: who
     reads cases without running them does not ask.
     """
-    context = CasesContext(file.parent, options.norms, options.regularizers)
+    context = CasesContext(file.parent, options.data, options.norms, options.regularizers)
     content = validated(CasesFile, file, read_toml(file), context)
     if misfits := dict.fromkeys(_misfits(content, options, fitting)):
         raise CasesError("\n".join(one_line(f"{file}: {misfit}") for misfit in misfits))
@@ -78,7 +79,7 @@ def cases_file_of(spec: RunSpec) -> str:
     return f"""\
 schema = {SCHEMA}
 tier = "{TIERS[0]}"
-dataset = "{spec.dataset}"
+dataset = {json.dumps(spec.dataset, ensure_ascii=False)}
 network = "{spec.network}"
 recipe = {recipe}
 epochs = {spec.epochs}

@@ -32,7 +32,7 @@ from normbench.check.trace_record import DIGITS, Trace, Traced, nine_digits
 from normbench.check.tracer import SEED, Tracer, unmoved, unreferenced
 from normbench.spec import NO_REGULARIZER, RunSpec
 from normbench.training.data import ImageData, load_dataset
-from normbench.training.datasets import DATASETS
+from normbench.training.datasets import find_dataset
 from normbench.training.fingerprints import code_digest, fingerprint
 from normbench.training.recipes import find_recipe
 from normbench.training.trainer import EVALUATION_BATCH
@@ -43,7 +43,7 @@ RANDOM_IMAGES, RANDOM_TEST_IMAGES = 210, 24
 
 def random_data(dataset: str) -> ImageData:
     """Return random images of a data set's size, each pixel drawn by itself, with random labels."""
-    facts = DATASETS[dataset]
+    facts = find_dataset(dataset)
     generator = torch.Generator().manual_seed(SEED)
     size = (facts.image_channels, facts.image_size, facts.image_size)
 

@@ -34,9 +34,13 @@ class Traced:
     spec: RunSpec
 
 
+# Of recipes whose name does not begin with a network's.
+TRACED_NETWORKS = {"fashion-mnist": "mnist"}
+
+
 def trace_spec(recipe: str, norm: str, regularizer: str = NO_REGULARIZER) -> RunSpec:
     """Return the run that a trace of a built-in recipe takes, with its network and data set."""
-    network = recipe.partition("-")[0]
+    network = TRACED_NETWORKS.get(recipe, recipe.partition("-")[0])
     return traced_as(RunSpec(network, network, norm, regularizer, recipe=recipe))
 
 

@@ -19,13 +19,18 @@ from packaging.requirements import Requirement
 import normbench
 from normbench.commands.run import suite_settings
 from normbench.storage.environment import available_cores, processor
-from normbench.training.datasets import DATASETS, ENVIRONMENT_VARIABLE, default_root
+from normbench.training.datasets import (
+    DATASETS,
+    ENVIRONMENT_VARIABLE,
+    default_root,
+    whole_name,
+)
 
 # The error of what was not come to.
 NOT_TRIED = "not tried, as something above it failed"
 
-# The sets of which the others are parts.
-SETS = ("digits", "mnist", "cifar10", "cifar10-jpeg")
+# The sets of which the others are held-out parts.
+SETS = tuple(name for name in DATASETS if whole_name(name) == name)
 
 # What pytest lists once it has found the plugin.
 OPTION = "--bench-tier"

@@ -79,9 +79,9 @@ def data_facts(data: Path) -> dict[str, Any]:
     from normbench.training.datasets import DatasetDamaged, DatasetUnavailable
 
     found: dict[str, dict[str, Any]] = {}
-    for name in ("digits", "mnist", "cifar10", "cifar10-jpeg"):
+    for name, source in SOURCES.items():
         try:
-            SOURCES[name].check(data)
+            source.check(data)
             found[name] = {"there": True}
         except DatasetUnavailable:
             found[name] = {"there": False}

@@ -31,7 +31,7 @@ from normbench.analysis.statistics import Estimate
 from normbench.engine.revision_runs import CannotRun
 from normbench.engine.revisions import Revision
 from normbench.results import UNFINISHED, RunResult
-from normbench.training.datasets import DATASETS
+from normbench.training.datasets import find_dataset
 
 # Takes a line of what has been done.
 Tell = Callable[[str], None]
@@ -312,7 +312,7 @@ class AccuracySearch(_Search):
                 raise CannotAsk(f"{self.line[position].short}: {error}; search with --test trace")
             raise error
         self.count += count - len(self.accuracies.get(position, ()))
-        self._resolution = 1 / DATASETS[runs[0].spec.dataset].test_images
+        self._resolution = 1 / find_dataset(runs[0].spec.dataset).test_images
         self._first[position] = runs[0]
         self.accuracies[position] = [accuracy(run) for run in runs]
         return self.accuracies[position]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,15 @@ from normbench.storage.pictures import StoredPictures, store_pictures
 from normbench.storage.runs import RunStore
 from normbench.storage.session import Session, SessionError, StoredSession, read_session
 from normbench.storage.traces import drop_case_traces
-from normbench.training.data import ensure_dataset, load_dataset
-from normbench.training.datasets import DatasetDamaged, DatasetUnavailable
+from normbench.training.data import ensure_dataset, known_dataset, load_dataset
+from normbench.training.datasets import (
+    DatasetDamaged,
+    DatasetUnavailable,
+    DatasetUnusable,
+    facts_of,
+    facts_with_contents,
+    find_dataset,
+)
 from normbench.training.fingerprints import code_digest, fingerprint
 
 
@@ -115,6 +122,7 @@ class Controller:
             drop_case_traces(self.session.folder)
         self.session.environment = here
         self.session.cases, self.session.claims = selection.cases, selection.claims
+        self.session.datasets = facts_of(case.spec.dataset for case in self._cases.values())
         notes = self._unavailable()
         replay = replay_of(self.options, self.session.folder)
         if replay is not None and not replay.sources:
@@ -123,10 +131,10 @@ class Controller:
                 "the next session can take rows of this one"
             )
         self.session.open()
-        if self.session.resumed and (outdated := self.store.reopen(_is_current)):
+        if self.session.resumed and (outdated := self.store.reopen(self._is_current)):
             notes.append(
-                f"{outdated} of the stored runs will be trained again: the code, a network or a "
-                "recipe has changed since"
+                f"{outdated} of the stored runs will be trained again: the code, a network, a "
+                "recipe or the data have changed since"
             )
         return notes
 
@@ -141,6 +149,24 @@ class Controller:
             except DatasetDamaged as error:
                 raise UnusableInput(str(error)) from error
         return notes
+
+    def _is_current(self, run: RunResult) -> bool:
+        """Whether the run is what its spec comes to with the code, network, recipe and data of now.
+
+        Of data that cannot be had now, nothing has changed that would be seen.
+        """
+        spec = run.spec
+        try:
+            expected = fingerprint(spec), code_digest(spec)
+        except ValueError:  # there is no such network, recipe or data set any more
+            return False
+        if (run.fingerprint, run.code) != expected:
+            return False
+        try:
+            data = load_dataset(spec.dataset, self.options.data, torch.device("cpu"))
+        except (DatasetUnavailable, DatasetUnusable):
+            return True
+        return not run.data or run.data == data.content
 
     def _require_known_spread(self) -> None:
         reference = self.reference
@@ -199,15 +225,35 @@ class Controller:
             self.session.close()
             return SessionOutcome(cases=len(self._cases), left=self._left(finished))
         results = self.store.results()
+        notes = self._note_datasets(results.values())
         self._judge(results, self._as_baseline(results))
         self.session.write(status)
         self.store.close(finished=finished)
         self.session.close()
         stored = read_session(self.session.folder)
-        notes = [self._save_baseline(stored)] if self.options.save_baseline else []
+        notes += [self._save_baseline(stored)] if self.options.save_baseline else []
         notes += self._keep_pictures(stored)
         notes += write_all(stored)
         return SessionOutcome(stored, tuple(notes), len(self._cases), self._left(finished))
+
+    def _note_datasets(self, runs: Iterable[RunResult]) -> list[str]:
+        """Have the session keep the facts of its data sets, with what its runs say of them.
+
+        Of one that a test trains on without a case, they have not been asked for yet. Returns what
+        is said of other copies of built-in ones, as another decoder makes of the JPEG images.
+        """
+        contents: dict[str, set[str]] = {name: set() for name in self.session.datasets}
+        for run in runs:
+            if run.spec.dataset not in contents:
+                known_dataset(run.spec.dataset, self.options.data)
+            contents.setdefault(run.spec.dataset, set()).update({run.data} - {""})
+        self.session.datasets = facts_with_contents(contents)
+        return [
+            f"{name} has the fingerprint {found.content}, and targets and baselines stand on "
+            f"{usual}: its images are another copy, or were decoded otherwise (docs/data.md)"
+            for name, found in self.session.datasets.items()
+            if found.content and (usual := find_dataset(name).content) not in ("", found.content)
+        ]
 
     def _left(self, finished: bool) -> int | None:
         return None if finished else sum(case not in self.outcomes for case in self._cases)
@@ -234,7 +280,11 @@ class Controller:
         )
         self.session.claims = [self._judged(claim, results) for claim in self._claims]
         if self.reference is not None:
-            self.session.comparison = self._compared(self.reference, now).to_stored()
+            comparison = self._compared(self.reference, now)
+            self.session.comparison = comparison.to_stored()
+            # it also names what the baseline alone has
+            named = facts_of(case.spec.dataset for case in comparison.cases)
+            self.session.datasets = named | self.session.datasets
 
     def _judged(self, claim: Claim, results: Mapping[str, RunResult]) -> StoredClaim:
         if claim.name not in self.judged:
@@ -289,20 +339,13 @@ class Controller:
 
 def selected(cases: Sequence[Case], claims: Sequence[Claim]) -> Selection:
     """Return what collected tests will ask for, as a controller takes it."""
+    configurations = [*cases, *(case for claim in claims for case in claim.cases)]
     return Selection(
-        cases=tuple(map(StoredCase.of, cases)), claims=tuple(map(StoredClaim.of, claims))
+        datasets=facts_of(case.spec.dataset for case in configurations),
+        cases=tuple(map(StoredCase.of, cases)),
+        claims=tuple(map(StoredClaim.of, claims)),
     )
 
 
 def _on_one_processor(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return all(before.get(name) == now.get(name) for name in PROCESSOR)
-
-
-def _is_current(run: RunResult) -> bool:
-    """Whether the run is what its spec comes to with the code, network and recipe of today."""
-    spec = run.spec
-    try:
-        expected = fingerprint(spec), code_digest(spec)
-    except (KeyError, ValueError):  # there is no such network, recipe or data set any more
-        return False
-    return (run.fingerprint, run.code) == expected

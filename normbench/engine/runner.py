@@ -166,6 +166,9 @@ class Runner:
         if not rows:
             return {}
         runs = Runs(tuple(rows.values()))
+        # a short trace sees a part of the data
+        if any(run.data and data.content and run.data != data.content for run in runs):
+            return {}
         compared = self._compared(runs.results)
         looks_worse = compared and compared.outcome in (Outcome.REGRESSION, Outcome.SUSPECTED)
         return {} if looks_worse or runs.test_accuracy <= self._highest_target(case) else rows

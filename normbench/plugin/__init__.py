@@ -71,8 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "traces(*grids): parametrize `traced` with a run of each norm and regularizer of the grids "
         "named so, and of every recipe that they do not train",
     )
-    for family in sorted({dataset.family for dataset in DATASETS.values()}):
-        config.addinivalue_line("markers", f"{family}: cases that train on {family}")
+    for marker, family in sorted({(each.marker, each.family) for each in DATASETS.values()}):
+        config.addinivalue_line("markers", f"{marker}: cases that train on {family}")
     require_consistent(config)
     if config.getoption("--bench-plant") is not None:
         from normbench.plugin.planting import plant

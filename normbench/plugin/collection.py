@@ -22,7 +22,7 @@ from normbench.engine.controller import selected
 from normbench.engine.costs import estimated_seconds
 from normbench.plugin.options import options_of
 from normbench.storage.documents import Selection
-from normbench.training.datasets import DATASETS
+from normbench.training.datasets import DATASETS, find_dataset
 
 if TYPE_CHECKING:
     from normbench.engine.runner import Runner
@@ -44,6 +44,7 @@ class Collected:
         self.error = ""
         self._runner: Runner | None = None
         self._ours: set[tuple[object, str]] = set()
+        self._markers = {facts.marker for facts in DATASETS.values()}
 
     def parametrize(self, metafunc: pytest.Metafunc, wanted: Set[str]) -> None:
         """Give a test the cases or claims that it wants; after an error, none."""
@@ -55,16 +56,27 @@ class Collected:
         if metafunc.definition.get_closest_marker("claims"):
             cases = catalogue.claimed_cases
             if "claim" in wanted:
-                claims = [_parameter(claim.name, claim.cases, claim) for claim in catalogue.claims]
+                claims = [self._parameter(c.name, c.cases, c) for c in catalogue.claims]
                 metafunc.parametrize("claim", claims)
         else:
             cases = catalogue.grids(*grids)
         if "case" in wanted:
-            metafunc.parametrize("case", [_parameter(case.id, [case], case) for case in cases])
+            metafunc.parametrize("case", [self._parameter(case.id, [case], case) for case in cases])
         if "cases" in wanted:
             by_grid = {grid: list(group) for grid, group in groupby(cases, lambda case: case.grid)}
-            whole = [_parameter(grid_id(grid), group, group) for grid, group in by_grid.items()]
+            whole = [self._parameter(grid_id(g), group, group) for g, group in by_grid.items()]
             metafunc.parametrize("cases", whole)
+
+    def _parameter(self, name: str, cases: list[Case], value: Case | list[Case] | Claim) -> Any:
+        """Return a test's parameter, with the markers of the data sets that it trains on."""
+        markers = {facts.marker: facts for facts in (find_dataset(c.spec.dataset) for c in cases)}
+        for marker in markers.keys() - self._markers:
+            # one of the user's own is known once its cases are read
+            told = f"{marker}: cases that train on {markers[marker].family}"
+            self.config.addinivalue_line("markers", told)
+            self._markers.add(marker)
+        marks = [getattr(pytest.mark, marker) for marker in sorted(markers)]
+        return pytest.param(value, id=name, marks=marks)
 
     def _read(self, metafunc: pytest.Metafunc, *grids: str) -> None:
         """Read the cases beside a test, and note what is wrong with them or lacks a grid."""
@@ -158,17 +170,8 @@ class Collected:
         return self._runner
 
 
-def _parameter(name: str, cases: list[Case], value: Case | list[Case] | Claim) -> Any:
-    families = sorted({_family(case) for case in cases})
-    return pytest.param(value, id=name, marks=[getattr(pytest.mark, f) for f in families])
-
-
 def _name(value: Case | Claim) -> str:
     return value.id if isinstance(value, Case) else value.name
-
-
-def _family(case: Case) -> str:
-    return DATASETS[case.spec.dataset].family
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:

@@ -300,7 +300,7 @@ def add_options(parser: pytest.Parser) -> None:
         help="how many percentage points a mean must differ from the baseline's to matter "
         "(default: "
         + ", ".join(f"{100 * effect:g} on {name}" for name, effect in MINIMUM_EFFECT.items())
-        + ")",
+        + "; on others 50 / sqrt(test images), such as 0.5 on 10,000)",
     )
     add(
         "resume",

@@ -37,7 +37,7 @@ from normbench.storage.documents import StoredComparison
 from normbench.storage.files import write_atomic
 from normbench.storage.pictures import read_pictures
 from normbench.storage.session import StoredSession
-from normbench.training.datasets import DATASETS
+from normbench.training.datasets import find_dataset
 
 # What stands in the page's table; the CSV files have every column.
 SHOWN = (
@@ -303,7 +303,7 @@ def _figure_data(sessions: Sequence[Drawn]) -> dict[str, Any]:
         "published": _published_sizes(),
         "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
         "classes": {
-            spec.dataset: DATASETS[spec.dataset].classes
+            spec.dataset: find_dataset(spec.dataset).classes
             for _, configurations in found
             for spec in configurations
         },

@@ -16,6 +16,7 @@ from normbench.results import RunResult, Status, by_configuration
 from normbench.spec import RunSpec
 from normbench.storage.documents import (
     Document,
+    StoredDatasets,
     StoredSpec,
     of_known_dataset,
     read_json,
@@ -25,7 +26,7 @@ from normbench.storage.documents import (
 from normbench.storage.files import write_atomic
 from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.storage.traces import trace_text
-from normbench.training.datasets import images_per_epoch
+from normbench.training.datasets import facts_with_contents, images_per_epoch
 
 SCHEMA = 3  # 1 had no traces, 2 L1 and L2 in place of a regularizer's name
 
@@ -50,6 +51,7 @@ class BaselineRun:
     device: str
     threads: int
     code: str = ""
+    data: str = ""
 
     @classmethod
     def of(cls, run: RunResult) -> "BaselineRun":
@@ -84,6 +86,11 @@ class BaselineCase:
     def codes(self) -> set[str]:
         """The digests of the code that the runs ran, as far as they are known."""
         return {run.code for run in self.runs if run.code}
+
+    @property
+    def contents(self) -> set[str]:
+        """The fingerprints of the data that the runs were trained on, as far as they are known."""
+        return {run.data for run in self.runs if run.data}
 
     @property
     def complete(self) -> bool:
@@ -237,6 +244,7 @@ class Baseline:
             "workers": self.workers,
             "sequential": self.sequential,
             "environment": self.environment,
+            "datasets": self._datasets(),
         }
         cases = ",\n".join(_case_text(case) for case in self.cases.values())
         traces = ",\n".join(f"  {trace_text(trace)}" for trace in self.traces)
@@ -249,6 +257,15 @@ class Baseline:
             write_atomic(file, text)
         except OSError as error:
             raise BaselineError(f"cannot write the baseline {file}: {error}") from error
+
+    def _datasets(self) -> dict[str, Any]:
+        """Return the facts of the data sets, by which the file can be read without the data."""
+        contents: dict[str, set[str]] = {}
+        for case in self.cases.values():
+            contents.setdefault(case.spec.dataset, set()).update(case.contents)
+        return {
+            name: dataclasses.asdict(facts) for name, facts in facts_with_contents(contents).items()
+        }
 
     def require_nothing_planted(self) -> None:
         """Raise BaselineError where a fault was planted: what broken code came to is no measure."""
@@ -307,6 +324,7 @@ class _BaselineDocument(Document):
     workers: int
     sequential: bool
     environment: dict[str, Any]
+    datasets: StoredDatasets = Field(default_factory=dict)
     cases: tuple[_CaseDocument, ...] = Field(min_length=1)
     traces: tuple[dict[str, Any], ...] = ()
 
@@ -377,6 +395,11 @@ def _joined_case(first: BaselineCase, second: BaselineCase) -> BaselineCase:
     if first.fingerprint != second.fingerprint:
         raise BaselineError(
             f"cannot join the runs of {what}: they were trained with different networks or recipes"
+        )
+    if len(contents := first.contents | second.contents) > 1:
+        raise BaselineError(
+            f"cannot join the runs of {what}: they were trained on different data of that name "
+            f"(fingerprints {', '.join(sorted(contents))}); expected the same images and labels"
         )
     runs = {run.seed: run for run in first.runs}
     for run in second.runs:

@@ -23,7 +23,7 @@ from pydantic import (
 from normbench.cases.case import NO_TARGET, Case, Claim, Contrast, MeansCount, Published
 from normbench.results import CaseVerdict, ClaimVerdict, Outcome
 from normbench.spec import RunSpec, with_regularizer
-from normbench.training.datasets import DATASETS
+from normbench.training.datasets import Dataset, find_dataset, learn_datasets
 
 SESSION_SCHEMA = 3  # 2 had L1 and L2 in place of a regularizer's name
 
@@ -45,14 +45,16 @@ T = TypeVar("T")
 
 def of_known_dataset(spec: RunSpec) -> RunSpec:
     """Return the spec; raises ValueError for a data set of which nothing is known."""
-    if spec.dataset not in DATASETS:
-        raise ValueError(
-            f"dataset = {spec.dataset!r:.60}: expected one of {', '.join(DATASETS)}; another "
-            "version of normbench may know it"
-        )
+    try:
+        find_dataset(spec.dataset)
+    except ValueError as error:
+        raise ValueError(f"{error}; another version of normbench may know it") from error
     return spec
 
 
+# The facts of the data sets that a document's specs name, by their names. They stand before the
+# specs in a document, which are read with what these tell.
+StoredDatasets = Annotated[dict[str, Dataset], AfterValidator(learn_datasets)]
 StoredSpec = Annotated[RunSpec, AfterValidator(of_known_dataset)]
 
 
@@ -253,7 +255,9 @@ class StoredComparison(Document):
 class SessionDocument(Document):
     """session.json: where and how a session ran, what it was to run, and what came of it.
 
-    ``planted`` names the fault that --bench-plant has planted; empty without one.
+    ``planted`` names the fault that --bench-plant has planted; empty without one. ``datasets`` are
+    the facts of the data sets, with the fingerprints of those that runs were trained on; older
+    sessions have none, and built-in data sets alone.
     """
 
     schema_version: Literal[2, 3] = Field(3, alias="schema")
@@ -267,6 +271,7 @@ class SessionDocument(Document):
     planted: str = ""
     environment: dict[str, Any]
     options: dict[str, Any]
+    datasets: StoredDatasets = Field(default_factory=dict)
     cases: tuple[StoredCase, ...] = ()
     claims: tuple[StoredClaim, ...] = ()
     comparison: StoredComparison | None = None
@@ -278,6 +283,7 @@ class Selection(Document):
     Workers leave it to the controller, which never collects.
     """
 
+    datasets: StoredDatasets = Field(default_factory=dict)
     cases: tuple[StoredCase, ...] = ()
     claims: tuple[StoredClaim, ...] = ()
     error: str = ""

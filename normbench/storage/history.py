@@ -15,19 +15,23 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from normbench.results import CaseVerdict
 from normbench.spec import configuration_label
 from normbench.storage.baseline import images_per_second
 from normbench.storage.documents import StoredCase, StoredVariance
 from normbench.storage.environment import PROCESSOR
 from normbench.storage.session import SessionError, StoredSession, read_session
+from normbench.training.datasets import Dataset, facts_of, learn_datasets
 
 FILE = "history.sqlite"
 
 # An index of another version is made anew: raise it with the tables, and with what is put in them.
-VERSION = 1
+VERSION = 2
 
 TABLES = """
+CREATE TABLE datasets (name TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE sessions (
     stamp TEXT NOT NULL, name TEXT PRIMARY KEY,
     started TEXT NOT NULL, status TEXT NOT NULL, tier TEXT, planted TEXT NOT NULL,
@@ -204,6 +208,8 @@ class History:
 
     def __init__(self, index: sqlite3.Connection, unreadable: Mapping[str, str]) -> None:
         self._index = index
+        known = index.execute("SELECT name, facts FROM datasets")
+        learn_datasets({name: DATASET.validate_json(facts) for name, facts in known})
         self.unreadable = unreadable
 
     def sessions(self, last: int | None = None, until: str | None = None) -> list[SessionEntry]:
@@ -236,6 +242,8 @@ class History:
         order = sorted(points, key=lambda case: newest[case])
         return [CaseHistory(**names[case], points=tuple(points[case])) for case in order]
 
+
+DATASET = TypeAdapter(Dataset)
 
 # The columns of a point and of a case, but for what they are known by.
 FIGURES = [field.name for field in fields(Point)][1:]
@@ -425,6 +433,11 @@ def _enter(
         json.dumps(Counter(str(case.verdict) for case in session.judged_cases)),
         json.dumps(Counter(str(case.outcome) for case in compared)),
     )
+    for dataset, facts in facts_of(case.spec.dataset for case in document.cases).items():
+        index.execute(
+            "INSERT OR REPLACE INTO datasets VALUES (?, ?)",
+            (dataset, DATASET.dump_json(facts).decode()),
+        )
     for case, figures in points:
         holes = ", ".join("?" * len(case))
         index.execute(f"INSERT OR IGNORE INTO cases ({', '.join(NAMES)}) VALUES ({holes})", case)

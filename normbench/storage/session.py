@@ -31,6 +31,7 @@ from normbench.storage.files import write_atomic
 from normbench.storage.first_schema import upgraded
 from normbench.storage.runs import RunStore
 from normbench.storage.traces import read_traces
+from normbench.training.datasets import Dataset
 
 
 class SessionError(ValueError):
@@ -186,6 +187,7 @@ class Session:
     planted: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
     cases: Sequence[StoredCase] = ()
     claims: Sequence[StoredClaim] = ()
     comparison: StoredComparison | None = None
@@ -315,6 +317,7 @@ class Session:
             planted=self.planted,
             environment=self.environment,
             options=self.options,
+            datasets=self.datasets,
             cases=tuple(self.cases),
             claims=tuple(self.claims),
             comparison=self.comparison,

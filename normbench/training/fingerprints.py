@@ -12,7 +12,7 @@ from typing import Any
 from normbench.models.networks import network_definition
 from normbench.models.norms import norm_family
 from normbench.spec import RunSpec
-from normbench.training.datasets import find_dataset
+from normbench.training.datasets import FOLDER, find_dataset
 from normbench.training.recipes import Augmentation, Recipe, find_recipe
 
 # The fields of a recipe, and of its augmentation, that the fingerprints of the first baselines
@@ -22,9 +22,6 @@ FIRST_FIELDS = {
     *("learning_rate", "momentum", "warmup", "label_smoothing", "augmentation"),
     *("rotation", "shift", "scale", "shear", "crop", "flip"),
 }
-
-# Of the name of a data set that is a folder of images.
-FOLDER = "folder:"
 
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("models", "training")  # that train

@@ -242,7 +242,9 @@ def train(
         training = begin(spec, data, device)
         checkpoint = None
         if checkpoint_file is not None:
-            identity = f"{spec.key} {digest} {code} {torch.__version__} {device.type}"
+            identity = (
+                f"{spec.key} {digest} {code} {torch.__version__} {device.type} {data.content}"
+            )
             checkpoint = Checkpoint(checkpoint_file, identity)
             if not checkpoint.restore(training.restore):
                 training = begin(spec, data, device)
@@ -270,6 +272,7 @@ def train(
         torch=torch.__version__,
         fingerprint=digest,
         code=code,
+        data=data.content,
     )
 
 

@@ -13,10 +13,11 @@ from normbench.analysis.comparison import (
     margin_in_standard_errors,
 )
 from normbench.analysis.statistics import UNKNOWN, Estimate, Variance
-from normbench.analysis.thresholds import FEWEST_RUNS
+from normbench.analysis.thresholds import FEWEST_RUNS, minimum_effect
 from normbench.results import Outcome
 from normbench.spec import RunSpec
-from normbench.storage.baseline import BaselineCase
+from normbench.storage.baseline import Baseline, BaselineCase
+from normbench.training.datasets import Dataset, note_dataset
 
 from .simulation import SPECS, Setting, baseline_of, case_of, simulate
 
@@ -304,3 +305,39 @@ def test_rows_of_an_earlier_session_that_are_worse_than_this_baseline_are_no_les
     (batch,) = compare(before, dataclasses.replace(now, unchanged=taken)).cases
     assert batch.outcome is Outcome.REGRESSION
     assert len(batch.now) == 5
+
+
+def on_data(before: str, now: str) -> CaseComparison:
+    """Compare equal runs that were trained on data of these fingerprints."""
+
+    def side(content: str) -> Baseline:
+        case = case_of(BATCH, USUAL)
+        runs = tuple(dataclasses.replace(run, data=content) for run in case.runs)
+        return dataclasses.replace(
+            baseline_of({}), cases={BATCH: dataclasses.replace(case, runs=runs)}
+        )
+
+    return compare(side(before), side(now)).cases[0]
+
+
+def test_runs_on_other_data_of_the_same_name_are_not_compared() -> None:
+    other = on_data("a", "b")
+    assert other.outcome is Outcome.NOT_COMPARABLE
+    assert other.reason == "trained on other images or labels than the baseline"
+    # older baselines do not say what they were trained on
+    for before, now in (("a", "a"), ("", "b"), ("a", "")):
+        assert on_data(before, now).outcome is Outcome.NO_REGRESSION
+
+
+def test_what_matters_on_a_data_set_that_nobody_knows_follows_from_its_test_images() -> None:
+    for name, images in (("own.sets:small", 100), ("own.sets:large", 40_000)):
+        note_dataset(name, Dataset(name, 1_000, 8, test_images=images))
+    # a coin's standard deviation is a half
+    assert minimum_effect("own.sets:small") == pytest.approx(0.5 / 10)
+    assert minimum_effect("own.sets:large") == pytest.approx(0.5 / 200)
+    assert minimum_effect("svhn-heldout") == minimum_effect("kmnist") == 0.005
+    assert minimum_effect("mnist-heldout") == minimum_effect("mnist") == 0.001
+    small = dataclasses.replace(BATCH, dataset="own.sets:small")
+    now = {small: lower(USUAL, 0.04)}
+    assert outcomes({small: USUAL}, now) == {small: Outcome.NO_REGRESSION}
+    assert outcomes({small: USUAL}, now, minimum_effect=0.001) == {small: Outcome.REGRESSION}

@@ -274,7 +274,22 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ),
         ('"smoke"', '"quick"', r"tier = 'quick'; expected one of 'smoke', 'standard', 'full'"),
         ('"smoke"', "[]", r"tier = \[\]; expected one of"),
-        ('dataset = "digits"', 'dataset = "svhn"', r"dataset = 'svhn'; expected one of 'digits'"),
+        (
+            'dataset = "digits"',
+            'dataset = "emnist"',
+            r"dataset: unknown data set 'emnist': expected",
+        ),
+        ('dataset = "digits"', "dataset = 7", r"dataset = 7; expected a data set's name in quotes"),
+        (
+            'dataset = "digits"',
+            'dataset = "folder:not there"',
+            r"dataset: .*/not there is not there: expected a folder with \{train,test\}/<class>",
+        ),
+        (
+            'dataset = "digits"',
+            'dataset = "no_such_module:load"',
+            r"dataset: unknown data set 'no_such_module:load': No module named 'no_such_module'; ",
+        ),
         ('"batch"', '"bach"', r"\[\[grid\]\] 1: norm: unknown norm 'bach'"),
         ('"batch"', "7", r"norm = 7; expected a norm's name in quotes"),
         (

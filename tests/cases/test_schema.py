@@ -60,7 +60,7 @@ def test_an_unknown_key_in_any_table_is_not_as_the_schema_says(file: Path) -> No
     [
         ("schema", 2),
         ("tier", "nightly"),
-        ("dataset", "svhn"),
+        ("dataset", "emnist"),
         ("epochs", 0),
         ("epochs", "8"),
         ("dropout", 1),
@@ -91,12 +91,20 @@ def test_networks_of_the_users_own_are_as_the_schema_says() -> None:
     assert not validator(file).is_valid({**content, "network": "TinyResNet"})
 
 
+@pytest.mark.parametrize("dataset", ["kmnist-heldout", "folder:a/b", "mypkg.data:load-heldout"])
+def test_data_sets_of_the_users_own_are_as_the_schema_says(dataset: str) -> None:
+    file = next(file for file in FILES if file.stem == "digits")
+    content = tomllib.loads(file.read_text())
+    assert validator(file).is_valid({**content, "dataset": dataset})
+
+
 def test_an_editor_completes_the_names_of_what_there_is() -> None:
     keys = cases_schema()["properties"]
     assert keys["tier"]["enum"] == list(TIERS)
-    assert keys["dataset"]["enum"] == list(DATASETS)
     assert keys["network"]["anyOf"][0]["enum"] == list(NETWORKS)
     assert keys["recipe"]["anyOf"][0]["enum"] == list(RECIPES)
+    assert keys["dataset"]["anyOf"][0]["enum"] == list(DATASETS)
+    assert {"fashion-mnist", "svhn-heldout"} <= set(DATASETS)
     norms = cases_schema()["$defs"]["Grid"]["properties"]["norm"]["items"]
     assert {"none", "layer_chw", "group:4", "instance"} <= set(norms["examples"])
     assert {"batch", "layer", "instance"} <= set(norms["anyOf"][0]["enum"])

@@ -27,7 +27,7 @@ from normbench.commands.doctor_facts import (
     probed,
 )
 
-SETS = ("digits", "mnist", "cifar10", "cifar10-jpeg")
+SETS = ("digits", "mnist", "fashion-mnist", "kmnist", "svhn", "cifar10", "cifar10-jpeg")
 
 # A machine that nothing is amiss with.
 SOUND = Facts(
@@ -258,7 +258,9 @@ def test_what_is_not_needed_is_no_warning() -> None:
     original = item("cifar10", **data_set("cifar10", there=False))
     assert original.standing is Standing.OK
     assert original.told.endswith("the cases of cifar10 train on cifar10-jpeg in its place")
-    assert item("cifar10-jpeg", **data_set("cifar10-jpeg", there=False)).standing is Standing.OK
+    for name in ("cifar10-jpeg", "kmnist", "svhn"):
+        assert item(name, **data_set(name, there=False)).standing is Standing.OK
+    assert item("fashion-mnist", **data_set("fashion-mnist", there=False)).remedy
     neither = tuple(dataclasses.replace(d, there=False) for d in SOUND.data_sets)
     assert item("cifar10", data_sets=neither).standing is Standing.WARNING
     # of data that is there, nothing is written

@@ -17,6 +17,7 @@ from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
 from normbench.storage.session import latest_session, read_session
 from normbench.storage.traces import has_case_traces
+from normbench.training.datasets import DATASETS
 from normbench.training.fingerprints import code_digest, fingerprint
 
 CASES = [
@@ -95,6 +96,26 @@ def test_a_case_without_an_outcome_has_no_verdict(tmp_path: Path) -> None:
     )
 
 
+def test_the_session_keeps_what_its_runs_were_trained_on_and_tells_of_another_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = dataclasses.replace(DATASETS["digits"], content="the usual")
+    monkeypatch.setitem(DATASETS, "digits", usual)
+    for content, notes in (("the usual", 0), ("another", 1)):
+        controller = Controller(options(tmp_path), content, tmp_path)
+        controller.prepare(selected(CASES[:1], []), workers=1)
+        run = dataclasses.replace(perfect(CASES[0].spec), data=content)
+        controller.store.append(run)
+        controller.record_outcome(CASES[0].id, "passed")
+        outcome = controller.finish(finished=True)
+        assert outcome.session is not None
+        assert outcome.session.document.datasets["digits"].content == content
+        assert len(outcome.notes) == notes
+    assert outcome.notes[0].startswith(
+        "digits has the fingerprint another, and targets and baselines stand on the usual: its"
+    )
+
+
 def test_of_several_tests_of_one_case_a_failed_one_counts(tmp_path: Path) -> None:
     controller = Controller(options(tmp_path), NAME, tmp_path)
     for outcome in ("passed", "failed", "passed"):
@@ -163,6 +184,7 @@ def test_damaged_data_opens_no_session(tmp_path: Path) -> None:
         {"fingerprint": "old"},
         {"code": "old"},
         {"code": ""},
+        {"data": "other images"},
         {"spec": dataclasses.replace(CASES[1].spec, recipe="of long ago")},
     ],
 )
@@ -184,8 +206,8 @@ def test_runs_of_other_code_or_another_recipe_are_trained_again(
         store.append(run)
     controller = Controller(options(tmp_path, resume=True), "another", tmp_path)
     assert controller.prepare(selected(CASES, []), workers=1) == [
-        "1 of the stored runs will be trained again: the code, a network or a recipe has changed "
-        "since"
+        "1 of the stored runs will be trained again: the code, a network, a recipe or the data "
+        "have changed since"
     ]
     assert [run.spec for run in RunStore(store.folder).results().values()] == specs[:1]
     controller.finish(finished=False)

@@ -207,6 +207,7 @@ def change_rows(folder: Path, **changes: Any) -> None:
         {"torch": "1.0"},
         {"threads": 64},
         {"fingerprint": "old"},
+        {"data": "other images"},
         {"device": "cuda:0"},
     ],
 )

@@ -16,6 +16,7 @@ from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineError, find_baseline, merge_baselines
 from normbench.storage.session import read_session
+from normbench.training.datasets import Dataset, find_dataset, note_dataset
 
 from .stored import GOLDEN, finished, judged, store_session
 
@@ -167,8 +168,8 @@ RUN = r"cases\[1\]\.runs\[2\]"
         (spec_with(epochs=0), r"cases\[1\]\.spec: epochs = 0: expected 1 or larger"),
         (spec_with(epochs=None), r"cases\[1\]\.spec\.epochs: expected a whole number, came null"),
         (
-            spec_with(dataset="svhn"),
-            r"cases\[1\]\.spec: dataset = 'svhn': expected one of digits, mnist, .*; another "
+            spec_with(dataset="emnist"),
+            r"cases\[1\]\.spec: unknown data set 'emnist': expected one of digits, .*; another "
             "version of normbench may know it",
         ),
         (spec_with(norm=[]), r"cases\[1\]\.spec\.norm: expected a text, came \[\]"),
@@ -224,9 +225,11 @@ def test_a_session_without_runs_is_no_baseline(tmp_path: Path) -> None:
 
 
 def test_a_session_on_a_data_set_that_is_not_known_is_no_baseline(tmp_path: Path) -> None:
-    spec = dataclasses.replace(SPEC, dataset="svhn")
+    spec = dataclasses.replace(SPEC, dataset="emnist")
     folder = store_session(tmp_path, runs=[result(0, 0.9, spec)]).folder
-    with pytest.raises(BaselineError, match=r"^cannot read the session .*: dataset = 'svhn': exp"):
+    with pytest.raises(
+        BaselineError, match=r"^cannot read the session .*: unknown data set 'emnist'"
+    ):
         find_baseline(str(folder), tmp_path)
 
 
@@ -356,6 +359,42 @@ def test_runs_of_different_recipes_are_not_joined() -> None:
                 )
             ],
         )
+
+
+def test_runs_on_different_data_of_one_name_are_not_joined() -> None:
+    runs = [dataclasses.replace(result(seed, 0.9), data=f"content {seed}") for seed in range(2)]
+    parts = [Baseline.of_runs("b", "now", 2, False, {}, [run]) for run in runs]
+    with pytest.raises(
+        BaselineError,
+        match=r"different data of that name \(fingerprints content 0, content 1\); expected the",
+    ):
+        merge_baselines("mine", parts)
+
+
+def test_a_baseline_tells_of_its_data_sets_to_those_who_do_not_have_them(tmp_path: Path) -> None:
+    name = "nowhere.data:load"
+    facts = Dataset(name, 100, 8, test_images=25, classes=("a", "b", "c"))
+    note_dataset(name, facts)
+    run = dataclasses.replace(result(0, 0.9), data="0123456789abcdef")
+    run = dataclasses.replace(run, spec=dataclasses.replace(SPEC, dataset=name))
+    file = tmp_path / "mine.json"
+    Baseline.of_runs("mine", "now", 2, False, {}, [run]).write(file)
+    document = json.loads(file.read_text())
+    assert document["datasets"][name]["content"] == "0123456789abcdef"
+    # by another name it is not known here yet
+    elsewhere = json.dumps(document).replace("nowhere.data", "elsewhere.data")
+    file.write_text(elsewhere)
+    (case,) = Baseline.read(file).cases.values()
+    assert case.contents == {"0123456789abcdef"}
+    assert find_dataset("elsewhere.data:load").classes == ("a", "b", "c")
+    document["datasets"][name]["test_images"] = 0
+    file.write_text(json.dumps(document))
+    with pytest.raises(BaselineError, match=r"datasets: 'nowhere.data:load': expected numbers of"):
+        Baseline.read(file)
+    document["datasets"] = {}
+    file.write_text(json.dumps(document).replace("nowhere.data", "unheard_of.data"))
+    with pytest.raises(BaselineError, match=r"unknown data set 'unheard_of.data:load': expected"):
+        Baseline.read(file)
 
 
 def planted(folder: Path, fault: str = "no-decay") -> Path:

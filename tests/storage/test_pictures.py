@@ -27,6 +27,23 @@ def test_pictures_are_kept_by_data_set(tmp_path: Path) -> None:
         assert (read[name].indices, read[name].labels) == (stored.indices, stored.labels)
 
 
+def test_pictures_of_ones_own_data_sets_are_kept_whatever_these_are_called(tmp_path: Path) -> None:
+    names = {"folder:a/b", "folder:a_b", "/abs/" + 300 * "long/", "mypkg.data:load", "größe"}
+    for name in names:
+        store_pictures(tmp_path, name, COLOURED)
+    assert set(read_pictures(tmp_path)) == names
+    assert all(file.parent == tmp_path / "pictures" for file in tmp_path.rglob("*.npz"))
+
+
+def test_older_pictures_are_known_by_their_files_name(tmp_path: Path) -> None:
+    store_pictures(tmp_path, "digits", GREY)
+    file = tmp_path / "pictures" / "digits.npz"
+    with np.load(file) as stored:
+        older = {name: stored[name] for name in ("images", "indices", "labels")}
+    np.savez(file, **older)
+    assert set(read_pictures(tmp_path)) == {"digits"}
+
+
 def test_a_folder_without_pictures_has_none(tmp_path: Path) -> None:
     assert read_pictures(tmp_path) == {}
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import pickle
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -12,23 +13,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from normbench.training import data
-from normbench.training.data import MNIST_FILES, ensure_dataset, load_dataset
+from normbench.training.data import MNIST_FILES, content_digest, ensure_dataset, load_dataset
 from normbench.training.datasets import (
     DATASETS,
     DatasetDamaged,
     DatasetUnavailable,
     dataset_on_disk,
     default_root,
+    find_dataset,
 )
 
 CPU = torch.device("cpu")
 
 
-def write_mnist(root: Path) -> None:
+def write_mnist(root: Path, folder: str = "MNIST") -> None:
     """Write files of MNIST's form and size: image n is filled with n % 256, its label is n % 10."""
-    raw = root / "MNIST" / "raw"
+    raw = root / folder / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", 60_000), ("t10k", 10_000)):
         numbers = torch.arange(count)
@@ -37,6 +40,21 @@ def write_mnist(root: Path) -> None:
         (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.numpy().tobytes())
         labels = (numbers % 10).to(torch.uint8).numpy().tobytes()
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_is_published() -> Iterator[None]:
+    """Let what write_mnist writes be MNIST as it was published."""
+    digest = hashlib.sha256()
+    for count in (60_000, 10_000):
+        numbers = np.arange(count)
+        pixels = np.repeat((numbers % 256).astype(np.uint8), 784).reshape(count, 1, 28, 28)
+        for array in (pixels, (numbers % 10).astype("<i8")):
+            digest.update(f"{array.shape} ".encode() + array.tobytes())
+    made = dataclasses.replace(DATASETS["mnist"], content=digest.hexdigest()[:16])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, "mnist", made)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -253,14 +271,14 @@ def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(
 def test_the_copys_held_out_part_is_drawn_from_all_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_cifar10_jpeg(tmp_path, monkeypatch)
-    monkeypatch.setattr(data, "HELD_OUT", 15)
-    heldout = data.cifar10_jpeg_heldout(tmp_path)
+    write_cifar10_jpeg(tmp_path, monkeypatch, train=90)
+    heldout = load_dataset("cifar10-jpeg-heldout", tmp_path, CPU)
     assert heldout.name == "cifar10-jpeg-heldout"
-    assert (len(heldout.train_labels), len(heldout.test_labels)) == (25, 15)
+    # a sixth of 90
+    assert (len(heldout.train_labels), len(heldout.test_labels)) == (75, 15)
     assert len(heldout.test_labels.unique()) > 5
     both = torch.cat([heldout.train_labels, heldout.test_labels])
-    assert both.bincount().tolist() == [4] * 10
+    assert both.bincount().tolist() == [9] * 10
 
 
 def test_a_truncated_or_a_missing_image_of_the_copy_is_damage(
@@ -305,15 +323,115 @@ def test_a_part_of_the_training_images_is_drawn_with_their_labels(tmp_path: Path
     assert not torch.equal(part.train_images, other.train_images)
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist-heldout", "cifar10", "cifar10-jpeg"])
+@pytest.mark.parametrize(
+    "name", ["mnist-heldout", "fashion-mnist", "kmnist", "svhn", "cifar10", "cifar10-jpeg"]
+)
 def test_loading_what_is_not_there_says_so_for_every_data_set(tmp_path: Path, name: str) -> None:
     with pytest.raises(DatasetUnavailable, match=r"name (its folder|the folder that it lies in)"):
         load_dataset(name, tmp_path, CPU)
 
 
 def test_an_unknown_data_set_lists_the_known_ones(tmp_path: Path) -> None:
-    told = r"^unknown data set 'svhn': expected one of digits, mnist, mnist-heldout, cifar10"
+    told = (
+        r"^unknown data set 'emnist': expected one of digits, mnist, fashion-mnist, kmnist, svhn, "
+        r"cifar10, cifar10-jpeg, folder:PATH or package.module:function, each .* -heldout$"
+    )
+    for ask in (find_dataset, lambda name: load_dataset(name, tmp_path, CPU)):
+        with pytest.raises(ValueError, match=told):
+            ask("emnist")
     with pytest.raises(ValueError, match=told):
-        load_dataset("svhn", tmp_path, CPU)
-    with pytest.raises(ValueError, match=told):
+        ensure_dataset("emnist", tmp_path)
+
+
+def test_the_fingerprint_of_mnist_is_that_of_its_bytes(mnist_root: Path) -> None:
+    # made_is_published has worked it out without the data set's code
+    assert load_dataset("mnist", mnist_root, CPU).content == DATASETS["mnist"].content
+
+
+def test_a_fingerprint_tells_of_each_image_and_label(tmp_path: Path) -> None:
+    digits = load_dataset("digits", tmp_path, CPU)
+    one_label = digits.test_labels.clone()
+    one_label[7] += 1
+    changed = dataclasses.replace(digits, test_labels=one_label)
+    assert content_digest(changed) != digits.content == content_digest(digits)
+    assert len(digits.content) == 16
+    # as many bytes in the same order, of other shapes
+    turned = dataclasses.replace(digits, test_images=digits.test_images.transpose(0, 1))
+    assert content_digest(turned) != digits.content
+
+
+def test_one_data_set_in_the_folder_of_another_is_refused(mnist_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "FashionMNIST").symlink_to(mnist_root / "MNIST")
+    (tmp_path / "KMNIST").symlink_to(mnist_root / "MNIST")
+    with pytest.raises(
+        DatasetDamaged,
+        match=r"FashionMNIST/raw does not hold Fashion-MNIST: its images and labels have the "
+        r"fingerprint \w{16}, which are those of MNIST: expected 7342b1902b73000d, those of "
+        r"Fashion-MNIST as it was published; remove the folder",
+    ):
+        ensure_dataset("fashion-mnist-heldout", tmp_path)
+    with pytest.raises(DatasetDamaged, match=r"hold Kuzushiji-MNIST: .* those of MNIST: remove"):
+        load_dataset("kmnist", tmp_path, CPU)
+
+
+def test_what_has_mnists_form_alone_is_told_from_kuzushiji(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mnist(tmp_path, "KMNIST")
+    monkeypatch.setitem(DATASETS, "mnist", dataclasses.replace(DATASETS["mnist"], content="other"))
+    kmnist = load_dataset("kmnist", tmp_path, CPU)
+    assert kmnist.train_images.shape == (60_000, 1, 28, 28)
+    assert kmnist.test_labels[:11].tolist() == [*range(10), 0]
+    # images are of one level each, 234 times 0 to 255 and once 0 to 95
+    levels = np.arange(60_000) % 256 / 255
+    assert kmnist.mean == pytest.approx(levels.mean(), abs=1e-12)
+    assert kmnist.std == pytest.approx(levels.std(), abs=1e-12)
+    assert len(find_dataset("kmnist").classes) == 10
+
+
+def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write files of the cropped SVHN's form, ten images a file, and have their MD5 expected."""
+    from torchvision.datasets import SVHN
+
+    folder = root / "SVHN"
+    folder.mkdir()
+    expected = {}
+    for split, level in (("train", 50), ("test", 90)):
+        images = np.full((32, 32, 3, 10), level, dtype=np.uint8)
+        images[3, 7, 1, 4] = 255
+        # the digit 0 is labelled 10
+        labels = np.arange(1, 11, dtype=np.uint8).reshape(10, 1)
+        file = folder / f"{split}_32x32.mat"
+        savemat(file, {"X": images, "y": labels})
+        expected[split] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
+    monkeypatch.setattr(SVHN, "split_list", expected)
+
+
+def test_svhn_comes_from_torchvisions_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_svhn(tmp_path, monkeypatch)
+    ensure_dataset("svhn", tmp_path)
+    svhn = load_dataset("svhn", tmp_path, CPU)
+    assert svhn.train_images.shape == svhn.test_images.shape == (10, 3, 32, 32)
+    assert svhn.train_images[4, :, 3, 7].tolist() == [50, 255, 50]
+    assert svhn.test_labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert svhn.mean == pytest.approx((50 + 205 / (10 * 3 * 1024)) / 255)
+    (tmp_path / "SVHN" / "test_32x32.mat").unlink()
+    with pytest.raises(DatasetDamaged, match=r"SVHN: test_32x32.mat are missing or not as pub"):
         ensure_dataset("svhn", tmp_path)
+
+
+def test_every_built_in_data_set_has_a_held_out_part(tmp_path: Path) -> None:
+    sizes = {name: (facts.training_images, facts.test_images) for name, facts in DATASETS.items()}
+    assert sizes["digits-heldout"] == (1348 - 224, 224)
+    assert sizes["mnist-heldout"] == sizes["fashion-mnist-heldout"] == (50_000, 10_000)
+    assert sizes["cifar10-heldout"] == sizes["cifar10-jpeg-heldout"] == (40_000, 10_000)
+    assert sizes["svhn-heldout"] == (63_257, 10_000)
+    heldout = load_dataset("digits-heldout", tmp_path, CPU)
+    whole = load_dataset("digits", tmp_path, CPU)
+    assert (len(heldout.train_labels), len(heldout.test_labels)) == (1124, 224)
+    both = torch.cat([heldout.train_labels, heldout.test_labels])
+    assert torch.equal(both.bincount(), whole.train_labels.bincount())
+    (tmp_path / "cifar10-jpeg").mkdir()
+    assert dataset_on_disk("cifar10-heldout", tmp_path) == "cifar10-jpeg-heldout"
