@@ -161,7 +161,7 @@ def test_the_commit_is_told_with_the_evidence_and_how_to_see_it_again(
         "  1 file changed, 1 insertion(+), 1 deletion(-)",
         "before: test_accuracy of epoch 1 = 0.9",
         # of the spec 9 figures, the status, the parameters, and 5 of an epoch
-        "after:  test_accuracy of epoch 1 = 0.8; 1 of 16 figures differ",
+        "after:  test_accuracy of epoch 1 = 0.8; 1 of 15 figures differ",
         lines[found + 6],
     ]
     assert lines[found + 6].startswith("2 steps between the ends, ")

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from normbench.models.networks import NETWORKS
+from normbench.models.norms import FAMILIES
+from normbench.models.regularizers import REGULARIZERS
+
 from ..conftest import Project
 
 SUITE = Path(__file__).parents[2] / "bench" / "test_conformance.py"
@@ -27,15 +31,17 @@ def test_checks_belong_to_the_standard_tier(checking: Project) -> None:
 
 def test_a_session_of_checks_alone_is_stored_and_told(checking: Project) -> None:
     result = checking.run("-k", "test_regularizer or (test_network and digits)")
-    result.assert_outcomes(passed=5, deselected=0 if checking.spread else 21)
+    # all regularizers, with none of them and with two together, and a network
+    passed = len(REGULARIZERS) + 2 + 1
+    others = len(FAMILIES) + len(NETWORKS) - 1 + 4  # the last are the cases of the tiny grid
+    result.assert_outcomes(passed=passed, deselected=0 if checking.spread else others)
     result.stdout.fnmatch_lines(["*normbench: checks*", "network digits: 23 holds (* s)"])
     found = checking.stored.checks
-    assert [c.subject for c in found if c.kind == "regularizer"] == [
-        "l1:0.001",
-        "l1:0.001+l2:0.001",
-        "l2:0.001",
+    assert {c.subject for c in found if c.kind == "regularizer"} == {
         "none",
-    ]
+        *(f"{name}:0.001" for name in REGULARIZERS),
+        "l1:0.001+l2:0.001",
+    }
     assert checking.stored.document.status == "finished"
     assert "**No pass" not in (checking.session / "summary.md").read_text(encoding="utf-8")
     report = (checking.session / "report.html").read_text(encoding="utf-8")
