@@ -22,7 +22,7 @@ VERSION ?=
 CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
 STAGES ?=
 
-.PHONY: help bench test tests lint style types workflows check baseline nightly summary comment alarm package compatibility norms-page gpu clean
+.PHONY: help bench test tests lint style types workflows check baseline nightly summary comment alarm package compatibility norms-page reference gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ compatibility: $(BIN)/installed ## run STAGES in each of CELLS, and write docs/c
 	for cell in $(CELLS); do $(BIN)/tox -e $$cell --notest; \
 	  $(BIN)/tox exec -e $$cell -- python perf/compatibility.py run $$cell $(if $(STAGES),--stage $(STAGES)) || true; done
 	$(BIN)/python perf/compatibility.py page
+
+reference: $(BIN)/installed ## write docs/reference.md out of the docstrings
+	$(BIN)/python perf/reference_page.py
 
 norms-page: $(BIN)/installed ## write docs/norms.md: costs measured here, results out of the folders SESSIONS
 	$(BIN)/python perf/norms_page.py $(SESSIONS)

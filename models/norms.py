@@ -1,4 +1,29 @@
-"""Normalization layers by name, and what is true of each of them."""
+"""Normalization layers by name, what is true of each of them, and those of a user's own.
+
+A norm of one's own is a class or function that is named as ``package.module:factory``::
+
+    class RMSNorm2d(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(channels, 1, 1))
+
+        def forward(self, x):
+            return self.scale * x * (x.square().mean((1, 2, 3), keepdim=True) + 1e-5).rsqrt()
+
+- It is called with the number of channels, and with ``height`` and ``width`` if it has such
+  parameters, and returns a module that keeps the shape and type of float32 features of
+  ``(images, channels, height, width)``. It is given them in the plain memory order.
+- Parameters are made in ``__init__`` and are float32; those with ``requires_grad=False`` are left
+  alone, by regularizers as well. What is to be kept over an interruption belongs in buffers.
+- An attribute ``normbench_claims`` of the factory, a dict of NormClaims' fields, says what
+  ``normbench check`` is to verify.
+- Attributes of its layer say what it asks of the network: ``brings_activation = True`` that the
+  activation after it is left out, ``keeps_scale = True`` that the weights before it begin as
+  without a norm, and ``standardizes_weights = True`` that those of all convolutions are
+  standardized.
+
+check_layer says what of this is not so, before anything trains.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping

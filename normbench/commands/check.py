@@ -66,7 +66,8 @@ def main(options: argparse.Namespace) -> int:
     from normbench.models.regularizers import find_regularizers
     from normbench.report.checks import print_checked
     from normbench.spec import regularizer_strengths
-    from normbench.training.datasets import find_dataset
+    from normbench.training.data import known_dataset
+    from normbench.training.datasets import default_root
 
     checks: list[tuple[Callable[[str], Checked], str]] = [
         *((partial(check_norm, seed=options.seed), name) for name in options.norms),
@@ -84,7 +85,7 @@ def main(options: argparse.Namespace) -> int:
     for name in options.network:
         find_network(name)
     if options.dataset is not None:
-        find_dataset(options.dataset)
+        known_dataset(options.dataset, default_root())
     found, misfits = [], 0
     for check, name in checks:
         try:

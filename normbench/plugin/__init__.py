@@ -45,32 +45,27 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspec)
 
 
+# Of the plugin's own, beside one for each data set.
+MARKERS = (
+    "cases(*grids): parametrize `case` with each case of the grids named so, or `cases` with "
+    "the list of cases of each grid; grids are read from the folder `cases` beside the test "
+    "file, else from the suite; without a name, they are those of --bench-cases",
+    "claims: parametrize `claim` with each claim, or `case` with each configuration that the "
+    "claims need runs of",
+    "conformance: parametrize `norm`, `regularizer` or `network` with the names of those that "
+    "the suite has, and of --bench-norm, from the standard tier on",
+    "traces(*grids): parametrize `traced` with a run of each norm and regularizer of the grids "
+    "named so, and of every recipe that they do not train",
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
-        "cases(*grids): parametrize `case` with each case of the grids named so, or `cases` with "
-        "the list of cases of each grid; grids are read from the folder `cases` beside the test "
-        "file, else from the suite; without a name, they are those of --bench-cases",
-    )
-    config.addinivalue_line(
-        "markers",
-        "claims: parametrize `claim` with each claim, or `case` with each configuration that the "
-        "claims need runs of",
-    )
-    config.addinivalue_line(
-        "markers",
-        "conformance: parametrize `norm`, `regularizer` or `network` with the names of those that "
-        "the suite has, and of --bench-norm, from the standard tier on",
-    )
-    config.addinivalue_line(
-        "markers",
-        "traces(*grids): parametrize `traced` with a run of each norm and regularizer of the grids "
-        "named so, and of every recipe that they do not train",
-    )
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
     for marker, family in sorted({(each.marker, each.family) for each in DATASETS.values()}):
         config.addinivalue_line("markers", f"{marker}: cases that train on {family}")
     require_consistent(config)

@@ -14,6 +14,5 @@ def pytest_bench_session_finished(session: StoredSession) -> None:
     It is called once, in the process that started pytest and never in a worker, also for a session
     that was interrupted (``session.document.status``), and not where nothing was stored. What it
     raises is told in a line; it neither fails the session nor keeps others from hearing of it.
-
-    :param session: The session as its folder holds it. It is not pytest's own ``session``.
+    ``session`` is the session as its folder holds it, and not pytest's own of that name.
     """
