@@ -81,13 +81,12 @@ class NormClaims:
 
     ``axes`` names the axes of ``(N, C, H, W)`` that one statistic is taken over, ``C/G`` meaning
     the channels of one group, and ``N/S`` the images of one ghost batch; ``affine`` says what has
-    weights of its own, one of AFFINE;
-    ``batch_independent`` says whether in training an image's output leaves out the other images
-    of its batch; ``invariances`` are those of INVARIANCES, in training and with the parameters
-    that it begins with: what scales or shifts the features leaves the output as it is, and what
-    permutes them permutes it. ``unbiased`` says whether the running variance is stored with
-    Bessel's correction; ``stops_gradients`` that parts of the forward pass are left out of the
-    gradient on purpose.
+    weights of its own, one of AFFINE; ``batch_independent`` says whether in training an image's
+    output leaves out the other images of its batch; ``invariances`` are those of INVARIANCES, in
+    training and with the parameters that it begins with: what scales or shifts the features leaves
+    the output as it is, and what permutes them permutes it. ``unbiased`` says whether the running
+    variance is stored with Bessel's correction; ``stops_gradients`` that parts of the forward pass
+    are left out of the gradient on purpose.
     """
 
     axes: tuple[str, ...] | None = None
@@ -399,6 +398,9 @@ def standardize_weights(network: nn.Module) -> None:
 
 def norm_factory(name: str) -> NormFactory:
     """Return the factory that builds the norm called ``name`` for a site.
+
+    What a layer asks of the network that it stands in, it says by its attributes: see
+    brings_activation, keeps_scale and standardize_weights.
 
     Raises UnknownNorm for a name that stands for no norm. The factory raises
     NormDoesNotFit where the norm cannot normalize the site's channels.

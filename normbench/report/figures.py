@@ -133,7 +133,8 @@ def _most_regularized(runs: Runs) -> Runs:
 
 def _style(line: str, among: Sequence[str]) -> dict[str, Any]:
     number = among.index(line) if line in among else len(among)
-    return {"color": COLOURS[number % 8], "linestyle": DASHES[number % 8]}
+    # each eight further lines have the colours again, with other dashes
+    return {"color": COLOURS[number % 8], "linestyle": DASHES[(number + number // 8) % 8]}
 
 
 def _bare(axes: "Axes", title: str = "", x_label: str = "") -> None:

@@ -326,7 +326,21 @@ def test_a_norm_that_replaces_a_buffer_is_not_captured() -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "layer_chw", "group:4", "instance"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "none",
+        "batch",
+        "layer",
+        "layer_chw",
+        "group:4",
+        "instance",
+        "batch_renorm",
+        "frn",
+        "ghost:16",
+        "ws+group:4",
+    ],
+)
 def test_fifty_captured_steps_have_the_losses_of_plain_ones(norm: str) -> None:
     captured = losses(CapturedStep(step_of(norm, "cuda")), 50, "cuda")
     assert captured == losses(step_of(norm, "cuda"), 50, "cuda")
