@@ -28,6 +28,8 @@ is called as built-in networks are::
   ``flatten`` or ``reshape``. On GPUs a step that can be captured runs as a CUDA graph.
 - Where norms.brings_activation(layer) is true, the layer has the activation in it.
 - A norm that standardizes weights does so in all of the network's ``nn.Conv2d``.
+- A residual block with an attribute ``drop_rate`` that passes its branch through
+  regularizers.drop_branch takes the regularizer stochastic-depth.
 
 check_network says what of this is not so, before anything trains.
 """

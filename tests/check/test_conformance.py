@@ -4,6 +4,8 @@ from normbench.check.conformance import check_network, check_norm, check_regular
 from normbench.check.properties import Checked, Standing
 from normbench.models.norms import FAMILIES, NormDoesNotFit, UnknownNorm
 
+from ..models import own_networks
+
 OWN = f"{__package__}.wrong_norms"
 BUILT_IN = [*(family.example for family in FAMILIES.values()), "ws+batch"]
 
@@ -149,9 +151,30 @@ def test_a_name_that_spells_no_regularizer_is_refused(name: str) -> None:
         check_regularizer(name)
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "preact"])
 def test_every_part_of_a_network_takes_part(name: str) -> None:
     assert check_network(name).broken == []
+
+
+def test_a_branch_of_ones_own_network_may_begin_at_zero() -> None:
+    found = check_network(f"{own_networks.__name__}:ZeroBranch", dataset="digits")
+    assert found.broken == []
+    not_claimed = {(each.section, each.name) for each in found.of(Standing.NOT_CLAIMED)}
+    assert not_claimed == {
+        *(
+            (f"with norm {n}", "every parameter gets a gradient")
+            for n in ("batch", "layer", "none")
+        ),
+        *((f"with norm {n}", "the norm has an effect at every site") for n in ("batch", "layer")),
+    }
+    assert found.properties[0].told == "for 1, 2 and 7 images of 1 x 8 x 8"
+
+
+def test_a_network_that_depends_on_the_batch_in_evaluation_is_broken() -> None:
+    found = check_network(f"{own_networks.__name__}:Centred", dataset="digits")
+    assert [each.split(":")[0] for each in found.broken] == [
+        f"with norm {norm}, images apart at evaluation" for norm in ("batch", "layer", "none")
+    ]
 
 
 def test_a_network_that_is_not_there_is_refused() -> None:

@@ -112,6 +112,26 @@ class InfiniteGradient(Changed):
         return (logits - logits.detach()).abs().sqrt()
 
 
+class ZeroBranch(TinyResNet):
+    """Adds nothing in its branch as it begins."""
+
+    def __init__(self, norm: Norm, shape: Shape, classes: int) -> None:
+        super().__init__(norm, shape, classes)
+        self.last = nn.Conv2d(8, 8, 1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.first(self.stem(images)))
+        features = features + self.last(self.inner(features))
+        logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits
+
+
+class Centred(Changed):
+    def changed(self, logits: Tensor) -> Any:
+        return logits - logits.mean(0) / 2
+
+
 class Untrained(TinyResNet):
     def __init__(self, norm: Norm, shape: Shape, classes: int) -> None:
         super().__init__(lambda _: nn.Identity(), shape, classes)
