@@ -78,10 +78,9 @@ class RunResult:
     ``code`` that of the source which the run executed, and ``data`` that of the images and labels
     (data.content_digest); all are empty for a run that did not end. ``planted`` names the fault
     that was planted while it ran, and is empty for a run of the code as it is. ``replayed`` names
-    the session that trained it, where the
-    row was taken from there; ``audits`` that of a stored run which it was trained again to be held
-    against. The figures of a run that is not ``ok`` cannot be had: asking for one raises RunFailed
-    with the run's message.
+    the session that trained it, where the row was taken from there; ``audits`` that of a stored run
+    which it was trained again to be held against. The figures of a run that is not ``ok`` cannot be
+    had: asking for one raises RunFailed with the run's message.
     """
 
     spec: RunSpec

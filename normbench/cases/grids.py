@@ -1,7 +1,6 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def cases_file_of(spec: RunSpec) -> str:
     return f"""\
 schema = {SCHEMA}
 tier = "{TIERS[0]}"
-dataset = {json.dumps(spec.dataset, ensure_ascii=False)}
+dataset = {toml_value(spec.dataset)}
 network = "{spec.network}"
 recipe = {recipe}
 epochs = {spec.epochs}
