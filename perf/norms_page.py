@@ -154,8 +154,9 @@ def costs_part(times: Mapping[str, float]) -> str:
         f"features of {shape} (the second block of the network `mnist`) in channels_last, on one "
         f"core of {processor()['processor']} with torch {torch.__version__}, "
         f"{datetime.now(UTC).date()}. Each is the median of fifteen rounds in which the two take "
-        "turns; that of `batch`, which is BatchNorm2d itself, shows how far off they are. `ws+` counts the weights of one 3 x 3 convolution; what brings its activation "
-        "saves the network's own, which is not counted. A buffer a layer is a count of batches."
+        "turns; that of `batch`, which is BatchNorm2d itself, shows how far off they are. `ws+` "
+        "counts the weights of one 3 x 3 convolution; what brings its activation saves the "
+        "network's own, which is not counted. A buffer a layer is a count of batches."
     )
     headings = ["norm", "forward and backward", "parameters", "buffers"]
     return "\n\n".join(["## Cost", about, _table(headings, rows)])
@@ -189,8 +190,8 @@ def results_part(sessions: Sequence[StoredSession]) -> str:
     options = " ".join(f"--bench-norm {norm}" for norm in NORMS.values())
     about = (
         "Test accuracy in percent: mean, standard deviation of single runs, and their number, "
-        "without a regularizer; a dash where there is no run. CIFAR-10 is its JPEG copy. With L1 of "
-        "0.01, which no statistics make up for, `dynamic_tanh` came to chance on the digits in "
+        "without a regularizer; a dash where there is no run. CIFAR-10 is its JPEG copy. With L1 "
+        "of 0.01, which no statistics make up for, `dynamic_tanh` came to chance on the digits in "
         "three of three runs."
     )
     return "\n\n".join(
