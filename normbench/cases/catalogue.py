@@ -14,7 +14,7 @@ from normbench.check.trace_record import Traced, trace_spec, traced_as
 from normbench.models.networks import NETWORKS, has_reference
 from normbench.models.norms import FAMILIES, norm_family
 from normbench.models.regularizers import REGULARIZERS
-from normbench.spec import NO_REGULARIZER
+from normbench.spec import NO_REGULARIZER, RunSpec, regularizer_strengths
 
 # The suite; in a checkout, a link to bench.
 SUITE = Path(__file__).parents[1] / "bench"
@@ -184,33 +184,49 @@ class Catalogue:
 def find_case(case_id: str, files: Sequence[Path], data: Path) -> Case:
     """Return the case of that id, of the suite or of the user's own ``files``, in any tier.
 
-    The norm of the id need be none of the grid's, as one of --bench-norm is not; one of the user's
-    own is not imported. ``data`` is the data root. Raises CasesError where no grid has the rest.
+    Norm and regularizer of the id need be none of the grid's, as those of --bench-norm and
+    --bench-regularizer are not; one of the user's own is not imported. ``data`` is the data root.
+    Raises CasesError where no grid has the rest.
     """
-    known: list[str] = []
+    known: list[Case] = []
     for file in files:
         if case_id.startswith(f"{file.stem}-") and not _holds_claims(file):
-            for case in load_cases(file, GridOptions(data=data), fitting=False):
-                if (found := _with_norm_of(case_id, case)) is not None:
-                    return found
-                known.append(case.id)
+            known += load_cases(file, GridOptions(data=data), fitting=False)
+    # a grid may train each regularizer in a way of its own
+    for alike in (_same_regularizer, _same_size):
+        for case in known:
+            if (spec := alike(case_id, case)) is not None:
+                return dataclasses.replace(case, spec=spec)
     if not known:
         grids = ", ".join(file.stem for file in files if not _holds_claims(file))
         raise CasesError(f"{case_id!r} is no case: expected an id that begins with one of {grids}")
-    close = difflib.get_close_matches(case_id, known, n=3, cutoff=0.0)
+    close = difflib.get_close_matches(case_id, [case.id for case in known], n=3, cutoff=0.0)
     raise CasesError(f"{case_id!r} is no case: expected an id such as {', '.join(close)}")
 
 
-def _with_norm_of(case_id: str, case: Case) -> Case | None:
-    """Return the case with the norm that the id has; None if the id is not of its configuration."""
-    spec = case.spec
-    begin, end = f"{case.grid}-", f"-{spec.regularizer}-b{spec.batch_size}"
-    if not (case_id.startswith(begin) and case_id.endswith(end)):
+def _same_regularizer(case_id: str, case: Case) -> RunSpec | None:
+    """Return the case's spec with the norm that the id has; None if the rest is another's."""
+    spec = _same_size(case_id, case)
+    return spec if spec is not None and spec.regularizer == case.spec.regularizer else None
+
+
+def _same_size(case_id: str, case: Case) -> RunSpec | None:
+    """Return the case's spec with norm and regularizer of the id; None if the rest is another's."""
+    size = case.spec.batch_size
+    found = re.fullmatch(rf"{re.escape(case.grid)}-([^-]+)-(.+)-b{size}", case_id)
+    if found is None or not _names_a_norm(found[1]):
         return None
-    norm = case_id[len(begin) : -len(end)]
-    if norm_family(norm) is None and not re.fullmatch(r"[\w.]+:\w+", norm):
+    try:
+        strengths = regularizer_strengths(found[2])
+    except ValueError:
         return None
-    return dataclasses.replace(case, spec=dataclasses.replace(spec, norm=norm))
+    if any(name not in REGULARIZERS and ":" not in name for name in strengths):
+        return None
+    return dataclasses.replace(case.spec, norm=found[1], regularizer=found[2])
+
+
+def _names_a_norm(norm: str) -> bool:
+    return norm_family(norm) is not None or re.fullmatch(r"[\w.]+:\w+", norm) is not None
 
 
 def _identity(file: Path) -> tuple[str, Path]:

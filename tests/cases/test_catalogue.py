@@ -315,9 +315,17 @@ def test_a_case_is_found_with_another_norm_than_those_of_its_grid(folder: Path) 
     assert found("tiny-no.such.package:MyNorm-none-b64", folder)[0] == "no.such.package:MyNorm"
 
 
+def test_a_case_of_a_regularizer_of_the_command_line_is_found_as_well(folder: Path) -> None:
+    own = "mypkg.reg:lasso:0.01"
+    assert found(f"tiny-batch-{own}-b64", folder) == ("batch", own, 64)
+    both = "l2-weights:5e-05+stochastic-depth:0.1"
+    assert found(f"tiny-mypkg.norms:Mine-{both}-b64", folder) == ("mypkg.norms:Mine", both, 64)
+
+
 @pytest.mark.parametrize(
     ("case_id", "message"),
     [
+        ("tiny-batch-l3:1-b64", r"is no case: expected an id such as tiny-batch-l1:0.001-b64, "),
         ("small-batch-none-b64", r"'small-batch-none-b64' is no case: .* begins with one of tiny$"),
         ("tiny-batch-none-b32", r"is no case: expected an id such as tiny-batch-none-b64, "),
         ("tiny-bach-none-b64", r"is no case: expected an id such as tiny-batch-none-b64, "),
