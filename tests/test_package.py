@@ -13,7 +13,7 @@ import pytest
 from normbench.storage.session import latest_session, read_session
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("bench", "models", "normbench", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("bench", "examples", "models", "normbench", "pyproject.toml", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +63,8 @@ def test_a_wheel_holds_the_package_and_nothing_else_at_the_top_level(wheel: Path
         "normbench/bench/cases/published/mnist.csv",
         "normbench/reference/digits.json",
         "normbench/report/assets/report.html",
+        "normbench/project/mypkg/norms.py",
+        "normbench/project/.github/workflows/nightly.yml",
     ):
         assert needed in names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
@@ -91,6 +93,17 @@ def test_the_suite_runs_from_the_wheel_in_an_empty_folder(installed: Path, tmp_p
     assert "69 only in the baseline" in compared.stdout
     where = normbench(installed, tmp_path, "report")
     assert Path(where.stdout.strip()) == session.folder / "report.html"
+
+
+def test_the_wheel_lays_a_project_whose_norm_trains(installed: Path, tmp_path: Path) -> None:
+    laid = normbench(installed, tmp_path, "new", ".")
+    assert laid.returncode == 0, laid.stdout + laid.stderr
+    one = ("-k", "RMSNorm2d-none", "-p", "no:xdist", "-q")
+    done = normbench(installed, tmp_path, "run", "--bench-cases", "cases.toml", *one)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (stored,) = read_session(latest_session(tmp_path / "results")).judged_cases
+    assert stored.test_accuracy is not None
+    assert stored.test_accuracy > 0.9
 
 
 def test_the_wheel_is_what_was_run(installed: Path, tmp_path: Path) -> None:
