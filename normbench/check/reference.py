@@ -157,6 +157,23 @@ def one_cycle_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
 
 
+def scheduled_rate(recipe: Recipe, step: int, steps: int, peak: float) -> float:
+    """Return the learning rate of a step by the recipe's schedule.
+
+    But for the one cycle: ``peak (i + 1) / (w + 1)`` in the first ``w`` steps, the part ``warmup``
+    of all; then half a cosine or a line down to 0 after the last step, or the peak.
+    """
+    if recipe.schedule == "one-cycle":
+        return one_cycle_rate(step, steps, peak, recipe.warmup)
+    rising = round(recipe.warmup * steps)
+    if step < rising:
+        return peak * (step + 1) / (rising + 1)
+    left = 1 - (step - rising) / max(1, steps - rising)
+    if recipe.schedule == "linear":
+        return peak * left
+    return peak * (1 - math.cos(math.pi * left)) / 2 if recipe.schedule == "cosine" else peak
+
+
 @dataclass(frozen=True)
 class Stepped:
     """What a step has come to: the logits before it, the loss, and the state after it."""
@@ -281,13 +298,14 @@ def settings_of(
 ) -> Settings:
     """Return what a recipe says of the step, the first being 0, of a run of ``steps``.
 
-    The peak is scaled linearly with the batch size (Goyal et al., Accurate, Large Minibatch SGD,
-    2017): the recipe has it at 64.
+    The recipe has the peak at a batch size of 64; with the batch size it goes linearly (Goyal et
+    al., Accurate, Large Minibatch SGD, 2017), by its square root, or not at all.
     """
-    peak = recipe.learning_rate * batch_size / 64
+    power = {"linear": 1.0, "square-root": 0.5, "none": 0.0}[recipe.scaling]
+    peak = recipe.learning_rate * (batch_size / 64) ** power
     return Settings(
         strengths=strengths,
         momentum=recipe.momentum,
         label_smoothing=recipe.label_smoothing,
-        learning_rate=one_cycle_rate(step, steps, peak, recipe.warmup),
+        learning_rate=scheduled_rate(recipe, step, steps, peak),
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ import torch
 from normbench.check.recording import record
 from normbench.check.trace import take_trace, trace_data
 from normbench.check.trace_record import Trace, Traced, trace_spec
-from normbench.check.tracer import Tracer, quantile, relative
+from normbench.check.tracer import Tracer, quantile, relative, unreferenced
+from normbench.training.recipes import recipe_spelling
 from normbench.training.trainer import train
 from tests.check.wrong_engines import WRONG_ENGINES, engine
 
@@ -28,6 +30,39 @@ def test_a_right_engine_is_not_blamed(norm: str, seed: int) -> None:
     found = take_trace(Traced("right", spec))
     assert found.broken == ()
     assert 0 < found.share < 0.2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": recipe_spelling({"from": "digits", "schedule": "cosine", "scaling": "none"})},
+        {"recipe": recipe_spelling({"from": "digits", "schedule": "linear", "momentum": 0.5})},
+        {"regularizer": "decoupled:0.1+l2-weights:0.01"},
+        {"regularizer": "orthogonal:0.01+spectral:0.01"},
+    ],
+)
+def test_other_recipes_and_regularizers_are_held_against_theirs(changes: dict[str, Any]) -> None:
+    found = take_trace(Traced("own", dataclasses.replace(PLAIN, **changes)))
+    assert (found.broken, found.note) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"recipe": '{"from": "digits", "optimizer": "adamw"}'}, "takes steps of SGD without cl"),
+        ({"recipe": '{"from": "digits", "gradient_clipping": 1.0}'}, "of SGD without clipping"),
+        ({"regularizer": "torch.nn:L1Loss:0.1"}, "the regularizer torch.nn:L1Loss has no form"),
+    ],
+)
+def test_what_the_reference_does_not_know_is_told(changes: dict[str, Any], note: str) -> None:
+    assert note in unreferenced(dataclasses.replace(PLAIN, **changes))
+
+
+def test_without_a_reference_the_data_are_held_against_theirs_all_the_same() -> None:
+    recipe = recipe_spelling({"from": "digits", "optimizer": "adamw", "learning_rate": 0.001})
+    found = take_trace(Traced("own", dataclasses.replace(PLAIN, recipe=recipe)))
+    assert found.broken == ()
+    assert found.note.startswith("the reference takes steps of SGD")
 
 
 @pytest.mark.parametrize("norm", ["frn", "ws+group:4"])
