@@ -173,6 +173,19 @@ def test_contrasts_come_in_the_order_of_the_files_keys(load: Load) -> None:
     ]
 
 
+def test_a_claim_may_compare_any_regularizers(tmp_path: Path) -> None:
+    file, grid = tmp_path / "claims.toml", tmp_path / "tiny.toml"
+    grid.write_text(tiny_grid().replace("{ l1 = 0.001 }", "{ decoupled = 0.1, l2 = 0.01 }"))
+    text = CLAIM.replace("at = { l1 = [0, 0.001] }", 'at = { norm = "batch", batch_size = 64 }')
+    text = text.replace(
+        '{ norm = "batch", batch_size = 64 }\nsec', "{ l2 = 0.01, decoupled = 0.1 }\nsec"
+    )
+    file.write_text(text.replace('{ norm = "layer", batch_size = 64 }', "{}"))
+    (claim,) = load_claims(file, {"tiny": grid}, EVERYTHING)
+    (contrast,) = claim.contrasts
+    assert contrast.subject == "batch-decoupled:0.1+l2:0.01-b64 less batch-none-b64"
+
+
 @pytest.mark.parametrize(
     ("addition", "bounds"),
     [

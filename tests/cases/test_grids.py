@@ -611,6 +611,17 @@ first,layer,0.001,0,64,96
 """
 
 
+def test_a_column_of_published_figures_may_be_any_regularizer(load: Load, tmp_path: Path) -> None:
+    table = "table,norm,l2-weights,batch_size,test_accuracy\nfirst,batch,0,64,97\n"
+    (tmp_path / "figures.csv").write_text(f"{table}first,batch,0.01,64,98\n")
+    text = tiny_grid().replace("{ l1 = 0.001 }", "{ l2-weights = 0.01 }")
+    cases = load('published = "figures.csv"\n' + text)
+    assert {c.spec.regularizer: c.published.test_accuracy for c in cases if c.published} == {
+        "none": 0.97,
+        "l2-weights:0.01": 0.98,
+    }
+
+
 def test_of_two_published_figures_the_better_one_counts(load: Load, tmp_path: Path) -> None:
     (tmp_path / "figures.csv").write_text(PUBLISHED)
     cases = load('published = "figures.csv"\npublished_room = 0.5\n' + tiny_grid())
