@@ -32,7 +32,10 @@ ROOMS = (
     *("models", "check", "training", "engine", "cases"),
     *("storage", "analysis", "report", "commands", "plugin"),
 )
-BESIDE = "tests/test_spec.py tests/test_package.py tests/test_gpu_stages.py tests/test_matrix.py"
+BESIDE = (
+    "tests/test_spec.py tests/test_package.py tests/test_gpu_stages.py tests/test_matrix.py "
+    "tests/test_norms_page.py tests/test_reference_page.py"
+)
 
 # What each stage gives to pytest. The tests are one for each folder: what has ended is stored.
 STAGES = {
