@@ -139,7 +139,7 @@ def _reach(subject: Subject, section: str, name: str, features: Tensor) -> Prope
     told = f"its first element changes {sizes.get(reached, f'{reached} elements')} of an image"
     affine = subject.claims.affine or ""
     claimed = height * width if affine.startswith("per channel") else 1
-    if not affine or (affine.endswith("for all") and parameter.numel() == 1):
+    if affine in ("", "none") or (affine.endswith("for all") and parameter.numel() == 1):
         return Property(section, f"reach of {name}", Standing.NOT_CLAIMED, told)
     # fewer where a norm takes the larger of two
     holds = 0 < reached <= claimed and bool(changed.any((0, 2, 3)).sum() == 1)

@@ -175,7 +175,10 @@ def test_what_cannot_be_checked_ends_it_with_2(
         ("['N']", r"is a list: expected a dict with keys out of axes, affine, "),
         ("{'axis': ['N']}", "has an unknown key 'axis': expected one of axes, affine, "),
         ("{'axes': ['M']}", r"has axes = \['M'\]: expected a list of axes out of N, C, C/G, H, W"),
-        ("{'affine': 'yes'}", "has affine = 'yes': expected one of none, per channel, per element"),
+        (
+            "{'affine': 'yes'}",
+            "has affine = 'yes': expected one of none, per channel, per channel and one for all",
+        ),
         ("{'batch_independent': 1}", "has batch_independent = 1: expected True or False"),
         ("{'invariances': 'scale'}", "has invariances = 'scale': expected a list out of scale,"),
     ],
