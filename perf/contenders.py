@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from normbench.engine.devices import tune_malloc
 from normbench.models.networks import build_network
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, regularizer_name
 from normbench.storage.environment import available_cores
 from normbench.training.data import load_dataset
 from normbench.training.recipes import AFFINE, RECIPES
@@ -75,7 +75,7 @@ class Workload(NamedTuple):
             "mnist",
             "mnist",
             self.norm,
-            l1=self.l1,
+            regularizer=regularizer_name({"l1": self.l1}),
             batch_size=self.batch_size,
             epochs=self.epochs,
             seed=seed,

@@ -107,7 +107,7 @@ def beside_baseline(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     known = {
         case.spec.norm: [100 * value for value in case.accuracies]
         for case in baseline.cases.values()
-        if (case.spec.l1, case.spec.l2, case.spec.batch_size) == (0.0, 0.0, 64)
+        if (case.spec.regularizer, case.spec.batch_size) == ("none", 64)
     }
     by_norm: dict[str, list[float]] = {}
     for row in rows:

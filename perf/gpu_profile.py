@@ -100,7 +100,7 @@ def timed(
 
 
 def epoch_of_batches(setup: Setup, training: Training) -> float:
-    size = training.network.image_size
+    size = training.image_size
     part = (training.data, training.spec, training.recipe, size, training.generator)
     return min(seconds_of(setup, lambda: list(training_batches(*part))) for _ in range(2))
 

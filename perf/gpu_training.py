@@ -274,7 +274,7 @@ def after_failed_capture(setup: Setup) -> dict[str, Any]:
     with as_in_a_run(device), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         training = Training.begin(spec, data, device)
-        training.network.blocks[0].register_forward_hook(look)
+        next(iter(training.network.children())).register_forward_hook(look)
         for what, action in (
             ("two steps of a norm that looks at a value", lambda: steps_of(training, 2)),
             ("random numbers", lambda: torch.rand(3, device=device).sum().item()),
@@ -289,7 +289,7 @@ def after_failed_capture(setup: Setup) -> dict[str, Any]:
 
 
 def batches_of(training: Training) -> Iterator[tuple[Tensor, Tensor]]:
-    size = training.network.image_size
+    size = training.image_size
     while True:
         yield from training_batches(
             training.data, training.spec, training.recipe, size, training.generator

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from normbench.engine.devices import tune_malloc
-from normbench.models.networks import build_network
+from normbench.models.networks import NETWORKS, build_network
 from normbench.spec import RunSpec
 from normbench.training.data import load_dataset
 from normbench.training.datasets import dataset_on_disk, default_root
@@ -69,7 +69,7 @@ def best_product_rate() -> float:
 def operations_of_a_step(network: str, norm: str, batch_size: int) -> int:
     """Count the floating-point operations of convolutions and products, forward and backward."""
     model = build_network(network, norm)
-    images = torch.randn(batch_size, model.image_channels, model.image_size, model.image_size)
+    images = torch.randn(batch_size, *NETWORKS[network].made_for())
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(model(images), torch.zeros(batch_size, dtype=torch.long)).backward()
     return int(counter.get_total_flops())
