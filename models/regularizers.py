@@ -28,7 +28,8 @@ class Regularizer:
     A regularizer overrides one method or several: it may change the network before it is trained,
     add a penalty to the loss, which autograd differentiates, change the gradients of a step, or
     the weights before the optimizer changes them. The parameters of a step have their gradients
-    in ``.grad``, which are to be changed in place.
+    in ``.grad``, which are to be changed in place. What it has to remember from step to step
+    belongs in buffers of the network: nothing else is there after an interruption.
 
     ``elementwise`` says that gradients and weights are changed element by element, all in one
     way: the methods are then given all parameters as one vector, which is faster.

@@ -249,10 +249,6 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def _places(details: Iterable[InitErrorDetails]) -> set[tuple[int | str, ...]]:
-    return {each.get("loc", ()) for each in details}
-
-
 def _again(details: ErrorDetails) -> InitErrorDetails:
     """Return an error as it is to be raised once more, beside others."""
     told = PydanticCustomError(details["type"], "{error}", details.get("ctx", {}))
@@ -381,21 +377,20 @@ class StrengthsTable(Table):
     @classmethod
     def _of_regularizers(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
         """Tell of the keys that are unknown beside whatever else is wrong with the table."""
+        if not isinstance(value, dict):
+            return read(value)
         known = {*cls.model_fields, *REGULARIZERS}
-        table = value if isinstance(value, dict) else {}
-        unknown = [
-            InitErrorDetails(type="extra_forbidden", loc=(name,), input=table[name])
-            for name in table
-            if name not in known and ":" not in name
+        unknown = {k: v for k, v in value.items() if k not in known and ":" not in k}
+        told = [
+            InitErrorDetails(type="extra_forbidden", loc=(key,), input=item)
+            for key, item in unknown.items()
         ]
-        named = {key: item for key, item in table.items() if (key,) not in _places(unknown)}
         try:
-            found = read(named if isinstance(value, dict) else value)
+            found = read({key: item for key, item in value.items() if key not in unknown})
         except ValidationError as error:
-            others = list(map(_again, error.errors(include_url=False)))
-            raise ValidationError.from_exception_data("table", [*others, *unknown]) from None
-        if unknown:
-            raise ValidationError.from_exception_data("table", unknown)
+            told = [*map(_again, error.errors(include_url=False)), *told]
+        if told:
+            raise ValidationError.from_exception_data("table", told)
         return found
 
     @property

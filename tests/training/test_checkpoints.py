@@ -13,6 +13,7 @@ from normbench.results import Epoch
 from normbench.spec import RunSpec
 from normbench.training import checkpoints, trainer
 from normbench.training.data import ImageData, load_dataset
+from normbench.training.recipes import recipe_spelling
 from normbench.training.trainer import Training, train
 
 from .own_norms import own_norm
@@ -40,8 +41,21 @@ def interrupt_after(epochs: int) -> Callable[[Epoch], None]:
     return note
 
 
+ADAMW = recipe_spelling({"from": "digits", "optimizer": "adamw", "schedule": "cosine"})
+RMSPROP = recipe_spelling(
+    {"from": "digits", "optimizer": "torch.optim:RMSprop", "learning_rate": 0.01}
+)
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"norm": "group:4", "regularizer": "l1:0.001+l2:0.001"}, {"train_images": 300}]
+    "changes",
+    [
+        {},
+        {"norm": "group:4", "regularizer": "l1:0.001+l2:0.001"},
+        {"train_images": 300},
+        {"recipe": ADAMW, "regularizer": "decoupled:0.1+l2:0.001"},
+        {"recipe": RMSPROP, "norm": "batch_renorm"},
+    ],
 )
 def test_an_interrupted_run_ends_as_it_would_have(
     digits: ImageData, tmp_path: Path, changes: dict[str, Any]
