@@ -459,7 +459,7 @@ def find_network(network: str) -> Callable[..., nn.Module]:
     return found
 
 
-_CALL = "factory(norm, shape=(1, 28, 28), classes=10)"
+_CALL = "factory(norm, shape=..., classes=...)"
 
 
 def network_class(network: str) -> type[ConvolutionalNetwork]:
@@ -624,10 +624,10 @@ def check_network(
                 "any other norm: expected a call wherever a norm is to stand; or train it with the "
                 "norm none alone"
             )
-        _check_training(network, built, _seen(network, shape), classes)
+        check_training(network, built, _seen(network, shape), classes)
 
 
-def _check_training(network: str, built: nn.Module, shape: Shape, classes: int) -> None:
+def check_training(network: str, built: nn.Module, shape: Shape, classes: int) -> None:
     """Raise NetworkDoesNotFit where a new network cannot be trained on images of ``shape``."""
     check_parameters(network, built, NetworkDoesNotFit)
     if not count_parameters(built):
@@ -649,6 +649,9 @@ def _check_training(network: str, built: nn.Module, shape: Shape, classes: int) 
             f"{network} cannot be differentiated: {told(error)}; expected logits that autograd "
             "traces back to the parameters"
         ) from error
+    with torch.no_grad():
+        evaluated = passed(network, built.eval(), images)
+    _check_logits(network, evaluated, shape, classes)
     for name, parameter in built.named_parameters():
         if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
             raise NetworkDoesNotFit(

@@ -26,6 +26,7 @@ check_layer says what of this is not so, before anything trains.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -271,7 +272,8 @@ def norm_parameter(name: str) -> dict[str, int]:
     if not (family and letter):
         return {}
     text = name.partition(":")[2]
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+    # one spelling each: 04 would be another name of 4
+    if not re.fullmatch(r"[1-9][0-9]*", text):
         raise UnknownNorm(
             f"unknown norm {name!r}: expected {kind}:{letter} with a whole number {letter} of "
             f"{_PARAMETERS[letter]}, at least 1, such as {family.example}"
@@ -419,13 +421,21 @@ def norm_factory(name: str) -> NormFactory:
             f"{', '.join(_NORMALIZING_THE_SCALE)}; a norm of one's own has the attribute "
             "standardizes_weights"
         )
-    if ":" in name:
-        return _imported(name)
-    raise _unknown(name)
+    if ":" not in name or name.partition(":")[0] in FAMILIES:
+        raise _unknown(name)
+    return _imported(name)
 
 
 def _unknown(name: str) -> UnknownNorm:
-    return UnknownNorm(f"unknown norm {name!r}: expected one of {SPELLINGS}")
+    alike = name.lower().replace("-", "_")
+    plain = alike.partition(":")[0]
+    lacking = next((f for f in FAMILIES.values() if f.spelling.startswith(f"{alike}:")), None)
+    hint = ""
+    if lacking is not None:
+        hint = f"; it takes a parameter, as {lacking.example}"
+    elif plain in FAMILIES:
+        hint = f"; did you mean {plain}?"
+    return UnknownNorm(f"unknown norm {name!r}: expected one of {SPELLINGS}{hint}")
 
 
 def _with_standardized_weights(build_norm: NormFactory) -> NormFactory:

@@ -29,7 +29,8 @@ class Regularizer:
     add a penalty to the loss, which autograd differentiates, change the gradients of a step, or
     the weights before the optimizer changes them. The parameters of a step have their gradients
     in ``.grad``, which are to be changed in place. What it has to remember from step to step
-    belongs in buffers of the network: nothing else is there after an interruption.
+    belongs in buffers of the network: nothing else is there after an interruption, and what is
+    kept on a class or in a module goes on into the next run.
 
     ``elementwise`` says that gradients and weights are changed element by element, all in one
     way: the methods are then given all parameters as one vector, which is faster.
@@ -285,18 +286,15 @@ def check_regularizers(strengths: Mapping[str, float], network: nn.Module) -> No
     Changes the network, and leaves gradients in it. Raises as find_regularizer does, and
     RegularizerDoesNotFit for what cannot be applied to the network.
     """
-    parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    for parameter in parameters.values():
-        parameter.grad = torch.zeros_like(parameter)
     for name, strength in strengths.items():
         regularizer = find_regularizer(name, strength)
         try:
             regularizer.change_network(network)
-            _check_penalty(name, regularizer.penalty(parameters), parameters.values())
-            with torch.no_grad():
-                given = {"": _joined(parameters)} if regularizer.elementwise else parameters
-                regularizer.change_gradients(given)
-                regularizer.change_weights(given, 0.0)
+            parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+            penalty = regularizer.penalty(parameters)
+            _check_penalty(name, regularizer, penalty, parameters.values())
+            given = {"": _joined(parameters)} if regularizer.elementwise else parameters
+            _check_changes(name, regularizer, given)
         except RegularizerDoesNotFit:
             raise
         except (Exception, SystemExit) as error:
@@ -305,14 +303,38 @@ def check_regularizers(strengths: Mapping[str, float], network: nn.Module) -> No
             ) from error
 
 
+@torch.no_grad()
+def _check_changes(name: str, regularizer: Regularizer, parameters: Parameters) -> None:
+    gradients = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    for known, parameter in parameters.items():
+        parameter.grad = gradients[known]
+    regularizer.change_gradients(parameters)
+    for known, parameter in parameters.items():
+        if parameter.grad is not gradients[known]:
+            raise RegularizerDoesNotFit(
+                f"regularizer {name!r} puts another tensor in the place of a gradient: expected it "
+                "to be changed in place, as by parameter.grad.add_(...); the step would not see it"
+            )
+        if not bool(gradients[known].isfinite().all()):
+            raise RegularizerDoesNotFit(
+                f"regularizer {name!r} makes gradients that are not finite for a new network: "
+                "expected finite numbers"
+            )
+    regularizer.change_weights(parameters, 0.0)
+
+
 def _joined(parameters: Parameters) -> Tensor:
-    vector = torch.cat([p.detach().flatten() for p in parameters.values()])
-    vector.grad = torch.zeros_like(vector)
-    return vector
+    if not parameters:
+        raise RegularizerDoesNotFit(
+            "the regularizers leave the network no parameter that is trained: expected one or more"
+        )
+    return torch.cat([p.detach().flatten() for p in parameters.values()])
 
 
-def _check_penalty(name: str, penalty: object, parameters: Iterable[Tensor]) -> None:
-    if penalty is None:
+def _check_penalty(
+    name: str, regularizer: Regularizer, penalty: object, parameters: Iterable[Tensor]
+) -> None:
+    if penalty is None and not isinstance(regularizer, OwnPenalty):
         return
     if not isinstance(penalty, Tensor) or penalty.ndim or not penalty.is_floating_point():
         came = tuple(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__

@@ -35,7 +35,9 @@ def regularizer_strengths(name: str) -> dict[str, float]:
     Raises ValueError for a spelling that is none; which names there are is not looked up.
     """
     found: dict[str, float] = {}
-    for part in () if name == NO_REGULARIZER else name.split("+"):
+    # of 1e+5, the plus joins no parts
+    parts = re.split(r"(?<![0-9.][eE])\+", name)
+    for part in () if name == NO_REGULARIZER else parts:
         kind, _, text = part.strip().rpartition(":")
         try:
             value = float(text)
@@ -44,8 +46,9 @@ def regularizer_strengths(name: str) -> dict[str, float]:
         named = kind and not re.search(r"[\s,;]", kind)
         if not named or kind in found or not 0 < value < math.inf:
             raise ValueError(
-                f"unknown regularizer {name!r}: expected none, or names with a strength above 0 "
-                "each, such as l1:0.001, l1:0.001+l2:0.001 or package.module:factory:0.01"
+                f"unknown regularizer {name!r}: {part!r:.60} is no name with a finite strength "
+                "above 0; expected none, or parts such as l1:0.001, l1:0.001+l2:0.001 or "
+                "package.module:factory:0.01, each name once"
             )
         found[kind] = value
     return found

@@ -128,6 +128,12 @@ def shortcomings(session: StoredSession) -> list[str]:
     elif skipped and options.get("strict"):
         listed = _listed(case.case.id for case in skipped)
         found.append(f"--bench-strict: {_named(len(skipped), 'case')} skipped: {listed}")
+    found += [
+        f"the data set {name} was not the same in all runs ({facts.content}): expected equal "
+        "images and labels each time that it is loaded"
+        for name, facts in document.datasets.items()
+        if "+" in facts.content
+    ]
     if comparison is not None:
         if worse := comparison.regressions:
             listed = _listed(case.spec.title for case in worse)

@@ -10,7 +10,7 @@ from normbench.cases.errors import CasesError, one_line, read_toml, toml_value, 
 from normbench.cases.values import SCHEMA, Number, one_of
 from normbench.models.networks import NETWORKS, check_network, takes
 from normbench.models.sites import NetworkDoesNotFit
-from normbench.spec import RunSpec
+from normbench.spec import RunSpec, configuration_label
 from normbench.training.datasets import dataset_on_disk, find_dataset
 from normbench.training.recipes import recipe_table
 from normbench.training.trainer import check_recipe, check_regularizer
@@ -102,6 +102,7 @@ def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterato
         yield misfit
     elif fitting:
         yield from _misfits_of_training(content, options)
+    yield from _misfits_of_recipes(content)
     images = content.train_images or find_dataset(content.dataset).training_images
     at_most = Number(1, images).words(whole=True)
     for number, grid in enumerate(content.grid, start=1):
@@ -142,6 +143,21 @@ def _misfits_of_training(content: CasesFile, options: GridOptions) -> Iterator[s
             _check_recipe_once(str(grid.recipe or content.recipe), *built)
         except ValueError as error:
             yield f"{place if grid.recipe else ''}recipe: {error}"
+
+
+def _misfits_of_recipes(content: CasesFile) -> Iterator[str]:
+    """Tell of configurations that several grids have by different recipes: ids show none."""
+    recipes: dict[Configuration, str] = {}
+    for number, grid in enumerate(content.grid, start=1):
+        recipe = str(grid.recipe or content.recipe)
+        for configuration in grid.configurations(grid.norm, grid.regularizers):
+            if recipes.setdefault(configuration, recipe) != recipe:
+                label = configuration_label(*configuration)
+                yield (
+                    f"[[grid]] {number}: {label} has another recipe in an earlier [[grid]], and "
+                    "ids would not tell them apart; leave it out of one, or use two files"
+                )
+                return
 
 
 def _misfit_of_network(content: CasesFile, fitting: bool) -> str:

@@ -370,7 +370,7 @@ class StrengthsTable(Table):
     """
 
     model_config = ConfigDict(extra="allow")
-    other_keys: ClassVar[tuple[str, ...]] = tuple(REGULARIZERS)
+    other_keys: ClassVar[tuple[str, ...]] = (*REGULARIZERS, '"package.module:factory"')
     strength_schema: ClassVar[JsonSchemaValue] = NUMBER_SCHEMA
 
     @model_validator(mode="wrap")

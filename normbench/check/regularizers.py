@@ -19,7 +19,7 @@ from normbench.models.regularizers import (
 from normbench.spec import RunSpec, regularizer_name, regularizer_strengths
 from normbench.training.data import ImageData
 from normbench.training.recipes import find_recipe
-from normbench.training.trainer import Training
+from normbench.training.trainer import Training, check_regularizer
 
 SECTION = "penalty"
 IMAGES = 32
@@ -37,7 +37,7 @@ def regularizer_properties(name: str) -> Iterator[Property]:
     """
     strengths = regularizer_strengths(name)
     depth = strengths.pop(DEPTH, None)
-    check_regularizers(strengths, build_network("digits", "batch"))
+    check_regularizer(regularizer_name(strengths), "digits", (1, 8, 8), 10)
     if depth is not None:
         check_regularizers({DEPTH: depth}, build_network("cifar10", "batch"))
         yield from _depth_properties(depth)

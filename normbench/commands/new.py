@@ -13,6 +13,8 @@ HELP = "lay a small project with a norm and a regularizer of your own"
 # What is laid; in a checkout, a link to examples/own-project.
 TEMPLATE = Path(__file__).parents[1] / "project"
 PACKAGE = "mypkg"
+# What lies in a project beside the package.
+TAKEN = ("tests", "conftest", "results")
 LEFT_OUT = ("__pycache__", ".pytest_cache", "results")
 
 
@@ -56,6 +58,11 @@ def require_package(name: str) -> None:
 
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"--package {name!r}: expected a name as Python's are, such as my_norms")
+    if name in TAKEN:
+        raise ValueError(
+            f"--package {name!r}: expected another name, as the project has {', '.join(TAKEN)} of "
+            "its own"
+        )
     if name != PACKAGE and importlib.util.find_spec(name) is not None:
         raise ValueError(
             f"--package {name!r}: Python has a package of that name already; choose another one"

@@ -342,7 +342,8 @@ def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
         part.require_nothing_planted()
     if bad := [f"{part.name}: {case.spec.title}" for part in parts for case in part.ended_badly]:
         raise BaselineError(
-            f"no baseline: a run of {len(bad)} cases ended badly ({bad[0]}); run them again"
+            f"no baseline: runs ended badly of {', '.join(bad[:3])}"
+            f"{f' and {len(bad) - 3} more' if len(bad) > 3 else ''}; run them again"
         )
     builds = dict.fromkeys(str(part.environment.get("torch")) for part in parts)
     if len(builds) > 1:

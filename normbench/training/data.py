@@ -58,13 +58,17 @@ class ImageData:
     content: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.classes, list):
+            object.__setattr__(self, "classes", tuple(self.classes))
         # images of another kind are told of by require_usable
         images = self.train_images
         usable = isinstance(images, Tensor) and images.dtype is torch.uint8 and images.numel()
-        if usable and (math.isnan(self.mean) or math.isnan(self.std)):
-            mean, std = pixel_statistics(images)
-            object.__setattr__(self, "mean", mean if math.isnan(self.mean) else self.mean)
-            object.__setattr__(self, "std", std if math.isnan(self.std) else self.std)
+        # nan is what differs from itself, whatever else may have been given
+        lacking = [name for name in ("mean", "std") if getattr(self, name) != getattr(self, name)]
+        if usable and lacking:
+            found = dict(zip(("mean", "std"), pixel_statistics(images), strict=True))
+            for name in lacking:
+                object.__setattr__(self, name, found[name])
 
     def training_part(self, count: int, generator: torch.Generator) -> "ImageData":
         """Return the data set with ``count`` random training images in place of all."""
@@ -489,10 +493,13 @@ def _problems(data: ImageData) -> Iterator[str]:
             )
     yield from _of_images(data)
     yield from _of_labels(data)
-    if not (math.isfinite(data.mean) and math.isfinite(data.std) and data.std > 0):
+    # pixels from 0 to 1 have a mean there, and deviate from it by no more than a half
+    numbers = all(isinstance(number, int | float) for number in (data.mean, data.std))
+    if not (numbers and 0 <= data.mean <= 1 and 0 < data.std <= 0.5):
         yield (
-            f"mean = {data.mean!r} and std = {data.std!r}: expected finite numbers, std above 0, "
-            "of pixels from 0 to 1; leave them out to have them computed"
+            f"mean = {data.mean!r:.60} and std = {data.std!r:.60}: expected one number each for "
+            "all channels, of pixels from 0 to 1: a mean from 0 to 1, a deviation above 0 and at "
+            "most 0.5; leave them out to have them computed"
         )
 
 

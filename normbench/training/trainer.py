@@ -2,28 +2,32 @@
 
 import dataclasses
 import math
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from normbench.models.factories import told
 from normbench.models.networks import (
     NETWORKS,
     build_network,
     check_network,
+    check_training,
     count_parameters,
     seen_shape,
     takes,
 )
-from normbench.models.regularizers import check_regularizers, find_regularizers
+from normbench.models.regularizers import REGULARIZERS, check_regularizers, find_regularizers
 from normbench.models.sites import Shape
 from normbench.results import Epoch, Mistake, RunResult
 from normbench.spec import RunSpec, regularizer_strengths
@@ -32,7 +36,7 @@ from normbench.training.checkpoints import Checkpoint, network_state, restore_ne
 from normbench.training.data import ImageData
 from normbench.training.datasets import find_dataset
 from normbench.training.fingerprints import code_digest, fingerprint
-from normbench.training.optimizers import build_optimizer, build_schedule
+from normbench.training.optimizers import UnknownOptimizer, build_optimizer, build_schedule
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.training.recipes import Recipe, find_recipe
 from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
@@ -110,6 +114,36 @@ def check_images(spec: RunSpec, data: ImageData) -> None:
         )
 
 
+def seed_everything(seed: int) -> None:
+    """Seed torch's global random numbers, and Python's and NumPy's, which own code may draw."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def other_random_numbers() -> tuple[Any, Any]:
+    """Return the states of Python's and NumPy's global random numbers, in builtin types."""
+    kind, keys, *rest = np.random.get_state()
+    return random.getstate(), (kind, np.asarray(keys).tolist(), *rest)
+
+
+def set_other_random_numbers(states: tuple[Any, Any]) -> None:
+    """Go back to what other_random_numbers returned."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+@contextmanager
+def random_numbers_kept(devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Leave the global random numbers as they were found."""
+    others = other_random_numbers()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            set_other_random_numbers(others)
+
+
 def check_regularizer(regularizer: str, network: str, shape: Shape, classes: int) -> None:
     """Raise ValueError for a regularizer that cannot be applied to a network.
 
@@ -117,7 +151,14 @@ def check_regularizer(regularizer: str, network: str, shape: Shape, classes: int
     """
     with torch.random.fork_rng(devices=[]):
         built = build_network(network, "none", shape=shape, classes=classes)
-        check_regularizers(regularizer_strengths(regularizer), built)
+        strengths = regularizer_strengths(regularizer)
+        check_regularizers(strengths, built)
+        if strengths.keys() - REGULARIZERS.keys():
+            # a network that was changed may train no more
+            built.zero_grad()
+            check_training(
+                f"{network} with {regularizer}", built, seen_shape(network, shape), classes
+            )
 
 
 def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
@@ -128,7 +169,20 @@ def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
     found = find_recipe(recipe)
     with torch.random.fork_rng(devices=[]):
         flat = FlatParameters(build_network(network, "none", shape=shape, classes=classes))
-        build_optimizer(found, flat, found.learning_rate, 0.0)
+        optimizer = build_optimizer(found, flat, found.learning_rate, 0.0)
+    size = min(seen_shape(network, shape)[1:])
+    if found.augmentation.crop >= size:
+        raise ValueError(
+            f"crop = {found.augmentation.crop}: expected at most {size - 1}, as the network sees "
+            f"{size} pixels a side"
+        )
+    try:
+        optimizer.step()
+    except (Exception, SystemExit) as error:
+        raise UnknownOptimizer(
+            f"optimizer {found.optimizer!r} cannot take a step: {told(error)}; expected one whose "
+            "step() needs nothing but gradients"
+        ) from error
 
 
 def batch_count(images: int, batch_size: int) -> int:
@@ -231,14 +285,15 @@ def train(
     and images that do not fit each other, as check_network and check_images do.
     """
     classes = len(find_dataset(spec.dataset).classes)
-    check_network(spec.network, spec.norm, spec.dropout, shape_of(data), classes)
-    check_regularizer(spec.regularizer, spec.network, shape_of(data), classes)
-    check_recipe(spec.recipe, spec.network, shape_of(data), classes)
+    with random_numbers_kept():
+        check_network(spec.network, spec.norm, spec.dropout, shape_of(data), classes)
+        check_regularizer(spec.regularizer, spec.network, shape_of(data), classes)
+        check_recipe(spec.recipe, spec.network, shape_of(data), classes)
     begin = begin or Training.begin
     digest, code = fingerprint(spec), code_digest(spec)
     started = datetime.now(UTC)
     devices = [device] if device.type == "cuda" else []
-    with on_device(device), torch.random.fork_rng(devices=devices):
+    with on_device(device), random_numbers_kept(devices):
         training = begin(spec, data, device)
         checkpoint = None
         if checkpoint_file is not None:
@@ -301,9 +356,11 @@ class Training:
         fused = {"l2"} if recipe.optimizer == "sgd" else set()
         others = {name: value for name, value in spec.strengths.items() if name not in fused}
         regularizers = find_regularizers(others)
+        # what a regularizer has added is of the network's type, as of float64 in a check
+        kind = next(network.parameters()).dtype
         for regularizer in regularizers:
             regularizer.change_network(network)
-        flat = FlatParameters(network.to(device))
+        flat = FlatParameters(network.to(device, kind if regularizers else None))
         peak = recipe.peak_learning_rate(spec.batch_size)
         # a captured step reads its learning rate where the schedule writes it
         rate = torch.tensor(peak, device=device) if device.type == "cuda" else peak
@@ -328,7 +385,7 @@ class Training:
     @classmethod
     def begin(cls, spec: RunSpec, data: ImageData, device: torch.device) -> Self:
         """Return the run before its first epoch; seeds the global random numbers."""
-        torch.manual_seed(spec.seed)
+        seed_everything(spec.seed)
         classes = len(find_dataset(spec.dataset).classes)
         network = build_network(spec.network, spec.norm, spec.dropout, shape_of(data), classes)
         return cls(network.to(device), spec, find_recipe(spec.recipe), data, device)
@@ -386,6 +443,7 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "random": torch.get_rng_state(),
+            "other_random": other_random_numbers(),
             "cuda_random": torch.cuda.get_rng_state(self.generator.device) if on_gpu else None,
             "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
             "activations": self.activations,
@@ -404,6 +462,7 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["random"])
+        set_other_random_numbers(state["other_random"])
         if state["cuda_random"] is not None:
             torch.cuda.set_rng_state(state["cuda_random"], self.generator.device)
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]

@@ -8,8 +8,10 @@ from normbench.analysis.comparison import Reference, compare
 from normbench.analysis.verdicts import gaps, shortcomings, to_decide
 from normbench.cases.case import Case
 from normbench.spec import RunSpec
+from normbench.storage.session import read_session
+from normbench.training.datasets import find_dataset
 
-from ..storage.stored import finished, judged, store_session
+from ..storage.stored import edit_document, finished, judged, store_session
 from .simulation import baseline_of
 
 SPECS = [RunSpec("digits", "digits", norm, recipe="digits") for norm in ("batch", "layer", "none")]
@@ -28,6 +30,18 @@ def found(folder: Path, outcomes: list[str], **options: Any) -> list[str]:
 
 def test_a_session_that_ran_something_has_no_shortcoming(tmp_path: Path) -> None:
     assert found(tmp_path, ["passed", "failed", "skipped"]) == []
+
+
+def test_a_data_set_that_was_another_one_in_some_runs_is_no_ground(tmp_path: Path) -> None:
+    facts = dataclasses.replace(find_dataset("digits"), content="0123+4567")
+    runs = [finished(spec, 0.9) for spec in SPECS]
+    cases = judged(CASES, runs, {case.id: "passed" for case in CASES})
+    folder = store_session(tmp_path, cases, runs).folder
+    edit_document(folder, datasets={"digits": dataclasses.asdict(facts)})
+    assert shortcomings(read_session(folder)) == [
+        "the data set digits was not the same in all runs (0123+4567): expected equal images and "
+        "labels each time that it is loaded"
+    ]
 
 
 def test_a_session_that_ran_nothing_has_shown_nothing(tmp_path: Path) -> None:

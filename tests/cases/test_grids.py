@@ -85,7 +85,6 @@ def test_the_first_target_that_fits_is_the_cases(load: Load) -> None:
 SECOND_GRID = """
 [[grid]]
 tier = "full"
-recipe = "mnist"
 norm = ["batch", "instance"]
 regularizer = [{}]
 batch_size = [64, 128]
@@ -94,11 +93,22 @@ batch_size = [64, 128]
 
 def test_a_configuration_of_several_grids_is_a_case_of_the_first(load: Load) -> None:
     cases = {case.spec.label: case for case in load(tiny_grid() + SECOND_GRID)}
-    assert cases["batch-none-b64"].spec.recipe == "digits"
-    assert cases["batch-none-b128"].spec.recipe == "mnist"
+    assert cases["batch-none-b64"].tier == "smoke"
+    assert cases["batch-none-b128"].tier == "full"
     assert len(cases) == 4 + 3
     added = load(tiny_grid() + SECOND_GRID, GridOptions(norms=("group:4",)))
     assert [c.spec.label for c in added].count("group:4-none-b64") == 1
+
+
+def test_one_configuration_by_two_recipes_is_refused(load: Load) -> None:
+    second = SECOND_GRID.replace("norm =", 'recipe = "mnist"\nnorm =')
+    with pytest.raises(CasesError, match=r"\[\[grid\]\] 2: batch-none-b64 has another recipe in"):
+        load(tiny_grid() + second)
+    # what the command line adds to both is trained as the first one says
+    added = GridOptions(norms=("group:4",))
+    cases = load(tiny_grid() + second.replace('"batch", ', ""), added)
+    assert {c.spec.recipe for c in cases if c.spec.norm == "group:4"} == {"digits", "mnist"}
+    assert len([c for c in cases if c.spec.label == "group:4-none-b64"]) == 1
 
 
 def test_a_grid_may_have_a_tier_of_its_own(load: Load) -> None:
@@ -297,7 +307,7 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
             '"group:3"',
             r"\[\[grid\]\] 1: norm: group:3 does not fit layer 'blocks.block1.norm'",
         ),
-        ("l1 = 0.001", "l3 = 0.001", r"unknown key l3; known are decoupled, l1, l2"),
+        ("l1 = 0.001", "l3 = 0.001", r'key l3; known are "package.module:factory", decoupled, l1'),
         ("l1 = 0.001", "l1 = -1", r"l1 = -1; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = inf", r"l1 = inf; expected a number of at least 0"),
         ("l1 = 0.001", "l1 = nan", r"l1 = nan; expected a number of at least 0"),
@@ -427,6 +437,7 @@ def test_all_that_is_wrong_is_told_at_once_as_it_stands_in_the_file(
         f"{file}: [[grid]] 1: norm: unknown norm 'bach': expected one of {norms}, "
         "or package.module:factory for one of your own",
         f"{file}: [[grid]] 1: regularizer 2: unknown key l3; known are "
+        '"package.module:factory", '
         f"{', '.join(sorted(REGULARIZERS))}",
         f"{file}: [[grid]] 1: regularizer 2: l2 = -1; expected a number of at least 0",
         f"{file}: [[grid]] 1: batch_size = 64; expected a list of values; write [64]",

@@ -50,6 +50,7 @@ def test_its_package_may_be_called_otherwise(tmp_path: Path) -> None:
         (["there.txt"], "there.txt is not empty: expected a new or an empty folder"),
         (["new", "--package", "my-norms"], "'my-norms': expected a name as Python's are, such as"),
         (["new", "--package", "class"], "'class': expected a name as Python's are, such as my_n"),
+        (["new", "--package", "tests"], "'tests': expected another name, as the project has tes"),
         (["new", "--package", "torch"], "'torch': Python has a package of that name already"),
     ],
 )

@@ -174,7 +174,9 @@ def test_a_group_count_that_does_not_divide_names_layer_channels_and_remedy() ->
         build("evonorm_s0:5")
 
 
-@pytest.mark.parametrize("name", ["group:0", "group:", "group:two", "group:-2", "group:2.0"])
+@pytest.mark.parametrize(
+    "name", ["group:0", "group:", "group:04", "group:two", "group:-2", "group:2.0"]
+)
 def test_a_group_count_must_be_a_positive_whole_number(name: str) -> None:
     with pytest.raises(UnknownNorm, match=r"expected group:G with a whole number"):
         norm_factory(name)

@@ -94,7 +94,7 @@ def test_a_name_that_leads_to_no_network_is_refused(network: str, message: str) 
 
 WRONG = {
     "Sized": (
-        r"^network '.*:Sized' cannot be called as factory\(norm, shape=\(1, 28, 28\), classes=10\)"
+        r"^network '.*:Sized' cannot be called as factory\(norm, shape=\.\.\., classes=\.\.\.\)"
         r": .*; expected a class or function such as `def network\(norm, shape, classes\): \.\.\.`"
     ),
     "Raising": r"could not be built for images of 1 x 8 x 8: RuntimeError: no such thing; expected",
@@ -102,6 +102,7 @@ WRONG = {
     "Wide": r":Wide has image_size = 24: expected a whole number of pixels from 1 to 8, as the im",
     "FewClasses": r"returned float32 of shape \(2, 3\) for 2 images of 1 x 8 x 8: expected float32 "
     r"of shape \(2, 10\), a logit for each class$",
+    "Evaluated": r"returned float32 of shape \(1, 10\) for 2 images of 1 x 8 x 8: expected float32",
     "Flat": r"returned float32 of shape \(20,\) for 2 images",
     "Listed": r"returned a list for 2 images of 1 x 8 x 8: expected float32",
     "Double": r"returned float64 of shape \(2, 10\) for 2 images",

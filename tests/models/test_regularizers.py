@@ -170,6 +170,22 @@ def number(strength): return strength
 def vector(strength): return lambda parameters: next(iter(parameters.values())).abs()
 def infinite(strength): return lambda parameters: parameters["classifier.bias"].sum() * float("nan")
 def constant(strength): return lambda parameters: torch.tensor(float(strength))
+def forgetful(strength): return lambda parameters: None
+
+class Assigning(Regularizer):
+    def change_gradients(self, parameters):
+        for parameter in parameters.values():
+            parameter.grad = parameter.grad + self.strength
+
+class Dividing(Regularizer):
+    def change_gradients(self, parameters):
+        for parameter in parameters.values():
+            parameter.grad.div_(0)
+
+class Freezing(Regularizer):
+    def change_network(self, network):
+        network.requires_grad_(False)
+
 def failing(strength): return lambda parameters: parameters["nowhere"].sum()
 """
 

@@ -232,10 +232,12 @@ def broken() -> ImageData:
             r"train_labels has no image of the class 2: expected one or more of each",
         ),
         (lambda: shapes(classes=(1, 2)), r"classes = \(1, 2\): expected the classes' names as tex"),
-        (lambda: shapes(std=0.0), r"mean = 0.\d+ and std = 0.0: expected finite numbers, std abo"),
+        (lambda: shapes(mean=127.0, std=50.0), r"mean = 127.0 and std = 50.0: expected one numbe"),
+        (lambda: shapes(mean=(0.5,) * 3), r"mean = \(0.5, 0.5, 0.5\) and std = .*: expected one n"),
+        (lambda: shapes(std=0.0), r"mean = 0.\d+ and std = 0.0: expected one number each for"),
         (
             lambda: shapes(train_images=torch.ones(12, 3, 4, 4, dtype=torch.uint8)),
-            r"and std = 0.0: expected finite numbers",
+            r"and std = 0.0: expected one number each",
         ),
     ],
 )

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -120,6 +122,25 @@ def test_equal_specs_give_equal_runs_and_other_seeds_others(digits: ImageData) -
     assert without_times(first) == without_times(again)
     other = train(SPEC.with_seed(1), digits, CPU)
     assert other.epochs[0].train_loss != first.epochs[0].train_loss
+
+
+def test_what_draws_from_python_and_numpy_is_drawn_from_the_seed_as_well(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Drawing(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            values = [random.random() + np.random.rand() for _ in range(channels)]
+            self.weight = nn.Parameter(torch.tensor(values).view(-1, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.weight
+
+    spec = dataclasses.replace(SPEC, norm=own_norm(monkeypatch, Drawing), epochs=1)
+    before = trainer.other_random_numbers()
+    first, again = train(spec, digits, CPU), train(spec, digits, CPU)
+    assert without_times(first) == without_times(again)
+    assert trainer.other_random_numbers() == before
 
 
 def test_dropout_is_drawn_from_the_seed_as_well(digits: ImageData) -> None:
