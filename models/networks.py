@@ -19,7 +19,8 @@ is called as built-in networks are::
   once for each place, and the layer is an attribute of a module. Height and width are found by
   building the network twice: first with layers that only look on, so that what asks for a layer's
   weight has to do without it then, as with the norm ``none``.
-- ``shape`` is the ``(channels, height, width)`` of the images, ``classes`` the number of classes.
+- ``shape`` is the ``(channels, height, width)`` of the images, ``classes`` the number of classes;
+  both are given by name.
   A factory with an attribute ``image_size`` is given the middle pixels, so many a side; any other
   the whole images.
 - a parameter ``dropout`` is given the rate of the cases file; without it, that key is refused.

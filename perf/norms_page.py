@@ -48,7 +48,8 @@ FORMULAS = {
     "ghost:S": "as `batch` for each S images of a batch, in its order; an incomplete last ghost "
     "batch is normalized by the images that it has",
     "ws+group:G": "as `group:G`; the weights of all convolutions are standardized, filter by "
-    "filter; `ws+` goes before any norm that is invariant to scale",
+    "filter; `ws+` goes before any of batch, layer, layer_chw, group:G, instance, rms, frn, "
+    "batch_renorm and ghost:S, which are invariant to scale",
     "evonorm_s0:G": "`x sigmoid(v x) / sqrt(v + eps)`, the variance of each of G groups",
     "dynamic_tanh": "`tanh(a x)`, `a` trained; it takes no statistics",
 }
