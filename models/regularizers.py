@@ -288,8 +288,16 @@ def check_regularizers(strengths: Mapping[str, float], network: nn.Module) -> No
     """
     for name, strength in strengths.items():
         regularizer = find_regularizer(name, strength)
+        _check_effect(name, regularizer)
         try:
-            regularizer.change_network(network)
+            # a network of its own would be trained by nobody, and is easily returned in error
+            returned: object = regularizer.change_network(network)  # type: ignore[func-returns-value]
+            if returned is not None:
+                raise RegularizerDoesNotFit(
+                    f"regularizer {name!r} returns a {type(returned).__name__} from "
+                    "change_network: expected it to change the network that it is given, and to "
+                    "return nothing"
+                )
             parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
             penalty = regularizer.penalty(parameters)
             _check_penalty(name, regularizer, penalty, parameters.values())
@@ -301,6 +309,14 @@ def check_regularizers(strengths: Mapping[str, float], network: nn.Module) -> No
             raise RegularizerDoesNotFit(
                 f"regularizer {name!r} cannot be applied to {type(network).__name__}: {told(error)}"
             ) from error
+
+
+def _check_effect(name: str, regularizer: Regularizer) -> None:
+    methods = ("change_network", "penalty", "change_gradients", "change_weights")
+    if all(getattr(type(regularizer), m) is getattr(Regularizer, m) for m in methods):
+        raise RegularizerDoesNotFit(
+            f"regularizer {name!r} does nothing: expected a method out of {', '.join(methods)}"
+        )
 
 
 @torch.no_grad()

@@ -110,21 +110,26 @@ class RecordedTraining(Training):
 
     def snapshot(self) -> Snapshot:
         """Return a copy of the training's state; the momenta are zero before the first step."""
-        (flat,) = self.optimizer.param_groups[0]["params"]
-        momentum = self.optimizer.state[flat].get("momentum_buffer")
-        momentum = torch.zeros_like(flat) if momentum is None else momentum
         trained = {n: p.detach() for n, p in self.network.named_parameters() if p.requires_grad}
         frozen = {n: p.detach() for n, p in self.network.named_parameters() if not p.requires_grad}
-        start = flat.storage_offset()
-        # the optimizer has all parameters as one vector, of which the network's are views
-        momenta = {
-            name: momentum.as_strided(p.shape, p.stride(), p.storage_offset() - start)
-            for name, p in trained.items()
-        }
+        momenta = self._momenta(trained)
         buffers = {**dict(self.network.named_buffers()), **frozen}
         return Snapshot(
             *({n: t.to(CPU, copy=True) for n, t in d.items()} for d in (trained, momenta, buffers))
         )
+
+    def _momenta(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return SGD's momenta; of an optimizer that has other ones, which is not traced, zeros."""
+        flat, *others = self.optimizer.param_groups[0]["params"]
+        momentum = None if others else self.optimizer.state[flat].get("momentum_buffer")
+        if momentum is None:
+            return {name: torch.zeros_like(p) for name, p in trained.items()}
+        # it has all parameters as one vector, of which the network's are views
+        start = flat.storage_offset()
+        return {
+            name: momentum.as_strided(p.shape, p.stride(), p.storage_offset() - start)
+            for name, p in trained.items()
+        }
 
     def norm_layers(self) -> dict[str, nn.Module]:
         """Return copies of the norm layers by their names in the network."""

@@ -40,6 +40,9 @@ def own_optimizer(
 ) -> Optimizer:
     """Call a user's factory with the pairs of names and parameters and the learning rate.
 
+    The schedule goes over the rate of each of its groups, whatever that begins with; a recipe's
+    momentum is not handed over.
+
     Raises UnknownOptimizer for what it raises, and where it returns no torch.optim.Optimizer with
     every parameter.
     """
@@ -93,7 +96,11 @@ def build_optimizer(
 def build_schedule(optimizer: Optimizer, recipe: Recipe, peak: float, steps: int) -> LRScheduler:
     """Return the recipe's schedule of ``steps`` steps, of which the first is at step 0."""
     if recipe.schedule == "one-cycle":
-        return one_cycle(optimizer, peak, steps, recipe.warmup)
+        if recipe.optimizer in OPTIMIZERS:
+            return one_cycle(optimizer, peak, steps, recipe.warmup)
+        # groups of a user's optimizer may have rates of their own
+        peaks = [float(group["lr"]) for group in optimizer.param_groups]
+        return one_cycle(optimizer, peaks, steps, recipe.warmup)
     return LambdaLR(optimizer, functools.partial(share_of_peak, recipe, steps))
 
 
@@ -113,7 +120,7 @@ def share_of_peak(recipe: Recipe, steps: int, step: int) -> float:
 
 
 def one_cycle(
-    optimizer: torch.optim.Optimizer, peak: float, steps: int, warmup: float
+    optimizer: torch.optim.Optimizer, peak: float | list[float], steps: int, warmup: float
 ) -> OneCycleLR:
     """Return the schedule of ``steps`` steps, up to ``peak`` in ``warmup`` of them and down."""
     total = steps + 1

@@ -182,6 +182,13 @@ class Dividing(Regularizer):
         for parameter in parameters.values():
             parameter.grad.div_(0)
 
+class Misspelt(Regularizer):
+    def change_gradient(self, parameters): ...
+
+class Returning(Regularizer):
+    def change_network(self, network):
+        return torch.nn.Sequential(network)
+
 class Freezing(Regularizer):
     def change_network(self, network):
         network.requires_grad_(False)

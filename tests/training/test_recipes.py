@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from normbench.check.trace import take_case_trace
+from normbench.check.trace_record import Traced, case_trace_spec
 from normbench.models.networks import build_network
 from normbench.models.regularizers import find_regularizers
 from normbench.spec import RunSpec
@@ -22,7 +24,14 @@ from normbench.training.optimizers import (
     build_schedule,
     share_of_peak,
 )
-from normbench.training.recipes import RECIPES, Augmentation, Recipe, find_recipe, recipe_spelling
+from normbench.training.recipes import (
+    RECIPES,
+    SCHEDULES,
+    Augmentation,
+    Recipe,
+    find_recipe,
+    recipe_spelling,
+)
 from normbench.training.steps import FlatParameters, TrainingStep
 from normbench.training.trainer import check_recipe, train
 
@@ -139,6 +148,12 @@ def signs(named_parameters, learning_rate):
     groups = [{"params": kernels, "lr": learning_rate}, {"params": others, "lr": learning_rate}]
     return torch.optim.SGD(groups, momentum=0.5)
 
+def slow_biases(named_parameters, learning_rate):
+    biases = [p for name, p in named_parameters if p.ndim == 1]
+    others = [p for name, p in named_parameters if p.ndim > 1]
+    groups = [{"params": biases, "lr": learning_rate / 10}, {"params": others, "lr": learning_rate}]
+    return torch.optim.SGD(groups, lr=learning_rate)
+
 def part(named_parameters, learning_rate):
     return torch.optim.SGD([named_parameters[0][1]], learning_rate)
 
@@ -166,6 +181,29 @@ def test_an_optimizer_of_ones_own_trains_and_its_row_has_the_whole_recipe(
     changed = {"optimizer": own("signs"), "schedule": "cosine"}
     assert result.recipe == {**RECIPES["digits"].to_dict(), **changed}
     assert result.fingerprint != fingerprint(dataclasses.replace(spec, recipe="digits"))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_groups_of_an_optimizer_of_ones_own_keep_the_ratio_of_their_rates(
+    own: Callable[[str], str], schedule: str
+) -> None:
+    recipe = Recipe(0.1, optimizer=own("slow_biases"), schedule=schedule)
+    flat = FlatParameters(build_network("digits", "none"))
+    optimizer = build_optimizer(recipe, flat, 0.1, 0.0)
+    built = build_schedule(optimizer, recipe, 0.1, 10)
+    for _ in range(10):
+        slow, fast = (group["lr"] for group in optimizer.param_groups)
+        assert slow == pytest.approx(fast / 10)
+        optimizer.step()
+        built.step()
+
+
+def test_a_run_with_an_optimizer_of_ones_own_can_be_traced(own: Callable[[str], str]) -> None:
+    recipe = recipe_spelling({"from": "digits", "optimizer": own("slow_biases")})
+    spec = case_trace_spec(RunSpec("digits", "digits", "batch", recipe=recipe))
+    data = load_dataset("digits", Path(), CPU)
+    first, again = (take_case_trace(Traced("own", spec), "", data) for _ in range(2))
+    assert first.digests == again.digests
 
 
 @pytest.mark.parametrize(
