@@ -325,7 +325,7 @@ def require_schema(values: Mapping[str, Any], file: Path, *known: int) -> int:
     later = isinstance(schema, int) and schema > max(known)
     upgrade = "; a later version of normbench wrote it: upgrade normbench" if later else ""
     *others, last = map(str, known)
-    reads = f"{', '.join(others)} and {last}"
+    reads = f"{', '.join(others)} and {last}" if others else last
     raise ValueError(f"{file}: its schema is {schema!r}, and this version reads {reads}{upgrade}")
 
 

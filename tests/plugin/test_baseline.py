@@ -30,7 +30,7 @@ def saved(project: Project, name: str = "mine", **accuracies: list[float]) -> di
 
 def test_a_session_is_saved_and_does_not_differ_from_itself(alone: Project) -> None:
     document = saved(alone)
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["environment"]["torch"]
     assert [len(case["runs"]) for case in document["cases"]] == [3] * 4
     # a single epoch comes to what it may

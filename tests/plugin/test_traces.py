@@ -30,6 +30,7 @@ def test_each_norm_and_regularizer_of_the_grid_is_traced_and_each_other_recipe(
     assert names == [
         "cifar10-batch-size-instance",
         "cifar10-group:4",
+        "fashion-mnist-none",
         "mnist-batch-size-group:2",
         "mnist-l1-layer_chw",
         "mnist-layer",
