@@ -37,6 +37,7 @@ check_network says what of this is not so, before anything trains.
 
 import functools
 import re
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -153,7 +154,7 @@ class Block(nn.Sequential):
         return features + drop_branch(output, self.drop_rate, self.training)
 
 
-class BuiltInNetwork(nn.Module):
+class BuiltInNetwork(nn.Module, ABC):
     """A network that is known by a name.
 
     Maps images of shape ``(batch, *shape)`` to logits of shape ``(batch, classes)``.
@@ -162,19 +163,19 @@ class BuiltInNetwork(nn.Module):
     parameter_limit: ClassVar[int]
 
     @classmethod
+    @abstractmethod
     def made_for(cls) -> Shape:
         """Return the shape of images that it is built for where none is given."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def takes(cls, channels: int, size: int) -> bool:
         """Tell whether the network takes square images."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def needs(cls) -> str:
         """Say which images the network takes."""
-        raise NotImplementedError
 
     @classmethod
     def sees(cls, shape: Shape) -> Shape:
@@ -182,9 +183,9 @@ class BuiltInNetwork(nn.Module):
         return shape
 
     @classmethod
+    @abstractmethod
     def definition(cls, shape: Shape, classes: int) -> dict[str, Any]:
         """Describe the architecture for such images in builtin types."""
-        raise NotImplementedError
 
 
 class ConvolutionalNetwork(BuiltInNetwork):
@@ -226,10 +227,11 @@ class ConvolutionalNetwork(BuiltInNetwork):
         return f"{sized(cls.made_for())} or larger"
 
     @classmethod
-    def sees(cls, shape: Shape) -> Shape:  # noqa: ARG003
+    def sees(cls, shape: Shape) -> Shape:  # noqa: ARG003  # the same middle of any size
         return cls.made_for()
 
     @classmethod
+    # its stages are the same for images of any size
     def definition(cls, shape: Shape, classes: int) -> dict[str, Any]:  # noqa: ARG003
         return {
             "image_size": cls.image_size,

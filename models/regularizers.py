@@ -291,8 +291,8 @@ def check_regularizers(strengths: Mapping[str, float], network: nn.Module) -> No
         _check_effect(name, regularizer)
         try:
             # a network of its own would be trained by nobody, and is easily returned in error
-            returned: object = regularizer.change_network(network)  # type: ignore[func-returns-value]
-            if returned is not None:
+            change: Callable[[nn.Module], object] = regularizer.change_network
+            if (returned := change(network)) is not None:
                 raise RegularizerDoesNotFit(
                     f"regularizer {name!r} returns a {type(returned).__name__} from "
                     "change_network: expected it to change the network that it is given, and to "

@@ -12,7 +12,6 @@ from normbench.check.properties import Property, Standing
 from normbench.models.networks import build_network
 from normbench.models.regularizers import (
     REGULARIZERS,
-    check_regularizers,
     drop_branch,
     find_regularizer,
 )
@@ -39,7 +38,7 @@ def regularizer_properties(name: str) -> Iterator[Property]:
     depth = strengths.pop(DEPTH, None)
     check_regularizer(regularizer_name(strengths), "digits", (1, 8, 8), 10)
     if depth is not None:
-        check_regularizers({DEPTH: depth}, build_network("cifar10", "batch"))
+        check_regularizer(regularizer_name({DEPTH: depth}), "cifar10", (3, 32, 32), 10)
         yield from _depth_properties(depth)
     if strengths or depth is None:
         yield from _step_properties(strengths)

@@ -38,7 +38,7 @@ from normbench.training.datasets import find_dataset
 from normbench.training.fingerprints import code_digest, fingerprint
 from normbench.training.optimizers import UnknownOptimizer, build_optimizer, build_schedule
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
-from normbench.training.recipes import Recipe, find_recipe
+from normbench.training.recipes import OPTIMIZERS, Recipe, find_recipe
 from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
 
 # Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
@@ -149,9 +149,11 @@ def check_regularizer(regularizer: str, network: str, shape: Shape, classes: int
 
     Builds the network without a norm, and leaves the global random numbers as they were.
     """
+    strengths = regularizer_strengths(regularizer)
+    if not strengths:
+        return
     with torch.random.fork_rng(devices=[]):
         built = build_network(network, "none", shape=shape, classes=classes)
-        strengths = regularizer_strengths(regularizer)
         check_regularizers(strengths, built)
         if strengths.keys() - REGULARIZERS.keys():
             # a network that was changed may train no more
@@ -164,18 +166,21 @@ def check_regularizer(regularizer: str, network: str, shape: Shape, classes: int
 def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
     """Raise ValueError for a recipe that is none, or that cannot train a network.
 
-    Builds the network without a norm, and leaves the global random numbers as they were.
+    For an optimizer of a user's own, builds the network without a norm; leaves the global random
+    numbers as they were.
     """
     found = find_recipe(recipe)
-    with torch.random.fork_rng(devices=[]):
-        flat = FlatParameters(build_network(network, "none", shape=shape, classes=classes))
-        optimizer = build_optimizer(found, flat, found.learning_rate, 0.0)
     size = min(seen_shape(network, shape)[1:])
     if found.augmentation.crop >= size:
         raise ValueError(
             f"crop = {found.augmentation.crop}: expected at most {size - 1}, as the network sees "
             f"{size} pixels a side"
         )
+    if found.optimizer in OPTIMIZERS:
+        return
+    with torch.random.fork_rng(devices=[]):
+        flat = FlatParameters(build_network(network, "none", shape=shape, classes=classes))
+        optimizer = build_optimizer(found, flat, found.learning_rate, 0.0)
     try:
         optimizer.step()
     except (Exception, SystemExit) as error:

@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -71,9 +72,9 @@ def by_definition(convolution: nn.Conv2d) -> nn.Conv2d:
 @pytest.mark.parametrize(
     "settings", [{}, {"groups": 2}, {"stride": 2, "padding": 1}, {"padding": "same"}]
 )
-def test_weights_are_standardized_filter_by_filter(settings: dict[str, int | str]) -> None:
+def test_weights_are_standardized_filter_by_filter(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    convolution = nn.Conv2d(4, 6, 3, **settings)  # type: ignore[arg-type]
+    convolution = nn.Conv2d(4, 6, 3, **settings)
     before, expected = copy.deepcopy(convolution.weight), by_definition(convolution)
     standardize_weights(nn.Sequential(convolution, asking(standardizes_weights=True)(SITE)))
     assert type(convolution) is StandardizedConv2d
