@@ -205,6 +205,11 @@ class Comparison:
         return [case for case in self.cases if case.outcome in outcomes]
 
     @property
+    def by_configuration(self) -> dict[RunSpec, CaseComparison]:
+        """The cases by their specs with seed 0."""
+        return {case.spec.with_seed(0): case for case in self.cases}
+
+    @property
     def regressions(self) -> list[CaseComparison]:
         return self.of(Outcome.REGRESSION)
 

@@ -199,6 +199,14 @@ def parse_json_file(text: str) -> tuple[str, str]:
     return kind, str(path)
 
 
+def parse_table(text: str) -> str:
+    from normbench.report.terminal import TABLES
+
+    if text not in TABLES:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {', '.join(TABLES)}")
+    return text
+
+
 def parse_plant(text: str) -> str:
     from normbench.check.faults import find_fault
 
@@ -367,6 +375,15 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="train some of the cases whose rows could be taken all the same, drawn anew in each "
         "session, for so many seconds in all; they fail if they do not come out equal",
+    )
+    add(
+        "table",
+        type=parse_table,
+        default="auto",
+        metavar="auto|all|short|none",
+        help="what the terminal shows at the end: all cases; short: the counts, what needs a look, "
+        "and the accuracies as norm x regularizer; none: no cases; auto (default): all of up to 80 "
+        "cases, else short. The session's folder has them all",
     )
     add(
         "json",

@@ -25,13 +25,8 @@ from normbench.plugin.stash import (
     UNCHANGED_PROPERTY,
 )
 from normbench.report.checks import check_summary
-from normbench.report.tables import (
-    case_tables,
-    junit_counts,
-    terminal_claims,
-    terminal_comparison,
-    terminal_table,
-)
+from normbench.report.tables import junit_counts, terminal_claims, terminal_comparison
+from normbench.report.terminal import Terminal, case_sections
 from normbench.report.traces import trace_lines
 from normbench.storage.documents import Selection
 from normbench.storage.environment import new_session_name
@@ -171,13 +166,19 @@ class SessionPlugin:
             notes = write_files(self.json_files, stored) + tell_others(self.config, stored)
             self.outcome = dataclasses.replace(self.outcome, notes=(*self.outcome.notes, *notes))
 
+    def _terminal(self) -> Terminal:
+        writer = self.config.get_terminal_writer()
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        return Terminal(writer.fullwidth if reporter.isatty else None, writer.hasmarkup)
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         stored, comparison = self.outcome.session, self.outcome.comparison
         if stored is not None:
             loud = terminalreporter.verbosity >= 0
-            for grid, table in case_tables(stored).items() if loud else ():
-                terminalreporter.section(f"normbench: {grid}")
-                terminalreporter.write_line(terminal_table(table))
+            kind = self.config.getoption("--bench-table") if loud else "none"
+            for title, text in case_sections(stored, kind, self._terminal()):
+                terminalreporter.section(f"normbench: {title}")
+                terminalreporter.write_line(text)
             if comparison is not None:
                 terminalreporter.section(f"normbench: beside the baseline {comparison.baseline}")
                 worse = bool(comparison.regressions)

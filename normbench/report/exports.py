@@ -24,7 +24,6 @@ from normbench.analysis.verdicts import (
 from normbench.check.properties import Checked
 from normbench.check.trace_record import Trace
 from normbench.results import Runs
-from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
 from normbench.storage.documents import StoredCase
 from normbench.storage.session import StoredSession
@@ -102,7 +101,7 @@ def _counts(
 
 
 def _cases(session: StoredSession, comparison: Comparison | None) -> list[dict[str, Any]]:
-    beside = _by_configuration(comparison)
+    beside = comparison.by_configuration if comparison else {}
     return [
         {
             "id": stored.case.id,
@@ -115,10 +114,6 @@ def _cases(session: StoredSession, comparison: Comparison | None) -> list[dict[s
         }
         for stored in session.document.cases
     ]
-
-
-def _by_configuration(comparison: Comparison | None) -> dict[RunSpec, CaseComparison]:
-    return {case.spec.with_seed(0): case for case in comparison.cases} if comparison else {}
 
 
 def _figures(runs: Runs) -> dict[str, float | None]:
@@ -234,7 +229,8 @@ def accuracy_entries(session: StoredSession) -> list[Entry]:
 
     Source: the README of benchmark-action/github-action-benchmark, and its src/extract.ts.
     """
-    beside = _by_configuration(_comparison(session))
+    comparison = _comparison(session)
+    beside = comparison.by_configuration if comparison else {}
     return [
         _accuracy_entry(
             stored.case.id,
@@ -270,7 +266,7 @@ def seconds_entries(session: StoredSession) -> list[Entry]:
 
 def compared_accuracy_entries(comparison: Comparison, now: Baseline, _: TraceCounts) -> list[Entry]:
     """Return accuracy_entries of what was compared; cases have the titles that baselines have."""
-    beside = _by_configuration(comparison)
+    beside = comparison.by_configuration if comparison else {}
     return [
         _accuracy_entry(
             case.spec.title,

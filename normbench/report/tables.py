@@ -46,26 +46,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "reason": ("reason", "s"),
 }
 
-# What stands in the terminal, under shorter headings: 126 characters, 142 with published figures.
-TERMINAL: dict[str, str] = {
-    "norm": "norm",
-    "regularizer": "regularizer",
-    "batch_size": "batch",
-    "seeds": "n",
-    "test_accuracy_percent": "test %",
-    "interval_points": "±",
-    "best_test_accuracy_percent": "best %",
-    "train_accuracy_percent": "train %",
-    "test_loss": "loss",
-    "parameters": "params",
-    "epochs": "ep",
-    "seconds": "s",
-    "target_percent": "target",
-    "verdict": "verdict",
-    "published_percent": "publ.",
-    "difference_points": "diff",
-}
-
 
 def case_tables(session: StoredSession) -> dict[str, pd.DataFrame]:
     """Return one table per grid, of the cases that have a verdict, ordered as the grid is."""
@@ -147,12 +127,6 @@ def _tabulate(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]], styl
         colalign=["left" if headings[name][1] == "s" else "right" for name in columns],
         disable_numparse=True,
     )
-
-
-def terminal_table(table: pd.DataFrame) -> str:
-    """Return the columns that fit into a terminal, leaving out those without a figure."""
-    headings = {name: (short, COLUMNS[name][1]) for name, short in TERMINAL.items()}
-    return _tabulate(table, headings, "simple")
 
 
 def markdown_table(table: pd.DataFrame) -> str:

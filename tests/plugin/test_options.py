@@ -46,6 +46,7 @@ def test_the_help_lists_the_options(project: Project) -> None:
         (["--bench-cases", "no.toml"], "*--bench-cases: 'no.toml' is no file: expected a cases*"),
         (["--bench-results", "conftest.py"], "*--bench-results: 'conftest.py' is not a folder*"),
         (["--bench-data", "conftest.py"], "*--bench-data: 'conftest.py' is not a folder*"),
+        (["--bench-table", "long"], "*--bench-table: 'long': expected auto, all, short, none*"),
         (["--bench-engine", "ray"], "*unrecognized arguments: --bench-engine*"),
     ],
 )

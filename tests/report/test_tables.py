@@ -16,7 +16,6 @@ from normbench.report.tables import (
     markdown_table,
     terminal_claims,
     terminal_comparison,
-    terminal_table,
     write_tables,
 )
 from normbench.results import JUDGED, ClaimVerdict, RunResult, Status
@@ -128,19 +127,6 @@ def test_there_is_one_table_per_grid_in_the_order_of_the_grids(tmp_path: Path) -
         "digits": ["group:4"],
     }
     assert list(tables) == ["own", "digits"]
-
-
-def test_the_terminals_table_leaves_out_empty_columns_and_fits_120_characters(
-    tmp_path: Path,
-) -> None:
-    # of a known variance there would be an interval as well
-    runs = [run(0, (0.96, 0.92)), run(1, (0.90, 0.94))]
-    stored = [StoredCase.of(CASE, verdict="passed")]
-    text = terminal_table(case_tables(store_session(tmp_path, stored, runs))["digits"])
-    assert "publ." not in text
-    assert max(map(len, text.splitlines())) <= 120
-    cells = " ".join(text.splitlines()[2].split())
-    assert cells == "group:4 l1:0.001 64 2 93.00 95.00 97.00 0.3000 120 2 5.0 90.00 passed"
 
 
 def test_markdown_keeps_a_bar_in_a_name_from_ending_its_cell(tmp_path: Path) -> None:
