@@ -22,8 +22,8 @@ from normbench.check.layers import (
 )
 from normbench.check.properties import Property, Standing
 from normbench.check.reference import convolution
-from normbench.models.networks import Stage
 from normbench.models.norms import standardize_weights, standardizes_weights
+from normbench.models.stacks import Stage
 
 SECTION = "function"
 # Of a relative error in float64.

@@ -8,19 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from normbench.check.properties import Property, Standing
+from normbench.models.built_in import CLASSES, BuiltInNetwork
 from normbench.models.networks import (
-    CLASSES,
     NETWORKS,
-    Block,
-    BuiltInNetwork,
-    PreactivationUnit,
     build_network,
     check_network,
     count_parameters,
     find_network,
     seen_shape,
 )
+from normbench.models.preactivation import PreactivationUnit
 from normbench.models.sites import NetworkDoesNotFit, Shape, norm_layers, sized
+from normbench.models.stacks import Block
 from normbench.training.datasets import find_dataset
 
 NORMS = ("batch", "layer", "none")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import unfold
 
 from normbench.check.formulas import PENALTIES, standardized_weights
-from normbench.models.networks import ConvolutionalNetwork, Stage
 from normbench.models.norms import brings_activation, standardizes_weights
+from normbench.models.stacks import ConvolutionalNetwork, Stage
 from normbench.training.recipes import Recipe
 
 # Maps a layer's name in the network, its features, the state by the names in the network, and

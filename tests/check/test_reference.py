@@ -20,7 +20,7 @@ from normbench.check.rounding import UNIT, Float32Rounding
 from normbench.check.trace import trace_data
 from normbench.check.trace_record import trace_spec
 from normbench.check.tracer import Tracer, compared, norm_layer, state_of, unmoved
-from normbench.models.networks import Stage
+from normbench.models.stacks import Stage
 
 
 def tensor(values: object) -> Tensor:

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from normbench.models.layers import StandardizedConv2d
-from normbench.models.networks import DigitsNet, build_network, network_with
+from normbench.models.networks import build_network, network_with
 from normbench.models.norms import (
     NormDoesNotFit,
     NormFactory,
     NormSite,
     standardize_weights,
 )
+from normbench.models.stacks import DigitsNet
 
 SITE = NormSite("norm", channels=6, height=3, width=3)
 

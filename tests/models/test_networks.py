@@ -4,19 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.models.networks import (
-    NETWORKS,
-    Block,
-    CifarNet,
-    DigitsNet,
-    MnistNet,
-    PreactivationNet,
-    Stage,
-    build_network,
-    check_network,
-    count_parameters,
-)
+from normbench.models.networks import NETWORKS, build_network, check_network, count_parameters
 from normbench.models.norms import NormDoesNotFit, NormSite, norm_factory
+from normbench.models.preactivation import PreactivationNet
+from normbench.models.stacks import Block, CifarNet, DigitsNet, MnistNet, Stage
 
 PER_CHANNEL = ["none", "batch", "layer", "group:2", "group:4", "instance"]
 

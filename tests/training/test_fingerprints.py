@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from normbench.models.networks import NETWORKS, DigitsNet
+from normbench.models.networks import NETWORKS
+from normbench.models.stacks import DigitsNet
 from normbench.spec import RunSpec
 from normbench.training.fingerprints import code_digest, fingerprint, sources_digest
 from normbench.training.recipes import RECIPES, Augmentation, Recipe

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.check.faults.planting import fault, instead_of, replaced
-from normbench.models import networks
+from normbench.models import networks, stacks
 from normbench.models.norms import NormFactory, NormSite
 
 Operator = Callable[..., Tensor]
@@ -74,7 +74,7 @@ def _(original: Operator, weights: Tensor, *given: Any, **named: Any) -> Tensor:
 
 @fault("residual-dropped", "network", "Residual blocks leave out their input.")
 def _() -> AbstractContextManager[None]:
-    return replaced(networks.Block, "forward", nn.Sequential.forward)
+    return replaced(stacks.Block, "forward", nn.Sequential.forward)
 
 
 @fault("layer-without-norm", "network", "The norm of the second block returns what it is given.")
