@@ -12,7 +12,9 @@ KIND ?= cpu
 SEEDS ?= 3
 # cases that would come out the same to the bit are not trained again, but for some of them
 REPLAY ?= --bench-replay same --bench-replay-audit 600
-# the sessions that are summed up, and the pull request that is told
+# a part of the nightly, such as 2/4; all of it without one
+SHARD ?=
+# the sessions that are merged, or summed up, and the pull request that is told
 SESSIONS ?= results/latest
 NEWEST ?= $(lastword $(sort $(wildcard results/runs/*)))
 PR ?=
@@ -22,7 +24,7 @@ VERSION ?=
 CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
 STAGES ?=
 
-.PHONY: help bench test tests lint style types workflows check baseline nightly summary comment alarm package compatibility norms-page reference gpu clean
+.PHONY: help bench test tests lint style types workflows check baseline nightly merge summary comment alarm package compatibility norms-page reference gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,9 +57,13 @@ baseline: $(BIN)/installed ## the standard tier with SEEDS seeds, stored as the 
 	$(BIN)/pytest bench -n $(WORKERS) --bench-seeds $(SEEDS) --bench-save-baseline nightly-$(KIND) $(ARGUMENTS)
 
 # of one run each, half of MNIST's cases are undecided where nothing is worse (docs/verdicts.md)
-nightly: $(BIN)/installed ## the standard tier, compared strictly with the baselines digits and nightly-KIND
+nightly: $(BIN)/installed ## the standard tier, or its part SHARD, compared strictly with the baselines digits and nightly-KIND
 	$(BIN)/pytest bench -n $(WORKERS) --bench-strict --bench-max-undecided 75 --bench-baseline digits \
-	  --bench-baseline nightly-$(KIND) $(REPLAY) --junitxml results/junit.xml $(ARGUMENTS)
+	  --bench-baseline nightly-$(KIND) $(REPLAY) $(if $(SHARD),--bench-shard $(SHARD)) \
+	  --junitxml results/junit.xml $(ARGUMENTS)
+
+merge: $(BIN)/installed ## make one session of SESSIONS, such as all shards
+	$(BIN)/normbench merge $(SESSIONS)
 
 summary: $(BIN)/installed ## sum up SESSIONS in results/summary.md; fails where one of them did
 	$(BIN)/normbench report --summary $(SESSIONS) > results/summary.md

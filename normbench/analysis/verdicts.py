@@ -140,10 +140,12 @@ def shortcomings(session: StoredSession) -> list[str]:
             found.append(
                 f"{_named(len(worse), 'case')} worse than in {comparison.baseline}: {listed}"
             )
+        # what a shard leaves open is judged of all of them together
+        whole = not options.get("shard")
         # a session of traces alone has compared those
-        if session.judged_cases or not session.traces:
+        if whole and (session.judged_cases or not session.traces):
             found += without_comparison(comparison)
-        if options.get("strict"):
+        if whole and options.get("strict"):
             most = float(options.get("max_undecided", MAX_UNDECIDED))
             found += [f"--bench-strict: {gap}" for gap in gaps(comparison, most)]
     return found

@@ -17,6 +17,7 @@ COMMANDS = (
     "sensitivity",
     "compare",
     "baseline",
+    "merge",
     "history",
     "bisect",
     "report",

@@ -54,11 +54,6 @@ class SessionOutcome:
     left: int | None = None
 
     @property
-    def comparison(self) -> Comparison | None:
-        stored = self.session and self.session.document.comparison
-        return Comparison.of_stored(stored) if stored else None
-
-    @property
     def shortcomings(self) -> list[str]:
         """Why the session is no pass, whatever its tests say: what it was to show and did not."""
         return shortcomings(self.session) if self.session and self.left is None else []
@@ -84,6 +79,7 @@ class Controller:
         self.judged: set[str] = set()
         self.checked: set[str] = set()
         self._cases: dict[str, Case] = {}
+        self._elsewhere: dict[str, Case] = {}
         self._claims: list[Claim] = []
 
     def _new(self, name: str) -> Session:
@@ -110,7 +106,9 @@ class Controller:
         to, and for damaged data.
         """
         self._cases = {stored.case.id: stored.case for stored in selection.cases}
-        self._claims = [stored.claim(self._cases) for stored in selection.claims]
+        self._elsewhere = {stored.case.id: stored.case for stored in selection.elsewhere}
+        known = self._elsewhere | self._cases
+        self._claims = [stored.claim(known) for stored in selection.claims]
         if self.options.grid.sequential:
             self._require_known_spread()
         if self.options.save_baseline is not None:
@@ -122,6 +120,7 @@ class Controller:
             drop_case_traces(self.session.folder)
         self.session.environment = here
         self.session.cases, self.session.claims = selection.cases, selection.claims
+        self.session.whole = selection.whole
         self.session.datasets = facts_of(case.spec.dataset for case in self._cases.values())
         notes = self._unavailable()
         replay = replay_of(self.options, self.session.folder)
@@ -265,7 +264,11 @@ class Controller:
         return self._compared(self.reference, self._as_baseline(self.store.results()))
 
     def _compared(self, reference: Reference, now: Baseline) -> Comparison:
-        return reference.compare(now, self.options.selection_size)
+        size = self.options.selection_size
+        if self._elsewhere:
+            whole = [*self._cases.values(), *self._elsewhere.values()]
+            size = sum(reference.baseline(case.spec) is not None for case in whole)
+        return reference.compare(now, size)
 
     def _judge(self, results: Mapping[str, RunResult], now: Baseline) -> None:
         """Give the session its verdicts: on the cases, the claims, and beside the baseline."""
@@ -278,29 +281,15 @@ class Controller:
             self.seeds,
             self.skipped,
         )
-        self.session.claims = [self._judged(claim, results) for claim in self._claims]
+        self.session.claims = [
+            judged_claim(claim, results) if claim.name in self.judged else StoredClaim.of(claim)
+            for claim in self._claims
+        ]
         if self.reference is not None:
-            comparison = self._compared(self.reference, now)
-            self.session.comparison = comparison.to_stored()
-            # it also names what the baseline alone has
-            named = facts_of(case.spec.dataset for case in comparison.cases)
-            self.session.datasets = named | self.session.datasets
-
-    def _judged(self, claim: Claim, results: Mapping[str, RunResult]) -> StoredClaim:
-        if claim.name not in self.judged:
-            return StoredClaim.of(claim)
-        found = found_means(claim)
-        return StoredClaim.of(claim, judge(claim, results, found).verdict, found)
+            note_comparison(self.session, self._compared(self.reference, now))
 
     def _as_baseline(self, results: Mapping[str, RunResult]) -> Baseline:
-        return Baseline.of_runs(
-            self.session.name,
-            created=self.session.started_at,
-            workers=self.session.workers,
-            sequential=self.options.grid.sequential,
-            environment=self.session.environment,
-            runs=results.values(),
-        )
+        return as_baseline(self.session, self.options.grid.sequential, results)
 
     def _save_baseline(self, stored: StoredSession) -> str:
         """Write the baseline that was asked for; return what became of it."""
@@ -337,13 +326,49 @@ class Controller:
         return StoredPictures(images.numpy(), tuple(indices), tuple(labels.tolist()))
 
 
-def selected(cases: Sequence[Case], claims: Sequence[Claim]) -> Selection:
-    """Return what collected tests will ask for, as a controller takes it."""
-    configurations = [*cases, *(case for claim in claims for case in claim.cases)]
+def as_baseline(session: Session, sequential: bool, results: Mapping[str, RunResult]) -> Baseline:
+    """Return a session's runs as they are held against a baseline."""
+    return Baseline.of_runs(
+        session.name,
+        created=session.started_at,
+        workers=session.workers,
+        sequential=sequential,
+        environment=session.environment,
+        runs=results.values(),
+    )
+
+
+def judged_claim(claim: Claim, results: Mapping[str, RunResult]) -> StoredClaim:
+    """Return a claim with what the runs say of it."""
+    found = found_means(claim)
+    return StoredClaim.of(claim, judge(claim, results, found).verdict, found)
+
+
+def note_comparison(session: Session, comparison: Comparison) -> None:
+    """Have a session keep a comparison, and the facts of the data sets that it names."""
+    session.comparison = comparison.to_stored()
+    # also of what the baseline alone has
+    named = facts_of(case.spec.dataset for case in comparison.cases)
+    session.datasets = named | session.datasets
+
+
+def selected(
+    cases: Sequence[Case],
+    claims: Sequence[Claim],
+    elsewhere: Sequence[Case] = (),
+    whole: Sequence[str] = (),
+) -> Selection:
+    """Return what collected tests will ask for, as a controller takes it.
+
+    ``elsewhere`` are the cases of the other shards, where this is one, ``whole`` the ids of all.
+    """
+    configurations = [*cases, *elsewhere, *(case for claim in claims for case in claim.cases)]
     return Selection(
         datasets=facts_of(case.spec.dataset for case in configurations),
         cases=tuple(map(StoredCase.of, cases)),
         claims=tuple(map(StoredClaim.of, claims)),
+        elsewhere=tuple(map(StoredCase.of, elsewhere)),
+        whole=tuple(whole),
     )
 
 

@@ -13,6 +13,8 @@ from normbench.training.datasets import find_dataset, images_per_epoch
 SECONDS_PER_IMAGE = {"digits": 5e-5, "mnist": 1.5e-4, "cifar10": 1e-3, "preact": 4e-4}
 SECONDS_PER_STEP = 3e-3
 NORM_FACTOR = {"none": 0.75, "instance": 1.6}
+# What the check of one norm, regularizer or network takes, and a trace, on the same machine.
+CHECK_SECONDS, TRACE_SECONDS = 20.0, 5.0
 
 # For a network that is not listed, by the operations of a forward pass: the listed ones take 5.5
 # to 9.2e-11.

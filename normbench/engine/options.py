@@ -6,6 +6,7 @@ from typing import Any
 
 from normbench.analysis.thresholds import CONFIRMING_SEEDS, MAX_UNDECIDED
 from normbench.cases.case import NO_TARGET, GridOptions
+from normbench.engine.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Options:
     ``replay`` says what has to be equal of an earlier session for its rows to be taken, None where
     none are; ``replay_audit`` is how many seconds of training such cases get all the same.
     ``selection_size`` is how many cases the whole has of which this session is a part, 0 where it
-    is the whole; ``max_undecided`` is a fraction; ``plant`` names the fault that is planted.
+    is the whole; ``shard`` is the part of the tests that is run, None for all of them;
+    ``max_undecided`` is a fraction; ``plant`` names the fault that is planted.
     """
 
     grid: GridOptions
@@ -29,6 +31,7 @@ class Options:
     minimum_effect: float | None = None
     confirm: int = CONFIRMING_SEEDS
     selection_size: int = 0
+    shard: Shard | None = None
     strict: bool = False
     max_undecided: float = MAX_UNDECIDED
     resume: bool = False
@@ -57,6 +60,7 @@ class Options:
             "minimum_effect": self.minimum_effect,
             "confirm": self.confirm,
             "selection_size": self.selection_size,
+            "shard": None if self.shard is None else str(self.shard),
             "strict": self.strict,
             "max_undecided": self.max_undecided,
             "replay": self.replay,

@@ -19,7 +19,8 @@ from normbench.cases.catalogue import (
 )
 from normbench.check.trace_record import Traced
 from normbench.engine.controller import selected
-from normbench.engine.costs import estimated_seconds
+from normbench.engine.costs import CHECK_SECONDS, TRACE_SECONDS, estimated_seconds
+from normbench.engine.shards import Shard, dealt
 from normbench.plugin.options import options_of
 from normbench.storage.documents import Selection
 from normbench.training.datasets import DATASETS, find_dataset
@@ -40,6 +41,7 @@ class Collected:
         self.options = options_of(config)
         self.catalogue = Catalogue(self.options.grid, self.options.cases)
         self.selection = Selection()
+        self._elsewhere: list[pytest.Item] = []
         self.asked = False
         self.error = ""
         self._runner: Runner | None = None
@@ -112,26 +114,52 @@ class Collected:
         """Leave out tests without a case or a claim in this tier, and put the longest first.
 
         What looks at a whole grid comes last, when most of the runs that it asks for are there.
-        Raises pytest.UsageError for what was wrong with a cases file; a worker tells its
-        controller instead, and has nothing to run.
+        Raises pytest.UsageError for what was wrong with a cases file, and for more shards than
+        tests; a worker tells its controller instead, and has nothing to run.
         """
+        if not self.error:
+            self._arrange(items)
         if self.error:
             # pytest lists them before it tells the error
             items.clear()
-            if hasattr(self.config, "workerinput"):
-                return
-            raise pytest.UsageError(self.error)
+            if not hasattr(self.config, "workerinput"):
+                raise pytest.UsageError(self.error)
+
+    def _arrange(self, items: list[pytest.Item]) -> None:
         ours = [item for item in items if _function(item) in self._ours]
         empty = [item for item in ours if not _has_subject(item)]
         if empty:
             self.config.hook.pytest_deselected(items=empty)
         cases = {item: case for item in items if (case := self.case_of(item)) is not None}
         others = [item for item in items if item not in cases and item not in empty]
+        items[:] = sorted(cases, key=lambda item: -_seconds(item)) + others
+        if self.options.shard is not None:
+            self._deal(items, self.options.shard)
 
-        def seconds(item: pytest.Item) -> float:
-            return estimated_seconds(cases[item].spec) * cases[item].seeds
+    def _deal(self, items: list[pytest.Item], shard: Shard) -> None:
+        """Leave out the tests of the other shards, and those of claims, which are judged by all.
 
-        items[:] = sorted(cases, key=lambda item: -seconds(item)) + others
+        Tests of one case stay together. Leaves an error where there are fewer of them than shards.
+        """
+        names: dict[pytest.Item, str] = {}
+        for number, item in enumerate(items):
+            case = self.case_of(item)
+            # a test's path is another one on another machine
+            names[item] = case.id if case is not None else f"{item.name} {number}"
+        costs: dict[str, float] = {}
+        for item, name in names.items():
+            if _claim(item) is None:
+                costs[name] = max(costs.get(name, 0.0), _seconds(item))
+        if len(costs) < shard.count:
+            self.error = (
+                f"--bench-shard {shard}: {len(costs)} tests are selected; expected at least one "
+                f"for each shard: make it {len(costs)} shards or fewer"
+            )
+            return
+        ours = dealt(costs, shard.count)[shard.number - 1]
+        self._elsewhere = [item for item in items if names[item] not in ours]
+        self.config.hook.pytest_deselected(items=self._elsewhere)
+        items[:] = [item for item in items if names[item] in ours]
 
     def select(self, items: Sequence[pytest.Item], runs: bool) -> None:
         """Note what the tests that are left will ask for, in the order of the grids.
@@ -139,10 +167,15 @@ class Collected:
         ``runs`` says whether one of them asks for runs, which may be of no case.
         """
         ids = {case.id for item in items for case in _cases(item)}
-        names = {claim.name for item in items if (claim := _claim(item))}
+        whole = (*items, *self._elsewhere)
+        names = {claim.name for item in whole if (claim := _claim(item))}
+        everywhere = {case.id for item in whole for case in _cases(item)}
+        cases = [case for case in self.catalogue.cases if case.id in everywhere]
         self.selection = selected(
-            [case for case in self.catalogue.cases if case.id in ids],
+            [case for case in cases if case.id in ids],
             [claim for claim in self.catalogue.claims if claim.name in names],
+            [case for case in cases if case.id not in ids],
+            [case.id for case in cases] if self._elsewhere else (),
         )
         self.asked = bool(runs or ids or names)
 
@@ -165,7 +198,9 @@ class Collected:
         if self._runner is None:
             from normbench.engine.runner import Runner
 
-            cases = [stored.case for stored in self.selection.cases]
+            # those of all shards share the error of the verdicts
+            whole = (*self.selection.cases, *self.selection.elsewhere)
+            cases = [stored.case for stored in whole]
             self._runner = Runner(self.options, folder, cases=cases, **worker)
         return self._runner
 
@@ -206,6 +241,13 @@ def _cases(item: pytest.Item) -> list[Case]:
         if isinstance(value, Claim):
             found += value.cases
     return found
+
+
+def _seconds(item: pytest.Item) -> float:
+    """Estimate what a test costs one core, by the runs that it may ask for, or what it checks."""
+    runs = sum(estimated_seconds(case.spec) * case.seeds for case in _cases(item))
+    traced = isinstance(_parameters(item).get("traced"), Traced)
+    return runs + CHECK_SECONDS * len(_checks(item)) + TRACE_SECONDS * traced
 
 
 def _function(item: pytest.Item) -> tuple[object, str]:

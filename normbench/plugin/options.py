@@ -16,6 +16,7 @@ from normbench.analysis.thresholds import (
 )
 from normbench.cases.case import NO_TARGET, OWN, TIERS, GridOptions
 from normbench.engine.options import Options
+from normbench.engine.shards import Shard
 from normbench.training.datasets import ENVIRONMENT_VARIABLE, default_root
 
 # Of one case: more are sure to be a slip of the hand.
@@ -199,6 +200,13 @@ def parse_json_file(text: str) -> tuple[str, str]:
     return kind, str(path)
 
 
+def parse_shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parse_table(text: str) -> str:
     from normbench.report.terminal import TABLES
 
@@ -289,6 +297,13 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="N",
         help="where this session runs a part of a selection: how many cases the whole has, which "
         "share the 1 %% of false alarms",
+    )
+    add(
+        "shard",
+        type=parse_shard,
+        metavar="K/N",
+        help="run the K-th of N parts of the tests that are selected, which take about as long "
+        "each, and are the same on every machine; `normbench merge` makes one session of the parts",
     )
     add(
         "save-baseline",
@@ -410,6 +425,7 @@ def require_consistent(config: pytest.Config) -> None:
         raise pytest.UsageError("--bench-norm-only needs at least one --bench-norm")
     _require_no_use_of_broken_code(config)
     _require_new_baseline(config)
+    _require_whole(config)
     sequential = config.getoption("--bench-seeds") is None
     _require_rows_to_replay(config, sequential)
     if config.getoption("--bench-max-undecided") is not None and not config.getoption(
@@ -447,6 +463,22 @@ def _require_no_use_of_broken_code(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--bench-replay: with --bench-plant {fault} rows of sound code would stand for broken "
             "one; expected one of the two options alone: leave the other one out"
+        )
+
+
+def _require_whole(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where a shard is asked for what takes the whole."""
+    if (shard := config.getoption("--bench-shard")) is None:
+        return
+    if config.getoption("--bench-save-baseline") is not None:
+        raise pytest.UsageError(
+            f"--bench-save-baseline: the shard {shard} has a part of the cases alone; expected a "
+            "whole session: run `normbench merge` on all shards, and `normbench baseline` on that"
+        )
+    if config.getoption("--bench-selection-size") is not None:
+        raise pytest.UsageError(
+            f"--bench-selection-size: the shard {shard} knows how many cases the whole has; leave "
+            "the option out"
         )
 
 
@@ -525,6 +557,7 @@ def options_of(config: pytest.Config) -> Options:
         save_baseline=config.getoption("--bench-save-baseline"),
         minimum_effect=minimum_effect,
         confirm=CONFIRMING_SEEDS if confirm is None else confirm,
+        shard=config.getoption("--bench-shard"),
         selection_size=config.getoption("--bench-selection-size") or 0,
         strict=config.getoption("--bench-strict"),
         max_undecided=MAX_UNDECIDED if max_undecided is None else max_undecided,

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from _pytest.junitxml import xml_key
 
-from normbench.analysis.claims import stored_claims
 from normbench.analysis.verdicts import replay_lines
 from normbench.engine.controller import Controller, SessionOutcome
 from normbench.plugin.options import options_of
@@ -24,10 +23,8 @@ from normbench.plugin.stash import (
     SEEDS_PROPERTY,
     UNCHANGED_PROPERTY,
 )
-from normbench.report.checks import check_summary
-from normbench.report.tables import junit_counts, terminal_claims, terminal_comparison
-from normbench.report.terminal import Terminal, case_sections
-from normbench.report.traces import trace_lines
+from normbench.report.tables import junit_counts
+from normbench.report.terminal import Terminal, session_sections
 from normbench.storage.documents import Selection
 from normbench.storage.environment import new_session_name
 from normbench.storage.runs import RunStore
@@ -172,30 +169,12 @@ class SessionPlugin:
         return Terminal(writer.fullwidth if reporter.isatty else None, writer.hasmarkup)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        stored, comparison = self.outcome.session, self.outcome.comparison
+        stored = self.outcome.session
         if stored is not None:
-            loud = terminalreporter.verbosity >= 0
-            kind = self.config.getoption("--bench-table") if loud else "none"
-            for title, text in case_sections(stored, kind, self._terminal()):
-                terminalreporter.section(f"normbench: {title}")
-                terminalreporter.write_line(text)
-            if comparison is not None:
-                terminalreporter.section(f"normbench: beside the baseline {comparison.baseline}")
-                worse = bool(comparison.regressions)
-                terminalreporter.write_line(terminal_comparison(comparison), red=worse)
-            if loud and (claims := stored_claims(stored)):
-                terminalreporter.section("normbench: claims")
-                unexpected = any(result.unexpected for result in claims)
-                terminalreporter.write_line(terminal_claims(claims), red=unexpected)
-            if loud and stored.checks:
-                terminalreporter.section("normbench: checks")
-                for checked in stored.checks:
-                    terminalreporter.write_line(check_summary(checked), red=bool(checked.broken))
-            if loud and stored.traces:
-                terminalreporter.section("normbench: traces")
-                red = any(trace.broken for trace in stored.traces)
-                for line in trace_lines(stored.traces):
-                    terminalreporter.write_line(line, red=red)
+            kind, quiet = self.config.getoption("--bench-table"), terminalreporter.verbosity < 0
+            for section in session_sections(stored, kind, self._terminal(), quiet):
+                terminalreporter.section(f"normbench: {section.title}")
+                terminalreporter.write_line(section.text, red=section.bad)
             terminalreporter.write_line(f"normbench: results in {stored.folder}")
         for note in self.outcome.notes:
             terminalreporter.write_line(f"normbench: {note}")

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import pandas as pd
 from rich.console import Console
@@ -10,9 +10,18 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from normbench.analysis.claims import stored_claims
 from normbench.analysis.comparison import CaseComparison, Comparison
 from normbench.analysis.verdicts import NOT_FAILED, verdict_counts
-from normbench.report.tables import COLUMNS, case_tables, figure
+from normbench.report.checks import check_summary
+from normbench.report.tables import (
+    COLUMNS,
+    case_tables,
+    figure,
+    terminal_claims,
+    terminal_comparison,
+)
+from normbench.report.traces import trace_lines
 from normbench.results import CaseVerdict, Outcome
 from normbench.spec import RunSpec
 from normbench.storage.documents import StoredCase
@@ -94,6 +103,12 @@ class Terminal(NamedTuple):
     width: int | None = None
     colours: bool = False
 
+    @classmethod
+    def of(cls, file: TextIO) -> "Terminal":
+        """Return what a file is: the terminal that it writes to, or a log."""
+        console = Console(file=file)
+        return cls(console.width, not console.no_color) if console.is_terminal else cls()
+
     def drawn(self, columns: Mapping[str, bool], rows: Sequence[Sequence[Text]]) -> str:
         """Draw a table; ``columns`` holds the headings, and whether their cells are figures."""
         align = ["right" if figures else "left" for figures in columns.values()]
@@ -116,27 +131,56 @@ class Terminal(NamedTuple):
         return file.getvalue().strip("\n")
 
 
-def case_sections(
-    session: StoredSession, kind: str, terminal: Terminal
-) -> Iterator[tuple[str, str]]:
-    """Yield a title and a text for each section that tells of the cases.
+class Section(NamedTuple):
+    """A part of a session's end; one that is ``bad`` is why it is no pass."""
+
+    title: str
+    text: str
+    bad: bool = False
+
+
+def session_sections(
+    session: StoredSession, kind: str, terminal: Terminal, quiet: bool = False
+) -> Iterator[Section]:
+    """Yield what a session came to: its cases, the comparison, claims, checks and traces.
 
     ``kind`` is one of TABLES: ``all`` is a table for each grid; ``short`` the counts, what failed,
     is marginal, or looks worse than the baseline, and the accuracies as norm x regularizer for
-    each data set and batch size; ``auto`` is ``all`` up to MOST_CASES cases.
+    each data set and batch size; ``auto`` is ``all`` up to MOST_CASES cases. A ``quiet`` end has
+    the comparison alone.
     """
+    if not quiet:
+        yield from _case_sections(session, kind, terminal)
+    if (stored := session.document.comparison) is not None:
+        comparison = Comparison.of_stored(stored)
+        title = f"beside the baseline {comparison.baseline}"
+        yield Section(title, terminal_comparison(comparison), bool(comparison.regressions))
+    if quiet:
+        return
+    if claims := stored_claims(session):
+        bad = any(result.unexpected for result in claims)
+        yield Section("claims", terminal_claims(claims), bad)
+    if checks := session.checks:
+        lines = [check_summary(checked) for checked in checks]
+        yield Section("checks", "\n".join(lines), any(checked.broken for checked in checks))
+    if traces := session.traces:
+        bad = any(trace.broken for trace in traces)
+        yield Section("traces", "\n".join(trace_lines(traces)), bad)
+
+
+def _case_sections(session: StoredSession, kind: str, terminal: Terminal) -> Iterator[Section]:
     cases = session.judged_cases
     if kind == "auto":
         kind = "all" if len(cases) <= MOST_CASES else "short"
     if kind == "all":
         for grid, table in case_tables(session).items():
-            yield grid, all_cases(table, terminal)
+            yield Section(grid, all_cases(table, terminal))
     if kind == "short" and cases:
         beside = _beside_baseline(session)
-        yield f"{len(cases)} cases", _what_needs_a_look(cases, beside, terminal)
+        yield Section(f"{len(cases)} cases", _what_needs_a_look(cases, beside, terminal))
         for grid in dict.fromkeys(stored.grid for stored in cases):
             of_grid = [stored for stored in cases if stored.grid == grid]
-            yield grid, _pivots(of_grid, beside, terminal)
+            yield Section(grid, _pivots(of_grid, beside, terminal))
 
 
 def all_cases(table: pd.DataFrame, terminal: Terminal) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from normbench.storage.session import SessionError, read_session
+from normbench.storage.session import SessionError, StoredSession, read_session
 
 # What a session's folder holds, but for locks and for checkpoints, which only its machine needs.
 FILES = re.compile(
@@ -30,6 +30,9 @@ NAME = re.compile(r"[\w-][\w.-]*")
 MOST_BYTES = 4 * 1024**3
 MOST_FILES = 100_000
 BLOCK_BYTES = 1 << 20
+
+# Begins what is told of a session that has not ended.
+PASSED_OVER = "passed over"
 
 Files = Mapping[str, Callable[[], IO[bytes]]]
 
@@ -88,6 +91,21 @@ class Artefact:
         )
 
 
+@contextmanager
+def opened_sessions(sources: Iterable[Path]) -> Iterator[list[StoredSession]]:
+    """Read all sessions of folders and zip files, from copies that are gone afterwards.
+
+    They come by their names, each once. Raises ArtefactError as import_sessions does, and for a
+    session that has not ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="normbench-") as temporary:
+        runs = Path(temporary).resolve() / "runs"
+        told = import_sessions(sources, runs)
+        if running := [line for line in told if line.startswith(PASSED_OVER)]:
+            raise ArtefactError(f"{'; '.join(running)}: expected sessions that have ended")
+        yield [read_session(folder) for folder in sorted(runs.iterdir())]
+
+
 def import_sessions(sources: Iterable[Path], runs: Path) -> list[str]:
     """Take all sessions of folders and zip files into ``runs``; return a line for each.
 
@@ -115,7 +133,7 @@ def _staged(artefact: Artefact, runs: Path, stage: Path, staged: dict[str, Path]
     """Copy a session that is not there yet to the stage; return what is told of it."""
     name, status = artefact.document()
     if status == "running":
-        return f"passed over {name}: it has not ended ({artefact.place})"
+        return f"{PASSED_OVER} {name}: it has not ended ({artefact.place})"
     there = staged.get(name, runs / name)
     if not there.exists():
         staged[name] = stage / name

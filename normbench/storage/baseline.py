@@ -357,7 +357,7 @@ def merge_baselines(name: str, parts: Sequence[Baseline]) -> Baseline:
             cases[spec] = _joined_case(cases[spec], case) if spec in cases else case
     keys = dict.fromkeys(key for part in parts for key in part.environment)
     workers = {part.workers for part in parts}
-    environment = {key: _all_of([part.environment.get(key) for part in parts]) for key in keys}
+    environment = {key: all_of([part.environment.get(key) for part in parts]) for key in keys}
     return Baseline(
         name=name,
         created=max(part.created for part in parts),
@@ -385,7 +385,7 @@ def _joined_traces(parts: Sequence[Baseline]) -> tuple[Trace, ...]:
     return tuple(found.values())
 
 
-def _all_of(values: Sequence[Any]) -> Any:
+def all_of(values: Sequence[Any]) -> Any:
     """Return the value that all have, or all values' texts."""
     texts = dict.fromkeys(map(str, values))
     return values[0] if len(texts) == 1 else " + ".join(texts)

@@ -257,7 +257,8 @@ class SessionDocument(Document):
 
     ``planted`` names the fault that --bench-plant has planted; empty without one. ``datasets`` are
     the facts of the data sets, with the fingerprints of those that runs were trained on; older
-    sessions have none, and built-in data sets alone.
+    sessions have none, and built-in data sets alone. ``whole`` names all cases of which a shard
+    has a part, in the order of their grids; empty for a session of all.
     """
 
     schema_version: Literal[2, 3] = Field(3, alias="schema")
@@ -275,17 +276,22 @@ class SessionDocument(Document):
     cases: tuple[StoredCase, ...] = ()
     claims: tuple[StoredClaim, ...] = ()
     comparison: StoredComparison | None = None
+    whole: tuple[str, ...] = ()
 
 
 class Selection(Document):
     """What the collected tests will ask for; ``error`` says why nothing can be run.
 
-    Workers leave it to the controller, which never collects.
+    ``elsewhere`` are the cases of the other shards, where this is one, and ``whole`` the names of
+    all, in the order of their grids. Workers leave it to the
+    controller, which never collects.
     """
 
     datasets: StoredDatasets = Field(default_factory=dict)
     cases: tuple[StoredCase, ...] = ()
     claims: tuple[StoredClaim, ...] = ()
+    elsewhere: tuple[StoredCase, ...] = ()
+    whole: tuple[str, ...] = ()
     error: str = ""
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,9 +247,13 @@ class RunStore:
         ended = [run for run in self.results().values() if run.status not in UNFINISHED]
         kept = [run for run in ended if is_current(run)]
         with self._told("the runs to go on with"):
-            write_atomic(self.file, "".join(map(_line, kept)))
-        self._forget()
+            self.write(kept)
         return len(ended) - len(kept)
+
+    def write(self, runs: Iterable[RunResult]) -> None:
+        """Write the rows of ``runs``, in place of those that are there, all or none."""
+        write_atomic(self.file, "".join(map(_line, runs)))
+        self._forget()
 
     def close(self, *, finished: bool = True) -> None:
         """Remove the locks and leases of a session that has ended; the rows stay.

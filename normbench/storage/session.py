@@ -191,6 +191,7 @@ class Session:
     cases: Sequence[StoredCase] = ()
     claims: Sequence[StoredClaim] = ()
     comparison: StoredComparison | None = None
+    whole: Sequence[str] = ()
     started: float = field(default_factory=time.time)
     earlier_seconds: float = 0.0
     resumed: int = 0
@@ -223,6 +224,13 @@ class Session:
                 f"the last session, {stored.folder}, had the fault {stored.planted!r} planted, and "
                 "its runs are of broken code; expected a session without --bench-plant: run "
                 "without --bench-resume"
+            )
+        begun_as, now = (each.get("shard") or "none" for each in (document.options, options))
+        if begun_as != now:
+            raise SessionError(
+                f"the last session, {stored.folder}, was begun with the shard {begun_as}, and this "
+                f"is {now}: expected the same --bench-shard, or a folder of its own for each, by "
+                "--bench-results"
             )
         try:
             _ = stored.results
@@ -321,6 +329,7 @@ class Session:
             cases=tuple(self.cases),
             claims=tuple(self.claims),
             comparison=self.comparison,
+            whole=tuple(self.whole),
             **self.unknown,
         )
         try:

@@ -81,8 +81,10 @@ def test_a_session_without_a_single_mistake_ends_well(tmp_path: Path) -> None:
     # and beside itself, where both spreads are zero
     again = session(tmp_path, PASSED, name="20260101-000000-2", baselines=("perfect",))
     assert again.notes == ()
-    assert again.comparison is not None
-    assert [str(case.outcome) for case in again.comparison.cases] == ["no regression"] * 2
+    assert again.session is not None
+    compared = again.session.document.comparison
+    assert compared is not None
+    assert [str(case.outcome) for case in compared.cases] == ["no regression"] * 2
 
 
 def test_a_case_without_an_outcome_has_no_verdict(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ def test_the_help_lists_the_options(project: Project) -> None:
         (["--bench-cases", "no.toml"], "*--bench-cases: 'no.toml' is no file: expected a cases*"),
         (["--bench-results", "conftest.py"], "*--bench-results: 'conftest.py' is not a folder*"),
         (["--bench-data", "conftest.py"], "*--bench-data: 'conftest.py' is not a folder*"),
+        (["--bench-shard", "3/2"], "*--bench-shard: '3/2': expected a part and the number of *"),
+        (
+            ["--bench-shard", "1/2", "--bench-save-baseline", "mine"],
+            "*--bench-save-baseline: the shard 1/2 has a part of the cases alone; expected a*",
+        ),
+        (["--bench-shard", "1/2", "--bench-selection-size", "9"], "*the shard 1/2 knows how many*"),
         (["--bench-table", "long"], "*--bench-table: 'long': expected auto, all, short, none*"),
         (["--bench-engine", "ray"], "*unrecognized arguments: --bench-engine*"),
     ],

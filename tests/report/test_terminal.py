@@ -9,7 +9,7 @@ import pytest
 
 from normbench.analysis.comparison import compare
 from normbench.cases.case import Case
-from normbench.report.terminal import MOST_LOOKS, Terminal, case_sections
+from normbench.report.terminal import MOST_LOOKS, Terminal, session_sections
 from normbench.spec import RunSpec
 from normbench.storage.session import StoredSession
 
@@ -36,7 +36,7 @@ def session(results: Path, planned: list[Case], failed: tuple[str, ...] = ()) ->
 
 
 def sections(stored: StoredSession, kind: str, terminal: Terminal = LOG) -> dict[str, str]:
-    return dict(case_sections(stored, kind, terminal))
+    return {s.title: s.text for s in session_sections(stored, kind, terminal)}
 
 
 def cells(text: str) -> Iterator[list[str]]:

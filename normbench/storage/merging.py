@@ -1,0 +1,164 @@
+"""What several sessions have stored, put together in the folder of one."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normbench.results import UNFINISHED, RunResult
+from normbench.storage.baseline import all_of
+from normbench.storage.pictures import StoredPictures, read_pictures, store_pictures
+from normbench.storage.session import SessionError, StoredSession
+
+# What sessions must have been asked alike, or they are no parts of one.
+ALIKE = (
+    *("tier", "seeds", "first_seed", "norm", "norm_only", "regularizer", "target"),
+    *("minimum_effect", "confirm", "strict", "max_undecided", "replay"),
+)
+# Folders of a file each, named by what it is about.
+COPIED = ("checks", "traces", "case-traces")
+
+
+def require_parts(sessions: Sequence[StoredSession]) -> None:
+    """Raise SessionError where the sessions are no parts of one, and say what keeps them from it.
+
+    That is one that has not finished or had a fault planted, another build of torch, other
+    options, a case with a verdict in two of them, and a shard that is missing.
+    """
+    for session in sessions:
+        if session.document.status != "finished":
+            raise SessionError(
+                f"the session {session.name} was {session.document.status}: expected finished "
+                "ones; go on with it by --bench-resume first"
+            )
+        if session.planted:
+            raise SessionError(
+                f"the session {session.name} had the fault {session.planted} planted: expected "
+                "sessions of sound code"
+            )
+    _require_alike("torch", sessions, lambda session: session.document.environment.get("torch"))
+    for option in ALIKE:
+        _require_alike(option, sessions, lambda s, option=option: s.document.options.get(option))  # type: ignore[misc]  # bound as of now
+    _require_all_shards(sessions)
+    judged: dict[str, str] = {}
+    for session in sessions:
+        for stored in session.judged_cases:
+            other = judged.setdefault(stored.case.id, session.name)
+            if other != session.name:
+                raise SessionError(
+                    f"the case {stored.case.id} was run in {other} and in {session.name}: expected "
+                    "sessions of different cases, such as the shards of one selection"
+                )
+
+
+def _require_alike(
+    what: str, sessions: Sequence[StoredSession], value: Callable[[StoredSession], Any]
+) -> None:
+    found: dict[str, str] = {}
+    for session in sessions:
+        found.setdefault(str(value(session)), session.name)
+    if len(found) > 1:
+        told = " and ".join(f"{text} in {name}" for text, name in found.items())
+        raise SessionError(f"{what} is {told}: expected the same in all sessions to be merged")
+
+
+def _require_all_shards(sessions: Sequence[StoredSession]) -> None:
+    shards = [str(s.document.options.get("shard") or "") for s in sessions]
+    if not any(shards):
+        return
+    counts = sorted({shard.partition("/")[2] for shard in shards})
+    if len(counts) > 1 or "" in counts:
+        names = [session.name for session in sessions]
+        told = ", ".join(f"{n}: {s or 'all'}" for n, s in zip(names, shards, strict=True))
+        raise SessionError(
+            f"these are no shards of one selection ({told}); expected the same number of shards"
+        )
+    numbers = [int(shard.partition("/")[0]) for shard in shards]
+    every = range(1, int(counts[0]) + 1)
+    if missing := [f"{number}/{counts[0]}" for number in every if number not in numbers]:
+        raise SessionError(
+            f"the shards {', '.join(missing)} are missing: expected the sessions of all of them"
+        )
+    if len(set(numbers)) < len(numbers):
+        raise SessionError(
+            f"a shard is there twice, of {', '.join(sorted(shards))}: expected one session of each"
+        )
+
+
+def joined_runs(sessions: Iterable[StoredSession]) -> list[RunResult]:
+    """Return the runs of all sessions, in the order in which they ended.
+
+    Of a run that several have, as of tests that look at whole grids, one is taken. Raises
+    SessionError where such runs differ: the sessions have trained different things.
+    """
+    found: dict[str, RunResult] = {}
+    for session in sessions:
+        for key, run in session.results.items():
+            known = found.setdefault(key, run)
+            if known.status in UNFINISHED:
+                found[key] = run
+            elif run.status not in UNFINISHED and _trained(known) != _trained(run):
+                raise SessionError(
+                    f"the run of {run.spec} came out differently in {session.name} than in another "
+                    f"session ({_told(known)} and {_told(run)}); expected sessions of one code, "
+                    "torch and kind of machine"
+                )
+    return sorted(found.values(), key=lambda run: run.ended)
+
+
+def _trained(run: RunResult) -> tuple[object, ...]:
+    return run.status, run.test_accuracy, run.test_loss, run.fingerprint
+
+
+def _told(run: RunResult) -> str:
+    return f"{100 * run.test_accuracy:.2f} %" if run.status == "ok" else run.status
+
+
+def joined_environment(sessions: Sequence[StoredSession]) -> dict[str, Any]:
+    """Return what all say of machine and software; where they differ, the texts of all."""
+    environments: list[Mapping[str, Any]] = [s.document.environment for s in sessions]
+    keys = dict.fromkeys(key for environment in environments for key in environment)
+    return {key: all_of([environment.get(key) for environment in environments]) for key in keys}
+
+
+def copy_findings(sessions: Iterable[StoredSession], folder: Path) -> None:
+    """Copy checks, traces and pictures to a session's folder; of the same one, the first."""
+    pictures: dict[str, list[StoredPictures]] = {}
+    for session in sessions:
+        for name in COPIED:
+            for file in sorted((session.folder / name).glob("*.json")):
+                (folder / name).mkdir(exist_ok=True)
+                if not (target := folder / name / file.name).exists():
+                    shutil.copyfile(file, target)
+        for dataset, stored in read_pictures(session.folder).items():
+            pictures.setdefault(dataset, []).append(stored)
+    for dataset, parts in pictures.items():
+        store_pictures(folder, dataset, _joined_pictures(parts))
+
+
+def _joined_pictures(parts: Sequence[StoredPictures]) -> StoredPictures:
+    indices = [index for part in parts for index in part.indices]
+    labels = [label for part in parts for label in part.labels]
+    first = {index: place for place, index in reversed(list(enumerate(indices)))}
+    places = [first[index] for index in sorted(first)]
+    images = np.concatenate([part.images for part in parts])[places]
+    return StoredPictures(images, tuple(sorted(first)), tuple(labels[place] for place in places))
+
+
+def seconds_taken(sessions: Iterable[StoredSession]) -> float:
+    """Return how long at least one of the sessions ran."""
+    spans = sorted((started_at(session), session.document.seconds) for session in sessions)
+    taken, until = 0.0, -math.inf
+    for start, seconds in spans:
+        taken += max(0.0, start + seconds - max(start, until))
+        until = max(until, start + seconds)
+    return taken
+
+
+def started_at(session: StoredSession) -> float:
+    """Return when a session was begun, in seconds since 1970."""
+    return datetime.fromisoformat(session.document.started).timestamp()

@@ -1,0 +1,215 @@
+"""Sessions made into one: verdicts as if it had been one, and what are no parts of one refused."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from normbench.analysis.comparison import Reference
+from normbench.cases.case import Case, Claim, Contrast
+from normbench.engine.merging import merge
+from normbench.engine.shards import dealt
+from normbench.results import JUDGED, RunResult
+from normbench.spec import RunSpec
+from normbench.storage.baseline import Baseline
+from normbench.storage.pictures import StoredPictures, read_pictures, store_pictures
+from normbench.storage.session import SessionError, StoredSession
+from normbench.storage.traces import read_traces, store_trace
+
+from ..storage.stored import TRACE, finished, judged, on_ground, store_session
+
+CASES = [
+    Case(
+        "tiny",
+        "smoke",
+        RunSpec("digits", "digits", norm, regularizer=l1, batch_size=size, epochs=1),
+        target=0.9,
+        seeds=3,
+    )
+    for norm, l1, size in product(("none", "batch", "layer"), ("none", "l1:0.001"), (32, 64))
+]
+CONTRAST = Contrast(CASES[4], CASES[0], low=0.0)
+CLAIM = Claim("better", "Batch is better.", "hearsay", "smoke", JUDGED, 3, (CONTRAST,))
+
+
+def runs_of(cases: Sequence[Case], worse: Sequence[Case] = ()) -> list[RunResult]:
+    """Return runs near 95 %, that of each case and seed a little elsewhere, the worse at 91 %."""
+    return [
+        finished(spec, (0.91 if case in worse else 0.95) + 0.0007 * ((3 * n + spec.seed) % 5))
+        for n, case in enumerate(CASES)
+        if case in cases
+        for spec in case.specs
+    ]
+
+
+def baseline() -> Baseline:
+    runs = [
+        finished(c.spec.with_seed(seed), 0.95 + 0.0005 * seed) for c in CASES for seed in range(6)
+    ]
+    return Baseline.of_runs("before", "2026-01-01", 2, False, {"processor": "Some CPU"}, runs)
+
+
+def part(
+    results: Path,
+    cases: Sequence[Case],
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    failed: Sequence[Case] = (),
+    **more: Any,
+) -> StoredSession:
+    runs = runs_of(cases, failed)
+    outcomes = {case.id: "failed" if case in failed else "passed" for case in cases}
+    return store_session(
+        results / name, judged(cases, runs, outcomes), runs, name=name, options=options, **more
+    )
+
+
+def shards(results: Path, count: int, failed: Sequence[Case] = ()) -> list[StoredSession]:
+    """Deal the cases to sessions of their own."""
+    parts = dealt({case.id: float(case.spec.batch_size) for case in CASES}, count)
+    return [
+        part(
+            results,
+            [case for case in CASES if case.id in names],
+            f"20260101-00000{number}-1",
+            {"shard": f"{number}/{count}"},
+            failed,
+        )
+        for number, names in enumerate(parts, start=1)
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_shards_come_to_the_verdicts_of_the_whole(tmp_path: Path, count: int) -> None:
+    failed = [CASES[3]]
+    (tmp_path / "reference").mkdir()
+    baseline().write(tmp_path / "reference" / "before.json")
+    whole = merge([part(tmp_path, CASES, "20260101-000000-1", {}, failed)], tmp_path, ["before"])
+    merged = merge(shards(tmp_path, count, failed), tmp_path, ["before"])
+    assert merged.notes == ()
+    by_id = {c.case.id: c for c in merged.session.document.cases}
+    assert [by_id[c.case.id] for c in whole.session.document.cases] == list(
+        whole.session.document.cases
+    )
+    ours, theirs = (each.session.document.comparison for each in (merged, whole))
+    assert ours is not None
+    assert theirs is not None
+    assert {c.spec: c for c in ours.cases} == {c.spec: c for c in theirs.cases}
+    assert len(merged.session.results) == 3 * len(CASES)
+    # and they are those of a session's own end
+    direct = Reference([baseline()]).compare(Baseline.of_session(whole.session))
+    assert {c.spec: c.outcome for c in ours.cases} == {c.spec: c.outcome for c in direct.cases}
+
+
+def test_a_merged_session_tells_where_it_comes_from_and_is_drawn(tmp_path: Path) -> None:
+    parts = shards(tmp_path, 2)
+    session = merge(parts, tmp_path).session
+    assert session.folder.parent == (tmp_path / "runs").resolve()
+    assert session.document.options["merged"] == [each.name for each in parts]
+    assert session.document.options["shard"] is None
+    assert session.document.workers == 4
+    # both began at once
+    longest = max(each.document.seconds for each in parts)
+    assert session.document.seconds == pytest.approx(longest, abs=60)
+    for name in ("tables/tiny.csv", "summary.md", "report.html"):
+        assert (session.folder / name).is_file()
+    assert (tmp_path / "latest").resolve() == session.folder
+
+
+def test_cases_are_in_the_order_of_the_grids_where_shards_tell_it(tmp_path: Path) -> None:
+    order = [case.id for case in CASES]
+    parts = [
+        StoredSession(each.folder, each.document.model_copy(update={"whole": tuple(order)}))
+        for each in shards(tmp_path, 3)
+    ]
+    assert [c.case.id for c in merge(parts, tmp_path).session.document.cases] == order
+
+
+def test_claims_are_judged_by_the_runs_of_all(tmp_path: Path) -> None:
+    # their tests are in no shard, and their cases may be in two
+    parts = shards(tmp_path, 4)
+    claim = part(tmp_path, CASES, "whole", {}, claims=[CLAIM]).document.claims[0]
+    unjudged = claim.model_copy(update={"verdict": None})
+    document = parts[0].document.model_copy(update={"claims": (unjudged,)})
+    parts[0] = StoredSession(parts[0].folder, document)
+    assert merge(parts, tmp_path).session.document.claims == (claim,)
+
+
+def test_traces_and_pictures_of_all_are_kept(tmp_path: Path) -> None:
+    one, other = parts = shards(tmp_path, 2)
+    second = dataclasses.replace(on_ground(torch="2.14.0"), name="other")
+    store_trace(one.folder, TRACE)
+    store_trace(other.folder, TRACE)
+    store_trace(other.folder, second)
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
+    store_pictures(one.folder, "digits", StoredPictures(images[[3, 0]], (3, 0), (7, 4)))
+    store_pictures(other.folder, "digits", StoredPictures(images[[2, 3]], (2, 3), (6, 7)))
+    folder = merge(parts, tmp_path).session.folder
+    assert [trace.name for trace in read_traces(folder)] == [TRACE.name, "other"]
+    kept = read_pictures(folder)["digits"]
+    assert (kept.indices, kept.labels) == ((0, 2, 3), (4, 6, 7))
+    assert kept.images.flatten().tolist() == [0, 2, 3]
+
+
+def test_machines_that_differ_are_all_named(tmp_path: Path) -> None:
+    one, other = CASES[:2], CASES[2:]
+    parts = [
+        part(tmp_path, one, "a", environment={"processor": "One CPU"}),
+        part(tmp_path, other, "b", environment={"processor": "Another"}),
+    ]
+    environment = merge(parts, tmp_path).session.document.environment
+    assert environment["processor"] == "One CPU + Another"
+    assert environment["torch"] == "2.15.0"
+
+
+def unlike(results: Path, what: str) -> list[StoredSession]:
+    one, other = CASES[:2], CASES[2:]
+    first = part(results, one, "a")
+    changes: dict[str, dict[str, Any]] = {
+        "torch": {"environment": {"torch": "2.14.0"}},
+        "seeds": {"options": {"seeds": 5}},
+        "interrupted": {"status": "interrupted"},
+        "planted": {"planted": "dead-channel"},
+        "same": {"cases": CASES[1:]},
+        "shard of others": {"options": {"shard": "1/3"}},
+    }
+    changed = changes[what]
+    return [first, part(results, changed.pop("cases", other), "b", **changed)]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("torch", r"torch is 2\.15\.0 in a and 2\.14\.0 in b: expected the same in all sessions"),
+        ("seeds", r"seeds is 3 in a and 5 in b: expected the same"),
+        ("interrupted", r"the session b was interrupted: expected finished ones"),
+        ("planted", r"the session b had the fault dead-channel planted: expected sessions of"),
+        ("same", r"the case tiny-none-none-b64 was run in a and in b: expected sessions of diff"),
+        ("shard of others", r"no shards of one selection \(a: all, b: 1/3\); expected the same"),
+    ],
+)
+def test_what_are_no_parts_of_one_session_are_refused(
+    tmp_path: Path, what: str, message: str
+) -> None:
+    parts = unlike(tmp_path, what)
+    with pytest.raises(SessionError, match=message):
+        merge(parts, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match=r"the shards 2/4, 4/4 are missing: expected"):
+        merge(shards(tmp_path, 4)[::2], tmp_path)
+
+
+def test_a_run_that_came_out_in_two_ways_is_refused(tmp_path: Path) -> None:
+    one, other = shards(tmp_path, 2)
+    spec = next(iter(one.results.values())).spec
+    differing = {**other.results, spec.key: finished(spec, 0.5)}
+    other.__dict__["results"] = differing
+    with pytest.raises(SessionError, match=r"the run of .* came out differently in .* 50\.00 %"):
+        merge([one, other], tmp_path)
