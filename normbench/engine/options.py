@@ -19,6 +19,8 @@ class Options:
     ``selection_size`` is how many cases the whole has of which this session is a part, 0 where it
     is the whole; ``shard`` is the part of the tests that is run, None for all of them;
     ``max_undecided`` is a fraction; ``plant`` names the fault that is planted.
+    ``stall_timeout`` is for how many seconds a run may make no progress, 0 for ever, None for as
+    long as the watchdog works out.
     """
 
     grid: GridOptions
@@ -37,6 +39,7 @@ class Options:
     resume: bool = False
     replay: str | None = None
     replay_audit: float = 0.0
+    stall_timeout: float | None = None
     plant: str | None = None
 
     @property
@@ -65,5 +68,6 @@ class Options:
             "max_undecided": self.max_undecided,
             "replay": self.replay,
             "replay_audit": self.replay_audit,
+            "stall_timeout": self.stall_timeout,
             "plant": self.plant,
         }

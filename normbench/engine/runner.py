@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -23,6 +24,7 @@ from normbench.check.trace_record import Trace, Traced, case_trace_spec
 from normbench.engine.devices import parse_device, tune_malloc
 from normbench.engine.options import Options
 from normbench.engine.replay import AuditFailed, Replay, difference
+from normbench.engine.watchdog import EXIT_CODE, RunStalled, Watchdog
 from normbench.results import UNFINISHED, Epoch, Outcome, RunResult, Runs
 from normbench.spec import RunSpec
 from normbench.storage.baseline import BaselineCase, find_baseline
@@ -32,6 +34,9 @@ from normbench.storage.runs import RunStore
 from normbench.storage.traces import has_case_trace, store_case_trace, store_trace
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.trainer import train
+
+# What the one process is called that both collects and runs, without xdist.
+MAIN = "main"
 
 Train = Callable[
     [RunSpec, ImageData, torch.device, Callable[[Epoch], None], Path | None], RunResult
@@ -81,7 +86,7 @@ class Runner:
         options: Options,
         folder: Path,
         *,
-        worker: str = "main",
+        worker: str = MAIN,
         slot: int = 0,
         threads: int | None = None,
         cases: Sequence[Case] = (),
@@ -193,7 +198,10 @@ class Runner:
     def _trained(self, spec: RunSpec, data: ImageData) -> RunResult:
         checkpoint = self.store.checkpoint(spec)
         try:
-            result = self._train(spec, data, self.device, self.store.note_epoch, checkpoint)
+            result = self._watched(spec, data, checkpoint)
+        except RunStalled as error:
+            self._append(RunResult(spec, "stalled", str(error), epochs=self.store.noted))
+            raise
         # a norm may raise SystemExit, and end no more than its own case
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
@@ -204,6 +212,36 @@ class Runner:
         with suppress(OSError):
             checkpoint.unlink(missing_ok=True)
         return result
+
+    def _watched(self, spec: RunSpec, data: ImageData, checkpoint: Path) -> RunResult:
+        """Train, with a watchdog beside; a process that a norm has forked ends here."""
+        alone = self.store.worker == MAIN
+
+        def last_words(told: str) -> None:
+            if not alone:
+                # the controller stores the row, and replaces this worker
+                self.store.note_stall(told)
+                return
+            self._append(RunResult(spec, "stalled", told, epochs=self.store.noted))
+            sys.stderr.write(
+                f"\nnormbench: {spec} stalled: {told}. It did not end when it was told to, so that "
+                "the session ends; run it with -n 2, where a worker takes its place\n"
+            )
+
+        stacks = self.store.folder / "stalls" / f"{spec.key}.txt"
+        watchdog = Watchdog(self.options.stall_timeout, stacks, last_words, interrupts=alone)
+        process = os.getpid()
+        try:
+            with watchdog.watching(spec) as note:
+
+                def noted(epoch: Epoch) -> None:
+                    note(epoch)
+                    self.store.note_epoch(epoch)
+
+                return self._train(spec, data, self.device, noted, checkpoint)
+        finally:
+            if os.getpid() != process:
+                os._exit(EXIT_CODE)
 
     def _held(self, result: RunResult) -> RunResult:
         """Hold a run that is an audit against the row that it stands for; it notes a difference."""

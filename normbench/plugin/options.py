@@ -171,6 +171,10 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_timeout(text: str) -> float:
+    return 0.0 if text == "0" else parse_seconds(text)
+
+
 def parse_json_format(text: str) -> str:
     from normbench.report.exports import SESSION_FORMATS
 
@@ -410,6 +414,14 @@ def add_options(parser: pytest.Parser) -> None:
         "github-accuracy: or github-seconds:, as entries of github-action-benchmark; repeatable",
     )
     add(
+        "stall-timeout",
+        type=parse_timeout,
+        metavar="SECONDS",
+        help="end a run that makes no progress for so long, with a dump of its stacks; 0 never "
+        "does (default: 20 times the run's first epoch, and at least a minute; until that has "
+        "ended, ten minutes or more)",
+    )
+    add(
         "plant",
         type=parse_plant,
         metavar="FAULT",
@@ -564,6 +576,7 @@ def options_of(config: pytest.Config) -> Options:
         resume=config.getoption("--bench-resume"),
         replay=config.getoption("--bench-replay"),
         replay_audit=config.getoption("--bench-replay-audit") or 0.0,
+        stall_timeout=config.getoption("--bench-stall-timeout"),
         plant=config.getoption("--bench-plant"),
     )
 

@@ -12,6 +12,7 @@ from _pytest.junitxml import xml_key
 
 from normbench.analysis.verdicts import replay_lines
 from normbench.engine.controller import Controller, SessionOutcome
+from normbench.engine.watchdog import debugging
 from normbench.plugin.options import options_of
 from normbench.plugin.outputs import json_files, make_way, tell_others, write_files
 from normbench.plugin.progress import LiveProgress, SessionProgress
@@ -84,10 +85,12 @@ class SessionPlugin:
         return self.controller.store.record_crash(worker)
 
     def pytest_enter_pdb(self) -> None:
+        debugging.set()
         if self.progress is not None:
             self.progress.pause()
 
     def pytest_leave_pdb(self) -> None:
+        debugging.clear()
         if self.progress is not None:
             self.progress.resume()
 

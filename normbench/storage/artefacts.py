@@ -19,7 +19,7 @@ from normbench.storage.session import SessionError, StoredSession, read_session
 # What a session's folder holds, but for locks and for checkpoints, which only its machine needs.
 FILES = re.compile(
     r"(session\.json|runs\.jsonl|summary\.md|report\.html|side-by-side\.html"
-    r"|tables/[^/]+\.(csv|md)|figures/[^/]+\.(png|svg)|pictures/[^/]+\.npz"
+    r"|tables/[^/]+\.(csv|md)|figures/[^/]+\.(png|svg)|pictures/[^/]+\.npz|stalls/[^/]+\.txt"
     r"|(checks|traces|case-traces)/[^/]+\.json)"
 )
 # What was measured; the rest can be drawn again, and may have been.

@@ -199,6 +199,11 @@ class RunStore:
         self._lease["epochs"].append(dataclasses.asdict(epoch))
         self._write_lease()
 
+    def note_stall(self, told: str) -> None:
+        """Let record_crash know that the run which this process is at has stalled."""
+        self._lease["stalled"] = told
+        self._write_lease()
+
     @property
     def noted(self) -> tuple[Epoch, ...]:
         """The epochs of the run that this process is at, or was at last."""
@@ -266,7 +271,10 @@ class RunStore:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def record_crash(self, worker: str) -> str | None:
-        """Store what ``worker`` was training when it died as crashed; return its case's id."""
+        """Store what ``worker`` was training when it died as crashed, or stalled.
+
+        Returns the case's id.
+        """
         lease = self._lease_file(worker)
         try:
             running = json.loads(lease.read_text())
@@ -276,13 +284,14 @@ class RunStore:
         known = self.find(spec)
         # it may have died in the moment after it had stored the row
         if known is None or known.status in UNFINISHED:
-            message = f"the process of worker {worker} died while it trained this run"
+            died = f"the process of worker {worker} died while it trained this run"
+            stalled: str = running.get("stalled", "")
             ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
             self.append(
                 RunResult(
                     spec,
-                    "crashed",
-                    message,
+                    "stalled" if stalled else "crashed",
+                    stalled or died,
                     epochs=_epochs(running),
                     worker=worker,
                     ended=ended,

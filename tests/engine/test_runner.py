@@ -16,6 +16,7 @@ import torch
 from normbench.cases.case import Case, GridOptions
 from normbench.engine.options import Options
 from normbench.engine.runner import Runner
+from normbench.engine.watchdog import RunStalled
 from normbench.results import Epoch, Outcome, RunFailed, RunResult, Status
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
@@ -232,6 +233,20 @@ def test_what_came_to_an_end_is_never_trained_again(
     runner.tries_again = True
     runner.run(SPEC)
     assert len(training.specs) == trained
+
+
+def test_a_run_that_hangs_is_stored_as_stalled_and_others_go_on(tmp_path: Path) -> None:
+    def hang(*_: Any) -> RunResult:
+        time.sleep(60)
+        raise AssertionError
+
+    given = dataclasses.replace(options(tmp_path), stall_timeout=0.6)
+    with pytest.raises(RunStalled, match=r"no progress for 1 s, after 0 epochs"):
+        Runner(given, tmp_path, train=hang).run(SPEC)
+    (run,) = RunStore(tmp_path).results().values()
+    assert run.status == "stalled"
+    assert "where it was is in" in run.message
+    assert Runner(given, tmp_path, train=Training()).run(SPEC.with_seed(1)).status == "ok"
 
 
 def test_a_run_that_another_worker_tried_again_meanwhile_is_taken(tmp_path: Path) -> None:

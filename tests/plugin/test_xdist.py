@@ -7,15 +7,43 @@ import torch
 
 from ..conftest import Project
 
-KILLER = """
-import os, signal
+# Each does what it should not in the first step of training, on more than the images of a check.
+HARMFUL = """
+import os, signal, time
+import torch
 from torch import nn
 
 class Killer(nn.BatchNorm2d):
     def forward(self, x):
         if len(x) > 2 and self.training:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.harm()
         return super().forward(x)
+
+    def harm(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Exits(Killer):
+    def harm(self):
+        os._exit(0)
+
+class Hangs(Killer):
+    def harm(self):
+        time.sleep(300)
+
+class Forks(Killer):
+    def harm(self):
+        if not hasattr(self, "forked"):
+            self.forked = os.fork()
+
+class RaisesInBackward(Killer):
+    def forward(self, x):
+        out = nn.BatchNorm2d.forward(self, x)
+        if len(x) > 2 and self.training:
+            out.register_hook(self.refuse)
+        return out
+
+    def refuse(self, gradient):
+        raise RuntimeError("no gradient today")
 """
 
 # Stands for a machine of two GPUs: each run says that it was on the device that its worker has.
@@ -88,16 +116,28 @@ def test_workers_share_the_cores_and_sign_their_rows(
     assert {run.threads for run in spread.rows} == {3}
 
 
-def test_a_killed_worker_costs_only_its_own_case(spread: Project) -> None:
-    spread.write("killer.py", KILLER)
-    result = spread.run_apart("--bench-norm", "killer:Killer")
+def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
+    spread.write("harmful.py", HARMFUL)
+    norms = ("Killer", "Exits", "Hangs", "Forks", "RaisesInBackward")
+    added = [f"--bench-norm=harmful:{norm}" for norm in norms]
+    result = spread.run_apart("-k", "none", "--bench-stall-timeout", "15", *added)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    outcome = result.parseoutcomes()
-    assert (outcome["passed"], outcome["failed"]) == (4, 2)
-    crashed = {case for case, verdict in spread.verdicts.items() if verdict == "crashed"}
-    assert crashed == {"tiny-killer:Killer-none-b64", "tiny-killer:Killer-l1:0.001-b64"}
-    assert sorted(run.status for run in spread.rows) == ["crashed"] * 2 + ["ok"] * 4
-    result.stdout.fnmatch_lines(["killer:Killer *crashed*"])
+    assert spread.verdicts == {
+        "tiny-batch-none-b64": "passed",
+        "tiny-layer-none-b64": "passed",
+        "tiny-harmful:Killer-none-b64": "crashed",
+        "tiny-harmful:Exits-none-b64": "crashed",
+        "tiny-harmful:Hangs-none-b64": "stalled",
+        # what it has forked leaves no row and no outcome
+        "tiny-harmful:Forks-none-b64": "measured",
+        "tiny-harmful:RaisesInBackward-none-b64": "error",
+    }
+    assert len((spread.session / "runs.jsonl").read_text().splitlines()) == 7
+    result.stdout.fnmatch_lines(["harmful:Killer *crashed*"])
+    stalled = next(run for run in spread.rows if run.status == "stalled")
+    assert "it made no progress for 15 s, after 0 epochs; where it was is in" in stalled.message
+    stacks = (spread.session / "stalls" / f"{stalled.spec.key}.txt").read_text()
+    assert "in harm" in stacks
 
 
 def test_workers_are_spread_over_the_gpus(spread: Project) -> None:
