@@ -24,6 +24,8 @@ POLL_SECONDS = 0.5
 # What a run that was told to end may take to do so, before its process is ended.
 GRACE_SECONDS = 20.0
 EXIT_CODE = 70
+# pytest-timeout has SIGALRM, and schedulers of clusters tell by SIGUSR1 that time is up.
+INTERRUPT: int = getattr(signal, "SIGVTALRM", 0)  # Windows has none
 
 # While somebody looks at the run in a debugger, it makes no progress and is not stalled.
 debugging = threading.Event()
@@ -58,7 +60,7 @@ class Watchdog:
         self.last_words = last_words
         self.exits = exits
         in_main = threading.current_thread() is threading.main_thread()
-        self.interrupts = interrupts and in_main and hasattr(signal, "pthread_kill")
+        self.interrupts = interrupts and in_main and INTERRUPT > 0
         self._idle = 0.0
         self.limit = 0.0
         self._epochs = 0
@@ -97,11 +99,11 @@ class Watchdog:
         if not self.interrupts:
             yield
             return
-        before = signal.signal(signal.SIGALRM, self._raise)
+        before = signal.signal(INTERRUPT, self._raise)
         try:
             yield
         finally:
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(INTERRUPT, before)
 
     def _raise(self, *_: int | FrameType | None) -> None:
         raise RunStalled(self._told())
@@ -117,7 +119,7 @@ class Watchdog:
             return
         self._dump()
         if self.interrupts:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+            signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
             if self._over.wait(GRACE_SECONDS):
                 return
         self.last_words(self._told())
