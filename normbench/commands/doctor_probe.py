@@ -75,8 +75,8 @@ def torchvision_facts() -> dict[str, Any]:
 
 def data_facts(data: Path) -> dict[str, Any]:
     """Look for each data set in its folder; whole ones alone are without an error."""
-    from normbench.training.data import SOURCES
     from normbench.training.datasets import DatasetDamaged, DatasetUnavailable
+    from normbench.training.sources import SOURCES
 
     found: dict[str, dict[str, Any]] = {}
     for name, source in SOURCES.items():

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from normbench.training import data
-from normbench.training.data import MNIST_FILES, content_digest, ensure_dataset, load_dataset
+from normbench.training import sources
+from normbench.training.data import ensure_dataset, load_dataset
 from normbench.training.datasets import (
     DATASETS,
     DatasetDamaged,
@@ -25,6 +25,8 @@ from normbench.training.datasets import (
     default_root,
     find_dataset,
 )
+from normbench.training.image_data import content_digest
+from normbench.training.sources import MNIST_FILES
 
 CPU = torch.device("cpu")
 
@@ -69,9 +71,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(root: Path) -> NoReturn:
         raise OSError("no network")
 
-    for name, source in data.SOURCES.items():
+    for name, source in sources.SOURCES.items():
         if source.download:
-            monkeypatch.setitem(data.SOURCES, name, dataclasses.replace(source, download=refuse))
+            monkeypatch.setitem(sources.SOURCES, name, dataclasses.replace(source, download=refuse))
 
 
 def test_the_digits_need_no_download(tmp_path: Path) -> None:
@@ -125,8 +127,8 @@ def test_a_data_set_that_is_not_there_says_where_and_what_to_do(
 def test_a_data_set_that_is_not_there_is_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = data.SOURCES["mnist"]
-    monkeypatch.setitem(data.SOURCES, "mnist", dataclasses.replace(source, download=write_mnist))
+    source = sources.SOURCES["mnist"]
+    monkeypatch.setitem(sources.SOURCES, "mnist", dataclasses.replace(source, download=write_mnist))
     ensure_dataset("mnist", tmp_path)
     assert (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").stat().st_size == 10_008
 
@@ -166,7 +168,7 @@ def test_a_torchvision_that_does_not_pair_is_said_in_plain_words(
         DatasetUnavailable,
         match=r"torchvision does not work with torch .*; install the torchvision",
     ):
-        data.mnist(mnist_root)
+        sources.mnist(mnist_root)
 
 
 def test_the_data_root_comes_from_the_environment(
@@ -216,7 +218,7 @@ def write_cifar10_jpeg(
             folder.mkdir(parents=True, exist_ok=True)
             grey = Image.new("RGB", (32, 32), (20 * (n % 10),) * 3)
             grey.save(folder / f"{n:04}.jpg")
-    monkeypatch.setattr(data, "CIFAR10_PARTS", {"train": train, "test": test})
+    monkeypatch.setattr(sources, "CIFAR10_PARTS", {"train": train, "test": test})
 
 
 def test_cifar10_comes_from_torchvisions_files(
@@ -224,7 +226,7 @@ def test_cifar10_comes_from_torchvisions_files(
 ) -> None:
     write_cifar10(tmp_path, monkeypatch)
     ensure_dataset("cifar10", tmp_path)
-    cifar10 = data.cifar10(tmp_path)
+    cifar10 = sources.cifar10(tmp_path)
     assert cifar10.train_images.shape == (10, 3, 32, 32)
     assert cifar10.test_images.shape == (2, 3, 32, 32)
     assert cifar10.train_labels.tolist() == [1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
@@ -257,7 +259,7 @@ def test_the_jpeg_copy_is_decoded_with_its_classes_in_alphabetical_order(
 ) -> None:
     write_cifar10_jpeg(tmp_path, monkeypatch)
     ensure_dataset("cifar10-jpeg", tmp_path)
-    copy = data.cifar10_jpeg(tmp_path)
+    copy = sources.cifar10_jpeg(tmp_path)
     assert copy.name == "cifar10-jpeg"
     assert copy.train_images.shape == (40, 3, 32, 32)
     assert copy.test_images.shape == (20, 3, 32, 32)
