@@ -72,6 +72,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Where to import from what is defined elsewhere.
+IMPORTED_FROM = {ImageData: "normbench.training.data"}
+
 
 def page() -> str:
     """Return the page."""
@@ -100,7 +103,7 @@ def described(name: str, thing: Any) -> str:
     if name in SECTIONS["Fixtures"]:
         parts.append(f"`{short(str(inspect.signature(thing).return_annotation))}`\n")
     else:
-        parts.append(f"`{thing.__module__}`\n")
+        parts.append(f"`{IMPORTED_FROM.get(thing, thing.__module__)}`\n")
         parts.append(f"```text\n{signature(name, thing)}\n```\n")
     parts.append(markdown(inspect.getdoc(thing) or ""))
     if inspect.isclass(thing):
