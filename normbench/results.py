@@ -172,16 +172,27 @@ class RunResult:
 
     def to_row(self) -> dict[str, Any]:
         """Return the run as a line of runs.jsonl: builtin types only, null for what it lacks."""
-        row: dict[str, Any] = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        for name in (
+        row: dict[str, Any] = {"schema": SCHEMA, **vars(self), "spec": self.spec.to_dict()}
+        # dataclasses.asdict goes through each count of a confusion: 5,000 rows took 1.9 against 0.4 s
+        for name in ("epochs", "mistakes", "activations"):
+            row[name] = [dict(vars(part)) for part in row[name]]
+        return {**row, **self.summary()}
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Return the figures after the last epoch, None for a run that is not ok, and seconds."""
+        names = (
             "train_accuracy",
             "test_accuracy",
             "best_test_accuracy",
             "test_loss",
             "incorrect",
-        ):
-            row[name] = getattr(self, name) if self.status == "ok" else None
-        return {**row, "train_seconds": self.train_seconds, "test_seconds": self.test_seconds}
+        )
+        figures = {name: getattr(self, name) if self.status == "ok" else None for name in names}
+        return {
+            **figures,
+            "train_seconds": self.train_seconds,
+            "test_seconds": self.test_seconds,
+        }
 
     @classmethod
     def from_row(cls, row: object) -> "RunResult":

@@ -55,7 +55,7 @@ class BaselineRun:
 
     @classmethod
     def of(cls, run: RunResult) -> "BaselineRun":
-        row = {**run.to_row(), "seed": run.spec.seed}
+        row = {**vars(run), **run.summary(), "seed": run.spec.seed}
         return cls(**{field.name: row[field.name] for field in dataclasses.fields(cls)})
 
 
