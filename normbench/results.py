@@ -173,7 +173,7 @@ class RunResult:
     def to_row(self) -> dict[str, Any]:
         """Return the run as a line of runs.jsonl: builtin types only, null for what it lacks."""
         row: dict[str, Any] = {"schema": SCHEMA, **vars(self), "spec": self.spec.to_dict()}
-        # dataclasses.asdict goes through each count of a confusion: 1.9 against 0.4 s for 5,000 rows
+        # dataclasses.asdict goes through each count of a confusion: 5,000 rows take 1.9, not 0.4 s
         for name in ("epochs", "mistakes", "activations"):
             row[name] = [dict(vars(part)) for part in row[name]]
         return {**row, **self.summary()}
