@@ -21,6 +21,9 @@ from normbench.storage.documents import StoredCase
 from normbench.storage.files import write_atomic
 from normbench.storage.session import StoredSession
 
+# What a spreadsheet takes for a formula, or skips before one.
+FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\n")
+
 # A column's heading in CSV, in markdown, and its number format.
 COLUMNS: dict[str, tuple[str, str]] = {
     "dataset": ("data set", "s"),
@@ -301,6 +304,29 @@ def terminal_claims(findings: Sequence[ClaimResult]) -> str:
     return f"{parts}\n\n{whole}\n{summary}"
 
 
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a table as CSV, in which no text is a formula to a spreadsheet.
+
+    A quotation mark goes before one that would be; numbers stay numbers, also negative ones.
+    Source: OWASP, CSV Injection.
+    """
+    return frame.map(_harmless).to_csv(index=False)
+
+
+def _harmless(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    # else it would end the row: pandas puts no quotes around it
+    value = value.replace("\r\n", "\n").replace("\r", "\n")
+    if not value.startswith(FORMULA_BEGINS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def write_tables(session: StoredSession) -> None:
     """Write ``tables/<name>.md`` and ``.csv``: one per grid, the comparison, and the claims."""
     folder = session.folder / "tables"
@@ -309,7 +335,7 @@ def write_tables(session: StoredSession) -> None:
     def write(name: str, title: str, markdown: str, frame: pd.DataFrame) -> None:
         text = f"# {title}\n\n{provenance(session)}\n\n{markdown}\n"
         write_atomic(folder / f"{name}.md", text)
-        write_atomic(folder / f"{name}.csv", frame.to_csv(index=False))
+        write_atomic(folder / f"{name}.csv", csv_text(frame))
 
     for grid, table in case_tables(session).items():
         write(grid, grid, markdown_table(table), table)

@@ -1,5 +1,7 @@
 """Tables: a row a case, figures worked out by hand, nothing shown that was not measured."""
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from normbench.analysis.verdicts import case_verdict
 from normbench.cases.case import Case, Claim, Contrast, Published
 from normbench.report.tables import (
     case_tables,
+    csv_text,
     markdown_table,
     terminal_claims,
     terminal_comparison,
@@ -150,6 +153,35 @@ def test_the_files_say_where_the_figures_come_from(tmp_path: Path) -> None:
     assert read["test_accuracy_percent"][0] == pytest.approx(92.0)
     assert read["verdict"].tolist() == ["passed"]
     assert {file.name for file in tables.iterdir()} == {"digits.md", "digits.csv"}
+
+
+@pytest.mark.parametrize("text", ["=1+2", "+cmd|' /C calc'!A0", "-x", "@SUM(1)", "\t=1", "\n=1"])
+def test_no_text_is_a_formula_to_a_spreadsheet(text: str) -> None:
+    frame = pd.DataFrame({"reason": [text, "a = b", None], "difference": [-0.5, 0.25, None]})
+    (first, second, third) = csv.DictReader(io.StringIO(csv_text(frame), newline=""))
+    assert first == {"reason": f"'{text}", "difference": "-0.5"}
+    assert second == {"reason": "a = b", "difference": "0.25"}
+    assert third == {"reason": "", "difference": ""}
+
+
+def test_no_text_begins_a_row_of_its_own() -> None:
+    written = csv_text(pd.DataFrame({"reason": ["died\r=1+2", "died\r\n=1"]}))
+    assert [row["reason"] for row in csv.DictReader(io.StringIO(written, newline=""))] == [
+        "died\n=1+2",
+        "died\n=1",
+    ]
+
+
+def test_a_number_that_is_a_text_stays_one() -> None:
+    assert csv_text(pd.DataFrame({"says": ["-0.5", "+1e3"]})) == "says\n-0.5\n+1e3\n"
+
+
+def test_the_reason_of_a_run_that_failed_is_no_formula(tmp_path: Path) -> None:
+    failed = RunResult(SPEC, "error", "=HYPERLINK(A1)")
+    session = store_session(tmp_path, judged([CASE], [failed]), [failed])
+    write_tables(session)
+    (row,) = pd.read_csv(session.folder / "tables" / "digits.csv").to_dict("records")
+    assert row["reason"] == "'=HYPERLINK(A1)"
 
 
 def test_the_comparison_is_written_and_its_regressions_are_told_in_the_terminal(
