@@ -307,7 +307,7 @@ def terminal_claims(findings: Sequence[ClaimResult]) -> str:
 def csv_text(frame: pd.DataFrame) -> str:
     """Return a table as CSV, in which no text is a formula to a spreadsheet.
 
-    A quotation mark goes before one that would be; numbers stay numbers, also negative ones.
+    An apostrophe goes before one that would be; numbers stay numbers, also negative ones.
     Source: OWASP, CSV Injection.
     """
     return frame.map(_harmless).to_csv(index=False)
