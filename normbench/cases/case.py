@@ -43,7 +43,8 @@ class Case:
     NO_TARGET: such a case is measured, and passes nothing;
     ``specs`` are the runs that the mean stands on, one a seed; ``spec`` is the first of them.
     Where runs are added while a case is undecided, ``seeds`` is the largest number of them, and
-    ``least`` the smallest.
+    ``least`` the smallest. ``misfit`` says why it cannot be trained, of one that the command line
+    adds: that is an error where it is to be run.
     """
 
     grid: str
@@ -53,6 +54,7 @@ class Case:
     published: Published | None = None
     seeds: int = 1
     least: int = 1
+    misfit: str = ""
 
     @property
     def id(self) -> str:

@@ -1,8 +1,9 @@
 """Cases of grids, read from TOML and checked before anything runs."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from normbench.cases.case import TIERS, Case, Configuration, GridOptions
 from normbench.cases.cases_file import CasesContext, CasesFile, Grid
@@ -39,7 +40,8 @@ def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> lis
     Raises CasesError, naming the file and the place, for everything that is not as
     cases_file.CasesFile has it, and for what cannot be trained together. A norm need fit the
     network only where its grid's tier is chosen, and where it is asked to be ``fitting``: who
-    reads cases without running them does not ask.
+    reads cases without running them does not ask. What the command line adds and does not fit is
+    a case with a misfit.
     """
     context = CasesContext(file.parent, options.data, options.norms, options.regularizers)
     content = validated(CasesFile, file, read_toml(file), context)
@@ -47,6 +49,7 @@ def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> lis
         raise CasesError("\n".join(one_line(f"{file}: {misfit}") for misfit in misfits))
     seeds = max(options.seeds, content.seeds)
     published = content.published or {}
+    misfit = functools.partial(_misfit_of_added, file, content, options) if fitting else None
     cases: dict[str, Case] = {}
     for grid in content.grid:
         tier = grid.tier or content.tier
@@ -62,6 +65,7 @@ def load_cases(file: Path, options: GridOptions, *, fitting: bool = True) -> lis
                     published=row,
                     seeds=seeds,
                     least=content.seeds,
+                    misfit=misfit(grid, spec) if misfit else "",
                 )
                 cases.setdefault(case.id, case)
     return list(cases.values())
@@ -116,12 +120,36 @@ def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterato
         # a network of the user's own that cannot be trained would say so with each norm again
         tried = fitting and included[number - 1] and (not misfit or content.network in NETWORKS)
         if tried:
-            for norm in options.grid_norms(grid.norm):
-                added = norm in options.norms
-                try:
-                    check_fitting(content.network, norm, content.dropout, content.dataset)
-                except ValueError as error:
-                    yield f"{'--bench-norm' if added else f'{place}: norm'}: {error}"
+            for norm in () if options.norms_only else grid.norm:
+                if told := _told(
+                    check_fitting, content.network, norm, content.dropout, content.dataset
+                ):
+                    yield f"{place}: norm: {told}"
+
+
+def _misfit_of_added(
+    file: Path, content: CasesFile, options: GridOptions, grid: Grid, spec: RunSpec
+) -> str:
+    """Tell why a norm or a regularizer of the command line does not fit; "" where they do."""
+    facts = find_dataset(content.dataset)
+    norm = regularizer = ""
+    if spec.norm not in grid.norm or options.norms_only:
+        norm = _told(check_fitting, spec.network, spec.norm, spec.dropout, content.dataset)
+    if spec.regularizer not in grid.regularizers:
+        built = spec.network, facts.shape, len(facts.classes)
+        regularizer = _told(_check_regularizer_once, spec.regularizer, *built)
+    named = {"--bench-norm": norm, "--bench-regularizer": regularizer}
+    lines = (one_line(f"{file}: {option}: {told}") for option, told in named.items() if told)
+    return "\n".join(lines)
+
+
+def _told(check: Callable[..., None], *given: Any) -> str:
+    """Return what a check raises ValueError with; "" where it raises none."""
+    try:
+        check(*given)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _misfits_of_training(content: CasesFile, options: GridOptions) -> Iterator[str]:
@@ -132,17 +160,11 @@ def _misfits_of_training(content: CasesFile, options: GridOptions) -> Iterator[s
         if not options.includes(grid.tier or content.tier):
             continue
         place = f"[[grid]] {number}: "
-        for regularizer in options.grid_regularizers(grid.regularizers):
-            added = regularizer not in grid.regularizers
-            named = "--bench-regularizer" if added else f"{place}regularizer"
-            try:
-                _check_regularizer_once(regularizer, *built)
-            except ValueError as error:
-                yield f"{named}: {error}"
-        try:
-            _check_recipe_once(str(grid.recipe or content.recipe), *built)
-        except ValueError as error:
-            yield f"{place if grid.recipe else ''}recipe: {error}"
+        for regularizer in grid.regularizers:
+            if told := _told(_check_regularizer_once, regularizer, *built):
+                yield f"{place}regularizer: {told}"
+        if told := _told(_check_recipe_once, str(grid.recipe or content.recipe), *built):
+            yield f"{place if grid.recipe else ''}recipe: {told}"
 
 
 def _misfits_of_recipes(content: CasesFile) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from normbench.engine.controller import selected
 from normbench.engine.costs import CHECK_SECONDS, TRACE_SECONDS, estimated_seconds
 from normbench.engine.shards import Shard, dealt
 from normbench.plugin.options import options_of
+from normbench.spec import RunSpec
 from normbench.storage.documents import Selection
 from normbench.training.datasets import DATASETS, find_dataset
 
@@ -133,8 +134,18 @@ class Collected:
         cases = {item: case for item in items if (case := self.case_of(item)) is not None}
         others = [item for item in items if item not in cases and item not in empty]
         items[:] = sorted(cases, key=lambda item: -_seconds(item)) + others
-        if self.options.shard is not None:
+        self.error = "\n".join(dict.fromkeys(self._misfits(items)))
+        if self.options.shard is not None and not self.error:
             self._deal(items, self.options.shard)
+
+    def _misfits(self, items: Sequence[pytest.Item]) -> Iterator[str]:
+        """Yield why the cases of the tests cannot be trained, line by line."""
+        misfits = {_built(case.spec): case.misfit for case in self.catalogue.cases if case.misfit}
+        for item in items:
+            traced = _parameters(item).get("traced")
+            specs = [case.spec for case in _cases(item)]
+            for spec in [*specs, traced.spec] if isinstance(traced, Traced) else specs:
+                yield from misfits.get(_built(spec), "").splitlines()
 
     def _deal(self, items: list[pytest.Item], shard: Shard) -> None:
         """Leave out the tests of the other shards, and those of claims, which are judged by all.
@@ -241,6 +252,11 @@ def _cases(item: pytest.Item) -> list[Case]:
         if isinstance(value, Claim):
             found += value.cases
     return found
+
+
+def _built(spec: RunSpec) -> tuple[object, ...]:
+    """Return what decides whether a run fits together."""
+    return spec.dataset, spec.network, spec.norm, spec.regularizer, spec.dropout
 
 
 def _seconds(item: pytest.Item) -> float:

@@ -93,6 +93,13 @@ def test_an_option_that_does_not_fit_ends_the_session_before_anything_trains(
     assert not alone.results.exists()
 
 
+def test_what_does_not_fit_a_grid_may_be_run_on_others(project: Project) -> None:
+    # the digits' network has 16 channels, and no residual block
+    project.run("--bench-norm", "group:3", "-k", "batch").assert_outcomes(passed=2)
+    added = ("--bench-regularizer", "stochastic-depth:0.1")
+    project.run(*added, "-k", "not depth").assert_outcomes(passed=4)
+
+
 def test_without_a_session_to_resume_nothing_trains(alone: Project) -> None:
     result = alone.run("--bench-resume")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
