@@ -19,13 +19,15 @@ from normbench.storage.merging import (
     copy_findings,
     joined_environment,
     joined_runs,
+    require_one,
     require_parts,
     seconds_taken,
     started_at,
 )
 from normbench.storage.runs import RunStore
-from normbench.storage.session import Session, StoredSession, read_session
+from normbench.storage.session import Session, SessionError, StoredSession, read_session
 from normbench.training.datasets import Dataset, facts_with_contents
+from normbench.training.fingerprints import own_packages
 
 
 class Merged(NamedTuple):
@@ -46,10 +48,11 @@ def merge(
     BaselineError for a baseline that cannot be had.
     """
     require_parts(sessions)
+    _require_one_code(sessions)
     runs = joined_runs(sessions)
     options = {**sessions[0].document.options, "shard": None}
     if baselines is None:
-        baselines = options.get("baselines", [])
+        baselines = _baselines(sessions)
     folder = results / "reference"
     found = [find_baseline(text, folder) for text in baselines]
     effect = options.get("minimum_effect")
@@ -76,6 +79,32 @@ def merge(
     session.close()
     stored = read_session(session.folder)
     return Merged(stored, tuple(write_all(stored)))
+
+
+def _require_one_code(sessions: Sequence[StoredSession]) -> None:
+    """Raise SessionError where sessions have trained by different code, by what each run executes.
+
+    What a run has of a user's own tells which runs have the same code.
+    """
+    found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for session in sessions:
+        for run in session.results.values():
+            found.setdefault(own_packages(run.spec), []).append((session.name, run.code))
+    for packages, told in found.items():
+        require_one(f"the code of {', '.join(('normbench', *packages))}", told)
+
+
+def _baselines(sessions: Sequence[StoredSession]) -> list[str]:
+    """Return the baselines that all sessions had; raises SessionError where they differ."""
+    found = {tuple(each.document.options.get("baselines") or ()): each.name for each in sessions}
+    if len(found) > 1:
+        told = " and ".join(
+            f"{', '.join(names) or 'none'} in {name}" for names, name in found.items()
+        )
+        raise SessionError(
+            f"the baselines are {told}: expected the same; say by --baseline which are meant"
+        )
+    return list(next(iter(found)))
 
 
 def _datasets(sessions: Sequence[StoredSession], runs: Sequence[RunResult]) -> dict[str, Dataset]:

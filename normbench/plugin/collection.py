@@ -163,8 +163,8 @@ class Collected:
                 costs[name] = max(costs.get(name, 0.0), _seconds(item))
         if len(costs) < shard.count:
             self.error = (
-                f"--bench-shard {shard}: {len(costs)} tests are selected; expected at least one "
-                f"for each shard: make it {len(costs)} shards or fewer"
+                f"--bench-shard {shard}: {len(costs)} tests are selected, those of claims aside; "
+                "expected at least one for each shard: give fewer shards, or select more tests"
             )
             return
         ours = dealt(costs, shard.count)[shard.number - 1]

@@ -28,7 +28,7 @@ from normbench.training.datasets import Dataset, facts_of, learn_datasets
 FILE = "history.sqlite"
 
 # An index of another version is made anew: raise it with the tables, and with what is put in them.
-VERSION = 2
+VERSION = 3
 
 TABLES = """
 CREATE TABLE datasets (name TEXT PRIMARY KEY, facts TEXT NOT NULL);
@@ -40,6 +40,7 @@ CREATE TABLE sessions (
     cores INTEGER, gpus TEXT,
     verdicts TEXT NOT NULL, outcomes TEXT NOT NULL
 );
+CREATE TABLE parts (name TEXT NOT NULL, merged TEXT NOT NULL);
 CREATE TABLE cases (
     id INTEGER PRIMARY KEY, grid TEXT NOT NULL, title TEXT NOT NULL,
     dataset TEXT NOT NULL, norm TEXT NOT NULL, regularizer TEXT NOT NULL,
@@ -213,10 +214,15 @@ class History:
         self.unreadable = unreadable
 
     def sessions(self, last: int | None = None, until: str | None = None) -> list[SessionEntry]:
-        """Return the ``last`` sessions, the oldest first, up to the one of the name ``until``."""
+        """Return the ``last`` sessions, the oldest first, up to the one of the name ``until``.
+
+        One that was merged with others is left out, unless ``until`` names it, as its runs are in
+        what they have become.
+        """
         rows = self._index.execute(
-            "SELECT * FROM sessions WHERE :until IS NULL OR (started, name) <= "
-            "(SELECT started, name FROM sessions WHERE name = :until) "
+            "SELECT * FROM sessions WHERE (name = :until OR name NOT IN (SELECT name FROM parts)) "
+            "AND (:until IS NULL OR (started, name) <= "
+            "(SELECT started, name FROM sessions WHERE name = :until)) "
             "ORDER BY started DESC, name DESC LIMIT :last",
             {"until": until, "last": -1 if last is None else last},
         )
@@ -328,6 +334,7 @@ def _bring_up_to_date(index: sqlite3.Connection, runs: Path) -> tuple[bool, dict
     with index:
         index.executemany("DELETE FROM points WHERE session = ?", outdated)
         index.executemany("DELETE FROM sessions WHERE name = ?", outdated)
+        index.executemany("DELETE FROM parts WHERE merged = ?", outdated)
         for name, stamp in found.items():
             if known.get(name) == stamp:
                 continue
@@ -433,6 +440,8 @@ def _enter(
         json.dumps(Counter(str(case.verdict) for case in session.judged_cases)),
         json.dumps(Counter(str(case.outcome) for case in compared)),
     )
+    for part in document.options.get("merged") or ():
+        _insert(index, "parts", part, name)
     for dataset, facts in facts_of(case.spec.dataset for case in document.cases).items():
         index.execute(
             "INSERT OR REPLACE INTO datasets VALUES (?, ?)",

@@ -26,8 +26,9 @@ COPIED = ("checks", "traces", "case-traces")
 def require_parts(sessions: Sequence[StoredSession]) -> None:
     """Raise SessionError where the sessions are no parts of one, and say what keeps them from it.
 
-    That is one that has not finished or had a fault planted, another build of torch, other
-    options, a case with a verdict in two of them, and a shard that is missing.
+    That is one that has not finished or had a fault planted, another build of torch, other options
+    or data, runs on GPUs beside some on CPUs, a case with a verdict in two of them, and a shard
+    that is missing or of another selection.
     """
     for session in sessions:
         if session.document.status != "finished":
@@ -43,6 +44,16 @@ def require_parts(sessions: Sequence[StoredSession]) -> None:
     _require_alike("torch", sessions, lambda session: session.document.environment.get("torch"))
     for option in ALIKE:
         _require_alike(option, sessions, lambda s, option=option: s.document.options.get(option))  # type: ignore[misc]  # bound as of now
+    require_one(
+        "device",
+        ((s.name, run.device.partition(":")[0]) for s in sessions for run in s.results.values()),
+    )
+    for dataset in dict.fromkeys(name for s in sessions for name in s.document.datasets):
+        having = [s for s in sessions if dataset in s.document.datasets]
+        require_one(
+            f"the data of {dataset}",
+            ((s.name, s.document.datasets[dataset].content) for s in having),
+        )
     _require_all_shards(sessions)
     judged: dict[str, str] = {}
     for session in sessions:
@@ -58,12 +69,18 @@ def require_parts(sessions: Sequence[StoredSession]) -> None:
 def _require_alike(
     what: str, sessions: Sequence[StoredSession], value: Callable[[StoredSession], Any]
 ) -> None:
+    require_one(what, ((session.name, str(value(session))) for session in sessions))
+
+
+def require_one(what: str, told: Iterable[tuple[str, str]]) -> None:
+    """Raise SessionError where sessions, by their names, tell different texts; "" tells nothing."""
     found: dict[str, str] = {}
-    for session in sessions:
-        found.setdefault(str(value(session)), session.name)
+    for name, text in told:
+        if text:
+            found.setdefault(text, name)
     if len(found) > 1:
-        told = " and ".join(f"{text} in {name}" for text, name in found.items())
-        raise SessionError(f"{what} is {told}: expected the same in all sessions to be merged")
+        listed = " and ".join(f"{text} in {name}" for text, name in found.items())
+        raise SessionError(f"{what} is {listed}: expected the same in all sessions to be merged")
 
 
 def _require_all_shards(sessions: Sequence[StoredSession]) -> None:
@@ -86,6 +103,27 @@ def _require_all_shards(sessions: Sequence[StoredSession]) -> None:
     if len(set(numbers)) < len(numbers):
         raise SessionError(
             f"a shard is there twice, of {', '.join(sorted(shards))}: expected one session of each"
+        )
+    _require_one_selection(sessions)
+
+
+def _require_one_selection(shards: Sequence[StoredSession]) -> None:
+    """Raise SessionError where shards were dealt of different cases, so that some are in none."""
+    first, *others = shards
+    for other in others:
+        differing = set(first.document.whole) ^ set(other.document.whole)
+        if differing:
+            named = min(differing)
+            has, lacks = (first, other) if named in first.document.whole else (other, first)
+            raise SessionError(
+                f"the case {named} was selected in {has.name} and not in {lacks.name}: expected "
+                "shards of one selection, with the same tests, -k, -m and options"
+            )
+    there = {stored.case.id for shard in shards for stored in shard.document.cases}
+    if lost := sorted(set(first.document.whole) - there):
+        raise SessionError(
+            f"the case {lost[0]} is in none of the shards: expected shards that were dealt by one "
+            "version of normbench, with the same networks of your own"
         )
 
 
@@ -122,7 +160,9 @@ def joined_environment(sessions: Sequence[StoredSession]) -> dict[str, Any]:
     """Return what all say of machine and software; where they differ, the texts of all."""
     environments: list[Mapping[str, Any]] = [s.document.environment for s in sessions]
     keys = dict.fromkeys(key for environment in environments for key in environment)
-    return {key: all_of([environment.get(key) for environment in environments]) for key in keys}
+    joined = {key: all_of([environment.get(key) for environment in environments]) for key in keys}
+    gpus = dict.fromkeys(gpu for environment in environments for gpu in environment.get("gpus", ()))
+    return joined | {"gpus": list(gpus)}
 
 
 def copy_findings(sessions: Iterable[StoredSession], folder: Path) -> None:

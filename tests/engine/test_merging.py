@@ -17,10 +17,11 @@ from normbench.results import JUDGED, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
 from normbench.storage.pictures import StoredPictures, read_pictures, store_pictures
-from normbench.storage.session import SessionError, StoredSession
+from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.storage.traces import read_traces, store_trace
+from normbench.training.datasets import find_dataset
 
-from ..storage.stored import TRACE, finished, judged, on_ground, store_session
+from ..storage.stored import TRACE, edit_rows, finished, judged, on_ground, store_session
 
 CASES = [
     Case(
@@ -158,11 +159,12 @@ def test_traces_and_pictures_of_all_are_kept(tmp_path: Path) -> None:
 def test_machines_that_differ_are_all_named(tmp_path: Path) -> None:
     one, other = CASES[:2], CASES[2:]
     parts = [
-        part(tmp_path, one, "a", environment={"processor": "One CPU"}),
-        part(tmp_path, other, "b", environment={"processor": "Another"}),
+        part(tmp_path, one, "a", environment={"processor": "One CPU", "gpus": ["H100"]}),
+        part(tmp_path, other, "b", environment={"processor": "Another", "gpus": ["H100", "A100"]}),
     ]
     environment = merge(parts, tmp_path).session.document.environment
     assert environment["processor"] == "One CPU + Another"
+    assert environment["gpus"] == ["H100", "A100"]
     assert environment["torch"] == "2.15.0"
 
 
@@ -199,6 +201,77 @@ def test_what_are_no_parts_of_one_session_are_refused(
     with pytest.raises(SessionError, match=message):
         merge(parts, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def changed(session: StoredSession, **fields: Any) -> StoredSession:
+    """Return the session with these fields in all of its rows."""
+    edit_rows(session.folder, lambda row: row | fields)
+    return read_session(session.folder)
+
+
+def with_document(session: StoredSession, **fields: Any) -> StoredSession:
+    return StoredSession(session.folder, session.document.model_copy(update=fields))
+
+
+def test_runs_of_other_code_are_refused(tmp_path: Path) -> None:
+    one, other = shards(tmp_path, 2)
+    parts = [changed(one, code="abc"), changed(other, code="def")]
+    with pytest.raises(SessionError, match=r"the code of normbench is abc in .*-1 and def in .*-1"):
+        merge(parts, tmp_path)
+
+
+def test_runs_on_a_gpu_and_on_a_cpu_are_refused_and_on_two_gpus_are_not(tmp_path: Path) -> None:
+    one, other = shards(tmp_path, 2)
+    gpu = changed(one, device="cuda:0")
+    assert merge([gpu, changed(other, device="cuda:1")], tmp_path).session.results
+    with pytest.raises(SessionError, match=r"device is cuda in .* and cpu in .*: expected the sa"):
+        merge([gpu, changed(other, device="cpu")], tmp_path)
+
+
+def test_data_that_differ_are_refused(tmp_path: Path) -> None:
+    one, other = (
+        with_document(
+            each, datasets={"digits": dataclasses.replace(find_dataset("digits"), content=content)}
+        )
+        for each, content in zip(shards(tmp_path, 2), ("abc", "def"), strict=True)
+    )
+    with pytest.raises(SessionError, match=r"the data of digits is abc in .* and def in .*: expec"):
+        merge([one, other], tmp_path)
+
+
+def test_baselines_that_differ_are_to_be_chosen_from(tmp_path: Path) -> None:
+    (tmp_path / "reference").mkdir()
+    baseline().write(tmp_path / "reference" / "before.json")
+    parts = [
+        part(tmp_path, CASES[:2], "a", {"baselines": ["before"]}),
+        part(tmp_path, CASES[2:], "b", {"baselines": []}),
+    ]
+    with pytest.raises(SessionError, match=r"the baselines are before in a and none in b: .*--bas"):
+        merge(parts, tmp_path)
+    comparison = merge(parts, tmp_path, ["before"]).session.document.comparison
+    assert comparison is not None
+    assert len(comparison.cases) == len(CASES)
+
+
+@pytest.mark.parametrize("narrowed", [0, 1])
+def test_shards_of_other_selections_are_refused(tmp_path: Path, narrowed: int) -> None:
+    ids = tuple(case.id for case in CASES)
+    parts = [with_document(each, whole=ids) for each in shards(tmp_path, 2)]
+    parts[narrowed] = with_document(parts[narrowed], whole=ids[:-1])
+    wide, narrow = parts[1 - narrowed].name, parts[narrowed].name
+    with pytest.raises(
+        SessionError, match=rf"the case {ids[-1]} was selected in {wide} and not in {narrow}: expec"
+    ):
+        merge(parts, tmp_path)
+
+
+def test_a_case_that_no_shard_was_dealt_is_told(tmp_path: Path) -> None:
+    ids = (*(case.id for case in CASES), "tiny-other-none-b64")
+    parts = [with_document(each, whole=ids) for each in shards(tmp_path, 2)]
+    with pytest.raises(
+        SessionError, match=r"the case tiny-other-none-b64 is in none of the shards"
+    ):
+        merge(parts, tmp_path)
 
 
 def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:

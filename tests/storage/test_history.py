@@ -200,6 +200,20 @@ def test_what_has_not_changed_is_not_read_again(
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
 
 
+def test_sessions_that_were_merged_count_once(tmp_path: Path) -> None:
+    store(tmp_path, "a", 0.91, SPEC)
+    store(tmp_path, "b", 0.92, OTHER)
+    merged = store(tmp_path, "c", 0.93, SPEC, OTHER)
+    options = merged.document.options
+    edit_document(merged.folder, options=options | {"merged": ["a", "b"]})
+    assert accuracies(tmp_path) == {BATCH: [0.93], LAYER: [0.93]}
+    # the page of one of them shows it all the same
+    with open_history(tmp_path / "runs") as history:
+        assert [session.name for session in history.sessions(until="b")] == ["b"]
+    shutil.rmtree(merged.folder)
+    assert accuracies(tmp_path) == {BATCH: [0.91], LAYER: [0.92]}
+
+
 def damage(file: Path, kind: str) -> None:
     if kind == "gone":
         file.unlink()
