@@ -25,8 +25,9 @@ CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
 STAGES ?=
 # how many mutated files each test of make fuzz makes
 EXAMPLES ?= 1000
+KILLS ?= 20
 
-.PHONY: help bench test tests fuzz lint style types workflows check baseline nightly merge summary comment alarm package compatibility norms-page reference gpu clean
+.PHONY: help bench test tests fuzz torture lint style types workflows check baseline nightly merge summary comment alarm package compatibility norms-page reference gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ tests: $(BIN)/installed ## the tests without the linters
 fuzz: $(BIN)/installed ## EXAMPLES mutated files, and orders of events, for each test that Hypothesis makes them for
 	NORMBENCH_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/storage/test_mutated_documents.py tests/storage/test_store_model.py \
 	  tests/cases/test_mutated_files.py -n $(WORKERS) $(ARGUMENTS)
+
+torture: $(BIN)/installed ## kill sessions KILLS times at random moments and resume them; adds to docs/reliability.md
+	PYTHONPATH=. $(BIN)/python tests/torture.py --disks --kills $(KILLS)
 
 lint: style types workflows ## ruff, mypy, the direction of imports, and the workflows
 

@@ -1,6 +1,8 @@
 """Files that are seen whole or not at all."""
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -13,3 +15,11 @@ def write_atomic(file: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_unnamed(folder: Path) -> None:
+    """Remove what processes that were killed had written, and not given its name yet."""
+    for file in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.[0-9]+", file.name):
+            with suppress(OSError):
+                file.unlink()

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from normbench.results import UNFINISHED, Epoch, RunResult
 from normbench.spec import RunSpec
-from normbench.storage.files import write_atomic
+from normbench.storage.files import remove_unnamed, write_atomic
 
 # A row begins with its spec's key, so that it is found without reading the rest; an older one not.
 KEY = re.compile(rb'\{"key": "([0-9a-f]{16})", ')
@@ -249,6 +249,7 @@ class RunStore:
         what a dead worker left. Raises RunNotStored where the folder cannot be written to.
         """
         shutil.rmtree(self._running, ignore_errors=True)
+        remove_unnamed(self.folder)
         ended = [run for run in self.results().values() if run.status not in UNFINISHED]
         kept = [run for run in ended if is_current(run)]
         with self._told("the runs to go on with"):
@@ -266,6 +267,7 @@ class RunStore:
         So do the checkpoints of one that was interrupted.
         """
         shutil.rmtree(self._running, ignore_errors=True)
+        remove_unnamed(self.folder)
         (self.folder / "runs.lock").unlink(missing_ok=True)
         if finished:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)

@@ -1,0 +1,325 @@
+"""Kill sessions at random moments, resume them, and see whether anything is lost.
+
+``make torture KILLS=50`` kills as often, adds the counts to results/torture.json, and writes them
+into docs/reliability.md. It may be stopped at any time: each kill is counted once its session has
+been looked at. Needs Linux, and for a disk that is full or read-only the right to mount one.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from normbench.results import RunResult
+from normbench.storage.runs import RunStore
+from normbench.storage.session import latest_session, read_session
+
+ROOT = Path(__file__).resolve().parents[1]
+STORED = ROOT / "results" / "torture.json"
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- written by make torture -->", "<!-- end of what make torture writes -->"
+
+# Batch, layer, and group normalization in two and four groups, with three regularizers each.
+CASES = "b64 and not l2 and not layer_chw and (batch or layer or group)"
+NUMBER_OF_CASES = 12
+COMMAND = (
+    *(sys.executable, "-m", "pytest", "bench/test_digits.py", "--bench-tier", "smoke", "-k", CASES),
+    *("-n", "2", "-q", "-p", "no:cacheprovider", "-p", "tests.torture_point"),
+)
+# Which process is killed, and where a moment is not drawn from the clock, what it was about to do.
+KINDS = {
+    "group": "all processes at once",
+    "controller": "the controller",
+    "worker": "a worker",
+    "rename": "whoever has written a file, before it gets its name",
+    "row": "a worker, with half of a row written",
+}
+CHECKED = {
+    "lost": "rows lost",
+    "different": "rows that differ from an undisturbed session's",
+    "unreadable": "files that cannot be read",
+    "left": "temporary files left behind",
+    "not_resumed": "sessions that could not be resumed",
+}
+
+
+@dataclass
+class Torture:
+    """A folder in which sessions are killed, and the rows that each of them has to come to."""
+
+    folder: Path
+    drawn: random.Random
+    expected: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def start(self, results: Path, *more: str, **environment: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*COMMAND, "--bench-results", str(results), *more],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(self, results: Path, *more: str) -> tuple[int, str]:
+        process = self.start(results, *more)
+        output, _ = process.communicate()
+        return process.returncode, output
+
+    def undisturbed(self) -> None:
+        """Run a session that nobody disturbs, for its rows and for how long it takes."""
+        results = self.folder / "undisturbed"
+        process = self.start(results)
+        wait_for(lambda: (results / "latest").exists(), process)
+        begun = time.monotonic()
+        output, _ = process.communicate()
+        self.seconds = time.monotonic() - begun
+        rows = rows_of(results)
+        if process.returncode or len(rows) != NUMBER_OF_CASES:
+            raise SystemExit(f"the undisturbed session has {len(rows)} rows:\n{output[-3000:]}")
+        self.expected = {key: run.decided for key, run in rows.items()}
+
+    def kill(self, kind: str, results: Path, *more: str) -> tuple[bool, str]:
+        """Run a session and kill something of it; return whether it was in time, and what it said.
+
+        Where the session has not died of it, it has ended when this returns.
+        """
+        died = results / "died"
+        died.unlink(missing_ok=True)
+        environment = {}
+        if kind in ("rename", "row"):
+            at = self.drawn.randint(1, 30 if kind == "rename" else 5)
+            environment = {"NORMBENCH_TORTURE": f"{kind} {at} {died}"}
+        process = self.start(results, *more, **environment)
+        if not environment:
+            before = time.time()
+            wait_for(lambda: _is_open(results, before), process)
+            time.sleep(self.drawn.uniform(0, self.seconds))
+            self._kill_now(kind, process, died)
+        output, _ = process.communicate()
+        return died.exists(), output
+
+    def _kill_now(self, kind: str, process: "subprocess.Popen[str]", died: Path) -> None:
+        if process.poll() is not None:
+            return
+        victim = process.pid
+        if kind == "worker":
+            workers = children(process.pid)
+            if not workers:
+                return
+            victim = self.drawn.choice(workers)
+        died.touch()
+        with suppress(ProcessLookupError):
+            (os.killpg if kind == "group" else os.kill)(victim, signal.SIGKILL)
+
+    def tortured(self, kind: str) -> dict[str, int]:
+        """Kill a session, resume it if it did not end, and count what is wrong with it then."""
+        results = self.folder / f"{kind}-{self.drawn.getrandbits(40):x}"
+        results.mkdir()
+        in_time, output = self.kill(kind, results)
+        counts = Counter({"kills": int(in_time), "resumed": 0, "crashed": 0})
+        if not (results / "latest").exists():  # it was killed before there was a session
+            return dict(counts + Counter({"before_the_session": 1}))
+        before = rows_of(results)
+        if status_of(results) != "finished":
+            code, output = self.finish(results, "--bench-resume")
+            counts["resumed"] = 1
+            counts["not_resumed"] = int(status_of(results) != "finished" or code not in (0, 1))
+        counts.update(self.wrong(results, before))
+        if any(counts[name] for name in CHECKED):
+            print(f"{kind}: {dict(counts)} in {results}\n{output[-3000:]}", file=sys.stderr)
+        return dict(counts)
+
+    def wrong(self, results: Path, before: Mapping[str, RunResult]) -> dict[str, int]:
+        """Count what is wrong with a session that has ended; ``before`` are rows that it had."""
+        after = rows_of(results)
+        crashed = {key for key, run in after.items() if run.status == "crashed"}
+        kept = {key for key, run in before.items() if run.status == "ok"}
+        lost = (self.expected.keys() - after.keys()) | {
+            k for k in kept if after.get(k) != before[k]
+        }
+        different = [
+            k for k, run in after.items() if k not in crashed and run.decided != self.expected[k]
+        ]
+        folder = latest_session(results)
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        return {
+            "crashed": len(crashed),
+            "lost": len(lost),
+            "different": len(different),
+            "unreadable": sum(not _is_readable(file) for file in files),
+            "left": sum(file.name.startswith(".") or file.suffix == ".lock" for file in files),
+        }
+
+    def disk(self, kind: str) -> dict[str, int]:
+        """Fill a session's disk, or make it read-only; then put that right, and resume it."""
+        disk = self.folder / kind
+        disk.mkdir()
+        mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk))
+        try:
+            return self._on_disk(kind, disk)
+        finally:
+            subprocess.run(["umount", "--lazy", str(disk)], check=False)
+
+    def _on_disk(self, kind: str, disk: Path) -> dict[str, int]:
+        results = disk / "results"
+        process = self.start(results)
+        wait_for(lambda: (results / "latest").exists() and len(rows_of(results)) >= 3, process)
+        if kind == "full":
+            fill(disk / "ballast")
+        else:
+            # a writer is in the midst of a file for a moment only
+            wait_for(lambda: mount("-o", "remount,ro", str(disk), check=False), process)
+        output, _ = process.communicate()
+        said = [line for line in output.splitlines() if "cannot " in line or "Errno" in line]
+        # of several workers, each tells of its own run
+        clear = any("--bench-resume" in line for line in said) and "Traceback" not in output
+        mount("-o", "remount,rw", str(disk))
+        (disk / "ballast").unlink(missing_ok=True)
+        before = rows_of(results)
+        code, more = self.finish(results, "--bench-resume")
+        counts = self.wrong(results, before)
+        counts |= {"not_resumed": int(code != 0), "not_clear": int(not clear)}
+        if any(counts.values()):
+            print(f"{kind}: {counts}\n{output[-5000:]}\n{more[-2000:]}", file=sys.stderr)
+        return counts
+
+
+def mount(*arguments: str, check: bool = True) -> bool:
+    ended = subprocess.run(["mount", *arguments], check=check, capture_output=True)
+    return ended.returncode == 0
+
+
+def fill(file: Path) -> None:
+    with suppress(OSError), file.open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+
+
+def wait_for(met: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait until it is so, or the process has ended."""
+    while process.poll() is None and not met():
+        time.sleep(0.02)
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started: of a controller, its workers."""
+    found = [file.read_text() for file in Path(f"/proc/{process}/task").glob("*/children")]
+    return [int(number) for text in found for number in text.split()]
+
+
+def _is_open(results: Path, since: float) -> bool:
+    """Whether a session was opened, or opened again, since then."""
+    with suppress(OSError):
+        return (latest_session(results) / "session.json").stat().st_mtime >= since
+    return False
+
+
+def rows_of(results: Path) -> dict[str, RunResult]:
+    return RunStore(latest_session(results)).results()
+
+
+def status_of(results: Path) -> str:
+    return read_session(latest_session(results)).document.status
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".jsonl":
+            text = file.read_text(encoding="utf-8")
+            return text.endswith("\n") and all(map(json.loads, text.splitlines()))
+    except ValueError:
+        return False
+    return True
+
+
+def stored_counts() -> dict[str, Any]:
+    if STORED.exists():
+        stored: dict[str, Any] = json.loads(STORED.read_text(encoding="utf-8"))
+        return stored
+    return {"calls": []}
+
+
+def add(call: dict[str, Any]) -> None:
+    """Store a call's counts in place of those that it has had so far."""
+    stored = stored_counts()
+    others = [other for other in stored["calls"] if other["begun"] != call["begun"]]
+    stored["calls"] = [*others, call]
+    STORED.parent.mkdir(exist_ok=True)
+    STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(
+        f"{before}{BEGIN}\n\n{section(stored['calls'])}\n\n{END}{after}", encoding="utf-8"
+    )
+
+
+def section(calls: list[dict[str, Any]]) -> str:
+    """Return a table of what was killed, and what came of it, over all calls."""
+    names = ("kills", "resumed", "crashed", *CHECKED)
+    totals = {kind: Counter[str]() for kind in KINDS}
+    for call in calls:
+        for kind, counts in call["counts"].items():
+            totals.setdefault(kind, Counter()).update(counts)
+    kinds = {kind: KINDS[kind] for kind in KINDS if totals[kind]}
+    heads = ("killed", "kills", "resumed", "cases that crashed", *CHECKED.values())
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for kind, told in kinds.items():
+        cells = [told, *(str(totals[kind][name]) for name in names)]
+        lines.append(f"| {' | '.join(cells)} |")
+    whole = sum((totals[kind] for kind in kinds), Counter[str]())
+    lines.append(f"| all | {' | '.join(str(whole[name]) for name in names)} |")
+    days = sorted({call["begun"][:10] for call in calls})
+    told = f"Counted in {len(calls)} calls, from {days[0]} to {days[-1]}."
+    disks = [
+        f"- a disk that is {kind}: {totals[kind]['sessions']} sessions, of which "
+        f"{totals[kind]['bad']} were not as they should be"
+        for kind in ("full", "read-only")
+        if kind in totals
+    ]
+    return "\n".join([*lines, "", told, *(["", *disks] if disks else [])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=20, help="how many kills (default 20)")
+    parser.add_argument("--kind", choices=KINDS, help="kill no other one than this")
+    parser.add_argument("--disks", action="store_true", help="also a full and a read-only disk")
+    given = parser.parse_args()
+    counts: dict[str, Counter[str]] = {}
+    call = {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "counts": counts}
+    with tempfile.TemporaryDirectory(prefix="normbench-torture-") as folder:
+        torture = Torture(Path(folder), random.Random())
+        torture.undisturbed()
+        for kind in ("full", "read-only") if given.disks else ():
+            found = torture.disk(kind)
+            counts[kind] = Counter(sessions=1, bad=int(any(found.values())))
+            add(call)
+        killed = 0
+        while killed < given.kills:
+            kind = given.kind or torture.drawn.choice(list(KINDS))
+            found = torture.tortured(kind)
+            killed += found["kills"]
+            counts.setdefault(kind, Counter()).update(found)
+            add(call)
+            print(f"{killed} of {given.kills}: {kind}: {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
