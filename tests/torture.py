@@ -165,43 +165,55 @@ class Torture:
             "left": sum(file.name.startswith(".") or file.suffix == ".lock" for file in files),
         }
 
-    def disk(self, kind: str) -> dict[str, int]:
-        """Fill a session's disk, or make it read-only; then put that right, and resume it."""
-        disk = self.folder / kind
+    def full(self) -> dict[str, int]:
+        """Fill a session's disk; then free it, and resume the session."""
+        disk = self.folder / "full"
         disk.mkdir()
-        mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk))
+        run("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk))
+        ballast = disk / "ballast"
         try:
-            return self._on_disk(kind, disk)
+            return self._hindered(disk / "results", lambda: fill(ballast), ballast.unlink)
         finally:
-            subprocess.run(["umount", "--lazy", str(disk)], check=False)
+            run("umount", "--lazy", str(disk))
 
-    def _on_disk(self, kind: str, disk: Path) -> dict[str, int]:
-        results = disk / "results"
+    def read_only(self) -> dict[str, int]:
+        """Let nobody write to a session's folder; then let everybody, and resume the session.
+
+        No mount can be made read-only while locks are held on it, and root may write anywhere else.
+        """
+        results = self.folder / "read-only"
+        try:
+            return self._hindered(
+                results,
+                lambda: run("chattr", "-R", "-f", "+i", str(results / "runs")),
+                lambda: run("chattr", "-R", "-f", "-i", str(results / "runs")),
+            )
+        finally:
+            run("chattr", "-R", "-f", "-i", str(results / "runs"))
+
+    def _hindered(
+        self, results: Path, hinder: Callable[[], object], let: Callable[[], object]
+    ) -> dict[str, int]:
+        """Hinder a session that has a few rows; count what is wrong once it was let go on."""
         process = self.start(results)
         wait_for(lambda: (results / "latest").exists() and len(rows_of(results)) >= 3, process)
-        if kind == "full":
-            fill(disk / "ballast")
-        else:
-            # a writer is in the midst of a file for a moment only
-            wait_for(lambda: mount("-o", "remount,ro", str(disk), check=False), process)
+        hinder()
         output, _ = process.communicate()
-        said = [line for line in output.splitlines() if "cannot " in line or "Errno" in line]
-        # of several workers, each tells of its own run
-        clear = any("--bench-resume" in line for line in said) and "Traceback" not in output
-        mount("-o", "remount,rw", str(disk))
-        (disk / "ballast").unlink(missing_ok=True)
+        # each worker tells of the run that it was at
+        clear = "go on with --bench-resume" in output and "Traceback" not in output
+        let()
         before = rows_of(results)
         code, more = self.finish(results, "--bench-resume")
         counts = self.wrong(results, before)
         counts |= {"not_resumed": int(code != 0), "not_clear": int(not clear)}
         if any(counts.values()):
-            print(f"{kind}: {counts}\n{output[-5000:]}\n{more[-2000:]}", file=sys.stderr)
+            print(f"{counts}\n{output[-5000:]}\n{more[-2000:]}", file=sys.stderr)
         return counts
 
 
-def mount(*arguments: str, check: bool = True) -> bool:
-    ended = subprocess.run(["mount", *arguments], check=check, capture_output=True)
-    return ended.returncode == 0
+def run(*command: str) -> None:
+    """Run a command; where it fails, as a file has gone meanwhile, what follows will tell."""
+    subprocess.run(command, check=False)
 
 
 def fill(file: Path) -> None:
@@ -249,25 +261,22 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def stored_counts() -> dict[str, Any]:
-    if STORED.exists():
-        stored: dict[str, Any] = json.loads(STORED.read_text(encoding="utf-8"))
-        return stored
-    return {"calls": []}
+def stored_calls() -> list[dict[str, Any]]:
+    """Return the counts of each call so far, of each kind of kill and of disk."""
+    if not STORED.exists():
+        return []
+    calls: list[dict[str, Any]] = json.loads(STORED.read_text(encoding="utf-8"))["calls"]
+    return calls
 
 
 def add(call: dict[str, Any]) -> None:
     """Store a call's counts in place of those that it has had so far."""
-    stored = stored_counts()
-    others = [other for other in stored["calls"] if other["begun"] != call["begun"]]
-    stored["calls"] = [*others, call]
+    calls = [*(other for other in stored_calls() if other["begun"] != call["begun"]), call]
     STORED.parent.mkdir(exist_ok=True)
-    STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    STORED.write_text(json.dumps({"calls": calls}, indent=1) + "\n", encoding="utf-8")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(
-        f"{before}{BEGIN}\n\n{section(stored['calls'])}\n\n{END}{after}", encoding="utf-8"
-    )
+    PAGE.write_text(f"{before}{BEGIN}\n\n{section(calls)}\n\n{END}{after}", encoding="utf-8")
 
 
 def section(calls: list[dict[str, Any]]) -> str:
@@ -307,8 +316,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="normbench-torture-") as folder:
         torture = Torture(Path(folder), random.Random())
         torture.undisturbed()
-        for kind in ("full", "read-only") if given.disks else ():
-            found = torture.disk(kind)
+        disks = {"full": torture.full, "read-only": torture.read_only} if given.disks else {}
+        for kind, hindered in disks.items():
+            found = hindered()
             counts[kind] = Counter(sessions=1, bad=int(any(found.values())))
             add(call)
         killed = 0

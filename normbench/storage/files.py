@@ -17,9 +17,14 @@ def write_atomic(file: Path, text: str) -> None:
         raise
 
 
+def remove_if_possible(file: Path) -> None:
+    """Remove what is of no use any more; where it cannot be, as in a read-only folder, it stays."""
+    with suppress(OSError):
+        file.unlink()
+
+
 def remove_unnamed(folder: Path) -> None:
     """Remove what processes that were killed had written, and not given its name yet."""
     for file in folder.rglob(".*"):
         if re.fullmatch(r"\..+\.[0-9]+", file.name):
-            with suppress(OSError):
-                file.unlink()
+            remove_if_possible(file)

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from normbench.results import UNFINISHED, Epoch, RunResult
 from normbench.spec import RunSpec
-from normbench.storage.files import remove_unnamed, write_atomic
+from normbench.storage.files import remove_if_possible, remove_unnamed, write_atomic
 
 # A row begins with its spec's key, so that it is found without reading the rest; an older one not.
 KEY = re.compile(rb'\{"key": "([0-9a-f]{16})", ')
@@ -192,7 +192,7 @@ class RunStore:
         try:
             yield
         finally:
-            self._lease_file(self.worker).unlink(missing_ok=True)
+            remove_if_possible(self._lease_file(self.worker))
 
     def note_epoch(self, epoch: Epoch) -> None:
         """Let others see that the run which this process is at has finished an epoch."""
@@ -268,7 +268,7 @@ class RunStore:
         """
         shutil.rmtree(self._running, ignore_errors=True)
         remove_unnamed(self.folder)
-        (self.folder / "runs.lock").unlink(missing_ok=True)
+        remove_if_possible(self.folder / "runs.lock")
         if finished:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
@@ -300,7 +300,7 @@ class RunStore:
                     planted=running.get("planted", ""),
                 )
             )
-        lease.unlink(missing_ok=True)
+        remove_if_possible(lease)
         return str(running["case"])
 
 

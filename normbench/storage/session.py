@@ -27,7 +27,7 @@ from normbench.storage.documents import (
     require_schema,
     validated,
 )
-from normbench.storage.files import write_atomic
+from normbench.storage.files import remove_if_possible, write_atomic
 from normbench.storage.first_schema import upgraded
 from normbench.storage.runs import RunStore
 from normbench.storage.traces import read_traces
@@ -310,7 +310,7 @@ class Session:
         # a session that is another process's keeps its lock
         if self._lock is not None and self._lock.is_locked:
             self._lock.release()
-            (self.folder / "session.lock").unlink(missing_ok=True)
+            remove_if_possible(self.folder / "session.lock")
 
     def write(self, status: Status) -> None:
         """Write session.json, whole or not at all; raises SessionError if it cannot."""

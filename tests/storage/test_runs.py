@@ -262,6 +262,26 @@ def test_a_lease_ends_with_an_exception_as_well(tmp_path: Path) -> None:
         pass
 
 
+def test_what_cannot_be_removed_is_no_error_of_a_run_or_of_the_sessions_end(
+    tmp_path: Path,
+) -> None:
+    def keep(file: Path) -> None:
+        """Let nobody remove it: a folder stands for a file in a folder that is read-only."""
+        file.unlink(missing_ok=True)
+        file.mkdir()
+
+    store = RunStore(tmp_path, "gw0")
+    with (
+        store.exclusive(SPEC),
+        store.lease(SPEC, "my-case"),
+    ):
+        keep(tmp_path / "running" / "gw0.json")
+    store.append(finished())
+    keep(tmp_path / "runs.lock")
+    store.close()
+    assert store.find(SPEC) == finished()
+
+
 def _die(folder: Path) -> None:
     store = RunStore(folder, "gw3", planted="no-decay")
     with store.exclusive(SPEC), store.lease(SPEC, "my-case"):

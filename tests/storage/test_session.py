@@ -32,6 +32,16 @@ def test_latest_leads_to_the_newest_session(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "first" / "session.json").exists()
 
 
+def test_a_session_whose_lock_cannot_be_removed_ends_all_the_same(tmp_path: Path) -> None:
+    session = Session(tmp_path, "s")
+    session.open()
+    lock = session.folder / "session.lock"
+    lock.unlink()
+    lock.mkdir()  # as in a folder that is read-only by now
+    session.close()
+    assert not session.is_open
+
+
 def test_latest_is_a_file_where_links_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
