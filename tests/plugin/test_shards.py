@@ -11,11 +11,13 @@ from .test_claims import write_claims
 
 
 def test_shards_share_the_tests_and_merging_makes_one_session_of_them(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    alone: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_claims(project)
+    # of one folder; the parts are the same, however many workers run them
+    spread = Project(alone.pytester, "-n", "2")
+    write_claims(alone)
     parts = []
-    for shard in ("1/2", "2/2"):
+    for project, shard in ((alone, "1/2"), (spread, "2/2")):
         assert project.run("--bench-shard", shard).ret == pytest.ExitCode.OK
         parts.append(project.stored)
     cases = [[stored.case.id for stored in each.document.cases] for each in parts]
@@ -27,14 +29,14 @@ def test_shards_share_the_tests_and_merging_makes_one_session_of_them(
     assert [[c.verdict for c in each.document.claims] for each in parts] == [[None, None]] * 2
     assert [each.document.options["shard"] for each in parts] == ["1/2", "2/2"]
     folders = [str(each.folder) for each in parts]
-    assert main(["merge", *folders, "--results", str(project.path / "merged")]) == 0
+    assert main(["merge", *folders, "--results", str(alone.path / "merged")]) == 0
     assert "normbench: claims" in capsys.readouterr().out
-    shutil.rmtree(project.results)
-    shutil.move(project.path / "merged", project.results)
-    assert list(project.verdicts.values()) == ["passed"] * 6
-    assert set(project.verdicts) == everything
-    assert project.claim_verdicts == {"batch-is-much-better": "refuted", "means": "holds"}
-    assert tuple(c.case.id for c in project.stored.document.cases) == parts[0].document.whole
+    shutil.rmtree(alone.results)
+    shutil.move(alone.path / "merged", alone.results)
+    assert list(alone.verdicts.values()) == ["passed"] * 6
+    assert set(alone.verdicts) == everything
+    assert alone.claim_verdicts == {"batch-is-much-better": "refuted", "means": "holds"}
+    assert tuple(c.case.id for c in alone.stored.document.cases) == parts[0].document.whole
 
 
 def test_more_shards_than_tests_are_refused(alone: Project) -> None:
