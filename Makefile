@@ -20,6 +20,8 @@ NEWEST ?= $(lastword $(sort $(wildcard results/runs/*)))
 PR ?=
 # the version that the package must have, where a tag asks for one
 VERSION ?=
+# a package of npm and the version of it that takes the place of the one that is kept
+CHOSEN ?=
 # the environments of tox that docs/compatibility.md is about; STAGES are all without one
 CELLS ?= py311-torch211 py312-torch213 py313-torch214 py313-torch215
 STAGES ?=
@@ -27,7 +29,7 @@ STAGES ?=
 EXAMPLES ?= 1000
 KILLS ?= 20
 
-.PHONY: help bench test tests fuzz torture lint style types workflows check baseline nightly merge summary comment alarm package compatibility norms-page reference gpu clean
+.PHONY: help bench test tests fuzz torture lint style types workflows check baseline nightly merge summary comment alarm package compatibility norms-page reference gpu vendor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +100,9 @@ reference: $(BIN)/installed ## write docs/reference.md out of the docstrings
 
 norms-page: $(BIN)/installed ## write docs/norms.md: costs measured here, results out of the folders SESSIONS
 	$(BIN)/python perf/norms_page.py $(SESSIONS)
+
+vendor: ## fetch the report's charting library anew from npm and check it; CHOSEN="echarts 6.1.0" takes a version; needs npm
+	@.ci/vendor $(CHOSEN)
 
 gpu: $(BIN)/installed ## all measurements on one GPU within nine minutes; MNIST in $NORMBENCH_DATA, tables in results/perf/speed-gpu.md
 	$(BIN)/python perf/gpu.py $(GPU)

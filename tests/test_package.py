@@ -63,6 +63,9 @@ def test_a_wheel_holds_the_package_and_nothing_else_at_the_top_level(wheel: Path
         "normbench/bench/cases/published/mnist.csv",
         "normbench/reference/digits.json",
         "normbench/report/assets/report.html",
+        "normbench/report/assets/script/start.js",
+        "normbench/report/assets/vendor/echarts.min.js",
+        "normbench/report/assets/vendor/LICENSE",
         "normbench/project/mypkg/norms.py",
         "normbench/project/.github/workflows/nightly.yml",
     ):

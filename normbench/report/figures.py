@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from normbench.report.styles import LineStyle, norm_style, regularizer_style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito, Color Universal Design, 2008: told apart with any kind of colour vision. Dash
-# patterns tell the lines apart in print without colours.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
-DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1)))
 
 # Inches: a page of two columns. Text of 7 points stays legible at that width.
 WIDTH = 7.2
@@ -77,14 +74,13 @@ Drawing = tuple[str, float, Callable[["Figure"], None]]
 def _of_runs(data: Mapping[str, Any]) -> Iterator[Drawing]:
     """Yield the name, the number of rows and the drawing function of each figure of runs."""
     curves = [*data["runs"], *data["broken"]]
-    lines = list(dict.fromkeys(run["line"] for run in curves))
     for (setting, regularizer), runs in _grouped(curves, "setting", "regularizer"):
         sizes = sorted({run["batch_size"] for run in runs})
         name = f"curves {setting} {regularizer}"
-        yield name, len(sizes), partial(_curves, runs=runs, sizes=sizes, lines=lines)
+        yield name, len(sizes), partial(_curves, runs=runs, sizes=sizes)
     for (setting, regularizer), found in _grouped(data["sizes"], "setting", "regularizer"):
         name = f"batch-size {setting} {regularizer}"
-        yield name, 2, partial(_sizes, found=found, published=data["published"], lines=lines)
+        yield name, 2, partial(_sizes, found=found, published=data["published"])
     for (setting,), runs in _grouped(data["runs"], "setting"):
         plain = _plainest(runs)
         classes = data["classes"][plain[0]["dataset"]]
@@ -94,7 +90,7 @@ def _of_runs(data: Mapping[str, Any]) -> Iterator[Drawing]:
             partial(_confusions, runs=plain, classes=classes),
         )
         if layers := plain[0]["activations"]:
-            draw = partial(_activations, runs=plain, lines=lines)
+            draw = partial(_activations, runs=plain)
             yield f"activations {setting}", len(layers), draw
         if by_line := _grouped(_most_regularized([r for r in runs if r["weights"]]), "line"):
             draw = partial(_weights, by_line=by_line, edges=data["edges"])
@@ -131,10 +127,8 @@ def _most_regularized(runs: Runs) -> Runs:
     return by_size[min(counts, key=lambda size: (-counts[size], size))] if counts else []
 
 
-def _style(line: str, among: Sequence[str]) -> dict[str, Any]:
-    number = among.index(line) if line in among else len(among)
-    # each eight further lines have the colours again, with other dashes
-    return {"color": COLOURS[number % 8], "linestyle": DASHES[(number + number // 8) % 8]}
+def _style(style: LineStyle) -> dict[str, Any]:
+    return {"color": style.colour, "linestyle": (0, style.dash) if style.dash else "-"}
 
 
 def _bare(axes: "Axes", title: str = "", x_label: str = "") -> None:
@@ -149,7 +143,7 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=8, frameon=False)
 
 
-def _curves(figure: "Figure", runs: Runs, sizes: Sequence[int], lines: Sequence[str]) -> None:
+def _curves(figure: "Figure", runs: Runs, sizes: Sequence[int]) -> None:
     grid = figure.subplots(len(sizes), len(CURVES), squeeze=False)
     for (row, size), (column, (name, title)) in itertools.product(
         enumerate(sizes), enumerate(CURVES.items())
@@ -159,7 +153,7 @@ def _curves(figure: "Figure", runs: Runs, sizes: Sequence[int], lines: Sequence[
         for run in (run for run in runs if run["batch_size"] == size):
             values = scale * pd.DataFrame(run["curves"][name])
             epochs = range(1, len(values.columns) + 1)
-            style = _style(run["line"], lines)
+            style = _style(norm_style(run["norm"]))
             axes.plot(epochs, values.mean(), label=run["line"], **style)
             if len(values) > 1:
                 axes.fill_between(
@@ -181,19 +175,17 @@ def _sizes(
     figure: "Figure",
     found: Runs,
     published: Mapping[str, Sequence[Sequence[float]]],
-    lines: Sequence[str],
 ) -> None:
     ours, theirs = figure.subplots(1, 2)
     for item in found:
         sizes, accuracies, reaches = zip(*item["points"], strict=True)
         known = None if any(reach is None for reach in reaches) else reaches
-        style = _style(item["line"], lines)
+        style = _style(norm_style(item["norm"]))
         ours.errorbar(
             sizes, accuracies, known, label=item["line"], marker="o", ms=2, capsize=2, **style
         )
-    group = next((line for line in lines if line.startswith("group")), "")
     for norm, points in published.items():
-        style = _style(group if norm.startswith("group") else norm, lines)
+        style = _style(norm_style(norm))
         theirs.plot(*zip(*points, strict=True), label=norm, marker="o", ms=2, **style)
     theirs.legend(frameon=False)
     for axes, title in (
@@ -231,7 +223,7 @@ def _panels(grid: Any, items: Sequence[T]) -> list[tuple["Axes", T]]:
     return list(zip(panels, items, strict=False))
 
 
-def _activations(figure: "Figure", runs: Runs, lines: Sequence[str]) -> None:
+def _activations(figure: "Figure", runs: Runs) -> None:
     layers = list(runs[0]["activations"])
     grid = figure.subplots(len(layers), len(STATISTICS), squeeze=False)
     for (row, layer), (column, (name, title)) in itertools.product(
@@ -241,7 +233,10 @@ def _activations(figure: "Figure", runs: Runs, lines: Sequence[str]) -> None:
         for run in runs:
             values = run["activations"][layer][name]
             axes.plot(
-                range(1, len(values) + 1), values, label=run["line"], **_style(run["line"], lines)
+                range(1, len(values) + 1),
+                values,
+                label=run["line"],
+                **_style(norm_style(run["norm"])),
             )
         block = layer.removeprefix("blocks.").removesuffix(".norm")
         _bare(axes, f"{block}: {title}", "epoch" if row == len(layers) - 1 else "")
@@ -251,7 +246,6 @@ def _activations(figure: "Figure", runs: Runs, lines: Sequence[str]) -> None:
 def _weights(
     figure: "Figure", by_line: Sequence[tuple[tuple[Any, ...], Runs]], edges: Sequence[float]
 ) -> None:
-    regularizers = list(dict.fromkeys(run["regularizer"] for _, runs in by_line for run in runs))
     # a bin stands at its lower edge, the smallest one below the first
     places = [edges[0] / 2, *edges]
     grid = figure.subplots(_rows(by_line), PANELS, sharey=True, squeeze=False)
@@ -259,7 +253,7 @@ def _weights(
         for run in runs:
             share = 100 * np.array(run["weights"]) / sum(run["weights"])
             name = run["regularizer"]
-            axes.plot(places, share, label=name, **_style(name, regularizers))
+            axes.plot(places, share, label=name, **_style(regularizer_style(name)))
         axes.set_xscale("log")
         _bare(axes, f"{line}: share of the weights (%)", "size of a weight")
     _legend(figure, grid[0][0])

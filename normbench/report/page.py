@@ -25,45 +25,56 @@ from normbench.analysis.verdicts import (
     to_decide,
     verdict_counts,
 )
+from normbench.report.cases import page_cases, setting, verdict
 from normbench.report.checks import check_rows
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
 from normbench.report.history import small_multiples
+from normbench.report.styles import norm_style, regularizer_style
 from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparison_frame, figure
 from normbench.report.traces import trace_rows
 from normbench.results import WEIGHT_EDGES, Epoch, RunResult, by_configuration
-from normbench.spec import RunSpec, counted_epochs
+from normbench.spec import RunSpec
 from normbench.storage.documents import StoredComparison
 from normbench.storage.files import write_atomic
 from normbench.storage.pictures import read_pictures
 from normbench.storage.session import StoredSession
 from normbench.training.datasets import find_dataset
 
-# What stands in the page's table; the CSV files have every column.
+# Columns of the page's table at first, those that a phone's card begins with in front; one can
+# choose any others, and the CSV files have every one.
 SHOWN = (
-    "dataset",
-    "norm",
-    "regularizer",
-    "batch_size",
-    "seeds",
+    "verdict",
     "test_accuracy_percent",
     "interval_points",
-    "best_test_accuracy_percent",
-    "train_accuracy_percent",
-    "test_loss",
-    "parameters",
-    "epochs",
-    "seconds",
     "target_percent",
-    "verdict",
+    "train_accuracy_percent",
+    "seeds",
+    "seconds",
     "published_percent",
     "difference_points",
     "reason",
 )
 
-FILTERED = ("session", "dataset", "norm", "regularizer", "batch_size", "verdict")
-HEADINGS = {name: heading for name, (heading, _) in COLUMNS.items()} | {"session": "session"}
-FORMATS = {name: kind for name, (_, kind) in COLUMNS.items()} | {"session": "d"}
+# The parts of the page's script, in the order in which they are run.
+SCRIPT = (
+    "page",
+    "filters",
+    "charts",
+    "overview",
+    "curves",
+    "maps",
+    "sizes",
+    "confusions",
+    "gallery",
+    "activations",
+    "weights",
+    "history",
+    "sessions",
+    "table",
+    "case",
+    "start",
+)
 
 
 class ReportError(ValueError):
@@ -107,8 +118,8 @@ def write_report(*stored: StoredSession) -> Path:
         .get_template("report.html")
         .render(
             sessions=[_head(s, str(n)) for n, s in enumerate(sessions, start=1)],
+            verdict=verdict([(d.session, page_cases(d.session, 0, "")) for d in sessions]),
             data=_json(_data(sessions)),
-            **_cases(sessions),
         )
     )
     last = stored[-1]
@@ -134,9 +145,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
-    page = files("normbench.report") / "assets"
-    for name, file in (("style", "report.css"), ("script", "report.js")):
-        environment.globals[name] = Markup((page / file).read_text(encoding="utf-8"))
+    assets = files("normbench.report") / "assets"
+
+    def read(*parts: str) -> str:
+        return "\n".join(assets.joinpath(part).read_text(encoding="utf-8") for part in parts)
+
+    environment.globals["style"] = Markup(read("report.css"))
+    environment.globals["library"] = Markup(read("vendor/echarts.min.js"))
+    environment.globals["script"] = Markup(read(*(f"script/{part}.js" for part in SCRIPT)))
     return environment
 
 
@@ -158,6 +174,7 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
     return {
         **document.model_dump(mode="json", exclude={"cases", "claims", "comparison"}),
         "number": number,
+        "cases": len(session.judged_cases),
         "runs": len(trained),
         "core_seconds": sum(run.cpu_seconds for run in trained),
         "replayed": replay_lines(session),
@@ -168,63 +185,6 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
         "claim_counts": Counter(head["verdict"] for head, _ in told),
         "comparison": _comparison(drawn.comparison, document.comparison),
         "shortcomings": shortcomings(session),
-    }
-
-
-def _cases(sessions: Sequence[Drawn]) -> dict[str, Any]:
-    """Return the table of all cases, each cell as shown and as sorted, and the heat maps."""
-    tables = [
-        (number, grid, table.assign(session=number))
-        for number, drawn in enumerate(sessions, start=1)
-        for grid, table in drawn.tables.items()
-    ]
-    shown = SHOWN if len(sessions) == 1 else ("session", *SHOWN)
-    columns = [name for name in shown if any(t[name].notna().any() for *_, t in tables)]
-    rows = [
-        {
-            "cells": [(figure(row[n], FORMATS[n]), _sort_key(row[n])) for n in columns],
-            "failed": row["verdict"] not in NOT_FAILED,
-        }
-        for *_, table in tables
-        for row in table.to_dict("records")
-    ]
-    heat_maps = [
-        (
-            grid if len(sessions) == 1 else f"{grid}, session {number}",
-            [_heat_map(table, int(size)) for size in sorted(table["batch_size"].unique())],
-        )
-        for number, grid, table in tables
-    ]
-    return {
-        "headings": [HEADINGS[name] for name in columns],
-        "numeric": [FORMATS[name] != "s" for name in columns],
-        "filters": [(HEADINGS[n], columns.index(n)) for n in FILTERED if n in columns],
-        "rows": rows,
-        "heat_maps": heat_maps,
-    }
-
-
-def _sort_key(value: Any) -> Any:
-    return "" if pd.isna(value) else value
-
-
-def _heat_map(table: pd.DataFrame, batch_size: int) -> dict[str, Any]:
-    """Return norms down, regularizers across, with each cell's rank from 0 (worst) to 1."""
-    part = table[table["batch_size"] == batch_size]
-    accuracy = part.set_index(["norm", "regularizer"])["test_accuracy_percent"]
-    ranks = accuracy.rank(pct=True)
-
-    def cell(key: tuple[str, str]) -> tuple[str, float]:
-        if key not in accuracy.index or pd.isna(accuracy[key]):
-            return "", 0.0
-        return f"{accuracy[key]:.2f}", float(ranks[key])
-
-    norms = list(dict.fromkeys(part["norm"]))
-    regularizers = list(dict.fromkeys(part["regularizer"]))
-    return {
-        "batch_size": batch_size,
-        "regularizers": regularizers,
-        "rows": [(norm, [cell((norm, r)) for r in regularizers]) for norm in norms],
     }
 
 
@@ -258,13 +218,47 @@ def _data(sessions: Sequence[Drawn]) -> dict[str, Any]:
     """Return what the page's script draws."""
     data = _figure_data(sessions)
     stored = [read_pictures(drawn.session.folder) for drawn in sessions]
+    cases = [
+        case
+        for drawn, number, mark in _marked(sessions)
+        for case in page_cases(drawn.session, number, mark)
+    ]
     return {
         **data,
+        "cases": cases,
+        "columns": [
+            {"name": name, "heading": heading, "format": kind, "shown": name in SHOWN}
+            for name, (heading, kind) in COLUMNS.items()
+            if name not in ("dataset", "norm", "regularizer", "batch_size")
+            and any(name in case["figures"] for case in cases)
+        ],
+        "sessions": [drawn.session.name for drawn in sessions],
         "galleries": [
-            group for drawn, mark in _marked(sessions) for group in _galleries(drawn, mark)
+            {"session": number, **group}
+            for drawn, number, mark in _marked(sessions)
+            for group in _galleries(drawn, mark)
         ],
         "pictures": {name: dataclasses.asdict(sheet(name, stored)) for name in data["classes"]},
         "history": _history(sessions[-1]),
+        "traces": [
+            {
+                "session": number,
+                "dataset": trace.spec.dataset,
+                "norm": trace.spec.norm,
+                "row": trace_rows([trace])["rows"][0],
+            }
+            for drawn, number, _ in _marked(sessions)
+            for trace in drawn.session.traces
+        ],
+        "styles": {
+            "norm": {
+                norm: vars(norm_style(norm))
+                for norm in dict.fromkeys([*(case["norm"] for case in cases), *data["published"]])
+            },
+            "regularizer": {
+                case["regularizer"]: vars(regularizer_style(case["regularizer"])) for case in cases
+            },
+        },
     }
 
 
@@ -276,36 +270,42 @@ def needed_pictures(session: StoredSession) -> dict[str, set[int]]:
     return {dataset: indices for dataset, indices in needed.items() if indices}
 
 
-def _marked(sessions: Sequence[Drawn]) -> list[tuple[Drawn, str]]:
-    """Pair each session with what tells its lines from the others'; nothing for a single one."""
+def _marked(sessions: Sequence[Drawn]) -> list[tuple[Drawn, int, str]]:
+    """Return each session with its number, and what tells its lines from the others'."""
     return [
-        (drawn, f" ({number})" if len(sessions) > 1 else "")
+        (drawn, number, f" ({number})" if len(sessions) > 1 else "")
         for number, drawn in enumerate(sessions, start=1)
     ]
 
 
 def _figure_data(sessions: Sequence[Drawn]) -> dict[str, Any]:
     """Return what the figures show as well."""
-    found = [(mark, _configurations(drawn)) for drawn, mark in _marked(sessions)]
+    found = [(n, mark, _configurations(drawn)) for drawn, n, mark in _marked(sessions)]
+    names = {spec for *_, configurations in found for spec in configurations}
     return {
         "runs": [
-            _configuration(spec, spec.norm + mark, runs)
-            for mark, configurations in found
+            {"session": number, **_configuration(spec, spec.norm + mark, runs)}
+            for number, mark, configurations in found
             for spec, runs in configurations.items()
         ],
         "broken": [
-            _curves(run.spec, f"{run.spec.norm}{mark} ({run.status})", [run])
-            for drawn, mark in _marked(sessions)
+            {
+                "session": number,
+                **_curves(run.spec, f"{run.spec.norm}{mark} ({run.status})", [run]),
+            }
+            for drawn, number, mark in _marked(sessions)
             for run in drawn.session.results.values()
             if run.status != "ok" and run.epochs
         ],
-        "sizes": [size for mark, configurations in found for size in _sizes(configurations, mark)],
+        "sizes": [
+            {"session": number, **size}
+            for number, mark, configurations in found
+            for size in _sizes(configurations, mark)
+        ],
         "published": _published_sizes(),
         "edges": [round(edge, 9) for edge in WEIGHT_EDGES],
         "classes": {
-            spec.dataset: find_dataset(spec.dataset).classes
-            for _, configurations in found
-            for spec in configurations
+            spec.dataset: find_dataset(spec.dataset).classes for spec in sorted(names, key=str)
         },
     }
 
@@ -332,12 +332,6 @@ def _configurations(drawn: Drawn) -> dict[RunSpec, list[RunResult]]:
     return {spec: finished[spec] for spec in sorted(finished, key=order)}
 
 
-def _setting(spec: RunSpec) -> str:
-    """Return what configurations must have in common to stand in one figure."""
-    part = f" of {spec.train_images:,} images" if spec.train_images else ""
-    return f"{spec.dataset}, {counted_epochs(spec.epochs)}{part}"
-
-
 def _curves(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[str, Any]:
     """Return a configuration's curves by seed; of a run that ended badly, as far as it came."""
 
@@ -345,7 +339,8 @@ def _curves(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[str, An
         return [round(getattr(epoch, name), 5) for epoch in epochs]
 
     return {
-        "setting": _setting(spec),
+        "setting": setting(spec),
+        "norm": spec.norm,
         "line": line,
         "regularizer": spec.regularizer,
         "batch_size": spec.batch_size,
@@ -359,7 +354,6 @@ def _configuration(spec: RunSpec, line: str, runs: Sequence[RunResult]) -> dict[
     return {
         **_curves(spec, line, runs),
         "dataset": spec.dataset,
-        "norm": spec.norm,
         "confusion": [
             [sum(run.confusion[true][predicted] for run in runs) for predicted in classes]
             for true in classes
@@ -384,16 +378,17 @@ def _sizes(found: Mapping[RunSpec, Sequence[RunResult]], mark: str) -> list[dict
     for spec in samples:
         mean = Estimate.mean(samples[spec], spread[spec])
         reach = round(100 * mean.margin_of_error(0.025), 3) if spread[spec].known else None
-        key = (_setting(spec), spec.regularizer, spec.norm)
+        key = (setting(spec), spec.regularizer, spec.norm)
         lines.setdefault(key, []).append([spec.batch_size, round(100 * mean.value, 3), reach])
     return [
         {
-            "setting": setting,
+            "setting": named,
             "regularizer": regularizer,
+            "norm": norm,
             "line": norm + mark,
             "points": points,
         }
-        for (setting, regularizer, norm), points in lines.items()
+        for (named, regularizer, norm), points in lines.items()
         if len(points) > 1
     ]
 
@@ -416,17 +411,17 @@ def _galleries(drawn: Drawn, mark: str) -> list[dict[str, Any]]:
     """Return the wrong images of each regularizer and batch size, by norm: those of one seed."""
     groups: dict[tuple[str, str, str, int], dict[str, RunResult]] = {}
     for spec, runs in _configurations(drawn).items():
-        key = (spec.dataset, _setting(spec) + mark, spec.regularizer, spec.batch_size)
+        key = (spec.dataset, setting(spec), spec.regularizer, spec.batch_size)
         groups.setdefault(key, {})[spec.norm + mark] = first_seeds(runs)
     return [
         {
             "dataset": dataset,
-            "setting": setting,
+            "setting": named,
             "regularizer": regularizer,
             "batch_size": batch_size,
             **mistakes(by_line),
         }
-        for (dataset, setting, regularizer, batch_size), by_line in groups.items()
+        for (dataset, named, regularizer, batch_size), by_line in groups.items()
     ]
 
 

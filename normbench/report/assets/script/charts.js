@@ -1,0 +1,101 @@
+// charts: what all of them have in common; the library draws, and leaves colours and figures to us
+const drawn = new Map();
+const TEXT = "system-ui, sans-serif";
+const lineStyle = ({ colour, dash }, width = 2) => ({ color: colour, width, type: dash.length ? dash.map(length => Math.max(1, length * width)) : "solid" });
+const styleOf = item => data.styles.norm[item.norm];
+// runs that ended badly, and further sessions, are told apart by their symbols
+const symbolOf = item => item.session > 1 ? ["triangle", "diamond", "rect"][(item.session - 2) % 3] : "circle";
+
+const basics = () => {
+  const soft = colour("soft"), line = colour("line");
+  const axis = {
+    axisLine: { lineStyle: { color: line } }, axisTick: { show: false }, splitLine: { lineStyle: { color: line, opacity: 0.5 } },
+    axisLabel: { color: soft, hideOverlap: true, fontFamily: TEXT }, nameTextStyle: { color: soft, fontFamily: TEXT },
+  };
+  return {
+    animation: false,
+    backgroundColor: "transparent",
+    textStyle: { color: colour("text"), fontFamily: TEXT },
+    axis,
+    tooltip: { backgroundColor: colour("ground"), borderColor: line, textStyle: { color: colour("text"), fontSize: 12 }, confine: true },
+  };
+};
+const escaped = text => String(text).replace(/[&<>"]/g, sign => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
+const row = (marker, name, value) => `<div class="tip">${marker}<span>${escaped(name)}</span><b>${escaped(value)}</b></div>`;
+
+const save = (name, href) => make("a", { href, download: name }).click();
+const saveSvg = (figure, option) => {
+  const place = make("div", { style: "width:900px;height:500px" });
+  const chart = echarts.init(place, null, { renderer: "svg", width: 900, height: 500 });
+  chart.setOption({ ...option, backgroundColor: colour("ground") });
+  const url = URL.createObjectURL(new Blob([chart.renderToSVGString()], { type: "image/svg+xml" }));
+  save(`${figure}.svg`, url);
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  chart.dispose();
+};
+const savePng = (figure, option) => {
+  const place = make("div");
+  const chart = echarts.init(place, null, { renderer: "canvas", width: 900, height: 500, devicePixelRatio: 2 });
+  chart.setOption({ ...option, backgroundColor: colour("ground") });
+  save(`${figure}.png`, chart.getDataURL({ backgroundColor: colour("ground") }));
+  chart.dispose();
+};
+
+// a chart in a figure: its title, what saves it, and the figures as a table, for who cannot see it
+const chartFigure = (place, name, title, option, { height = 300, click = null, table = null } = {}) => {
+  const box = make("div", { class: "chart", style: `height:${height}px`, role: "img", "aria-label": title });
+  const tools = make("span", { class: "tools" }, button("SVG", () => saveSvg(name, option), { "aria-label": `save ${title} as SVG` }), button("PNG", () => savePng(name, option), { "aria-label": `save ${title} as PNG` }));
+  const figure = make("figure", { "data-chart": name }, make("figcaption", {}, make("span", {}, title), tools), box);
+  if (table) {
+    const details = make("details", { class: "numbers" }, make("summary", {}, "the figures"));
+    details.addEventListener("toggle", () => { if (details.open && !details.querySelector("table")) details.append(scrolled(`figures of ${title}`, table())); });
+    figure.append(details);
+  }
+  place.append(figure);
+  const chart = echarts.init(box, null, { renderer: "svg" });
+  chart.setOption(option);
+  if (click) chart.on("click", click);
+  chart.getZr().on("dblclick", () => chart.dispatchAction({ type: "dataZoom", start: 0, end: 100 }));
+  drawn.set(box, chart);
+  sizes.observe(box);
+  return figure;
+};
+const sizes = new ResizeObserver(entries => entries.forEach(({ target }) => drawn.get(target)?.resize()));
+const emptied = place => {
+  for (const box of place.querySelectorAll(".chart")) { drawn.get(box)?.dispose(); drawn.delete(box); sizes.unobserve(box); }
+  place.replaceChildren();
+  return place;
+};
+const numbersTable = (heads, rows) => make("table", {},
+  make("thead", {}, make("tr", {}, ...heads.map((head, n) => make("th", n ? { class: "number", scope: "col" } : { scope: "col" }, String(head))))),
+  make("tbody", {}, ...rows.map(([first, ...rest]) => make("tr", {}, make("th", { scope: "row" }, String(first)), ...rest.map(value => make("td", { class: "number" }, String(value)))))));
+
+// a band between two lines, and whiskers: shapes of our own, as the library has neither
+const band = (item, low, high, xs, opacity = 0.15) => ({
+  type: "custom", name: `${item.line} band`, silent: true, z: 1, tooltip: { show: false }, data: [[xs[0], 0]],
+  encode: { x: -1, y: -1 },
+  renderItem: (_, api) => ({
+    type: "polygon",
+    shape: { points: [...xs.map((x, n) => api.coord([x, high[n]])), ...xs.map((x, n) => api.coord([x, low[n]])).reverse()] },
+    style: { fill: styleOf(item).colour, opacity },
+  }),
+  clip: true,
+});
+const whiskers = (name, points, stroke) => ({
+  type: "custom", name, silent: true, z: 1, tooltip: { show: false }, clip: true,
+  data: points, encode: { x: 0, y: [1, 2] },
+  renderItem: (_, api) => {
+    const x = api.value(0), low = api.coord([x, api.value(1)]), high = api.coord([x, api.value(2)]);
+    return { type: "line", shape: { x1: low[0], y1: low[1], x2: high[0], y2: high[1] }, style: { stroke: typeof stroke === "function" ? stroke(api.value(3)) : stroke, lineWidth: 1.2, opacity: 0.7 } };
+  },
+});
+const axisTip = (head, value) => ({
+  trigger: "axis", order: "valueDesc",
+  formatter: items => {
+    const shown = items.filter(item => item.seriesType === "line");
+    if (!shown.length) return "";
+    const many = shown.sort((a, b) => b.value[1] - a.value[1]);
+    const rows = many.slice(0, 24).map(item => row(item.marker, item.seriesName, value(item)));
+    return `<b>${escaped(head(many[0].value[0]))}</b>${rows.join("")}${many.length > 24 ? `and ${many.length - 24} more` : ""}`;
+  },
+});

@@ -1,0 +1,91 @@
+// one bar of filters for all sections; it is kept in the address, so that a link shows the same
+const FILTERS = [["setting", "data set"], ["regularizer", "regularizer"], ["batch_size", "batch size"], ["session", "session"]];
+const state = { setting: "", regularizer: "", batch_size: "", session: "", norms: null, more: new Map() };
+const norms = unique(data.cases.map(item => item.norm));
+
+const readAddress = () => {
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  for (const [name] of FILTERS) state[name] = parameters.get(name) ?? "";
+  // an address from another session may name what this one lacks
+  for (const [name] of FILTERS) if (!data.cases.some(item => String(item[name]) === state[name])) state[name] = "";
+  state.norms = parameters.has("norm") ? parameters.getAll("norm").filter(norm => norms.includes(norm)) : null;
+  state.more = new Map([...parameters].filter(([name]) => name !== "norm" && !FILTERS.some(([filter]) => filter === name)));
+};
+const address = () => {
+  const parameters = new URLSearchParams();
+  for (const [name] of FILTERS) if (state[name]) parameters.set(name, state[name]);
+  for (const norm of state.norms ?? []) parameters.append("norm", norm);
+  if (state.norms && !state.norms.length) parameters.append("norm", "");
+  for (const [name, value] of state.more) if (value) parameters.set(name, value);
+  return parameters.toString();
+};
+const writeAddress = () => history.replaceState(null, "", `#${address()}`);
+const remember = (name, value) => { state.more.set(name, value); writeAddress(); };
+
+const hasNorm = item => !state.norms || state.norms.includes(item.norm);
+const matches = (item, but = "") => hasNorm(item) && FILTERS.every(([name]) => name === but || !state[name] || !(name in item) || String(item[name]) === state[name]);
+const filtered = (items, but) => items.filter(item => matches(item, but));
+
+// sections that show one configuration at a time take the first that the filters leave; the first is the plainest
+const panel = (items, names) => {
+  const left = filtered(items);
+  if (!left.length) return [];
+  // without any norm in it, a panel would be empty though others are not
+  return left.filter(item => names.every(name => item[name] === left[0][name]));
+};
+const told = { setting: value => value, regularizer: value => value === "none" ? "no regularizer" : value, batch_size: value => `batch size ${value}` };
+const tellPanel = (id, items, names) => {
+  const place = within(id, ".panel");
+  if (!items.length) { place.textContent = "Nothing here fits the filters."; return; }
+  const open = names.filter(name => !state[name] && unique(data.cases.map(item => item[name])).length > 1);
+  const hint = open.length ? ` (the first of several: choose ${open.map(name => FILTERS.find(([n]) => n === name)[1]).join(" and ")} above)` : "";
+  place.textContent = names.map(name => told[name](items[0][name])).join(" · ") + hint;
+};
+
+const swatch = style => {
+  const place = make("canvas", { class: "swatch", width: 48, height: 8, "aria-hidden": "true" });
+  const pen = place.getContext("2d");
+  pen.strokeStyle = style.colour;
+  pen.lineWidth = 5;
+  pen.setLineDash(style.dash.map(length => 5 * length));
+  pen.beginPath(); pen.moveTo(0, 4); pen.lineTo(48, 4); pen.stroke();
+  return place;
+};
+const changeFilters = () => { writeAddress(); showFilters(); redraw(); };
+const toggleNorm = norm => {
+  const chosen = state.norms ?? norms;
+  const left = chosen.includes(norm) ? chosen.filter(other => other !== norm) : norms.filter(other => other === norm || chosen.includes(other));
+  state.norms = left.length === norms.length ? null : left;
+  changeFilters();
+};
+const onlyNorm = norm => { state.norms = state.norms?.length === 1 && state.norms[0] === norm ? null : [norm]; changeFilters(); };
+
+const buildFilters = () => {
+  // on a phone it would cover what it filters
+  if (innerWidth < 640) document.querySelector("#filters details").open = false;
+  const menus = document.getElementById("menus"), chips = document.getElementById("norms");
+  for (const [name, label] of FILTERS) {
+    const values = unique(data.cases.map(item => String(item[name])));
+    if (values.length < 2) continue;
+    if (name === "batch_size") values.sort((a, b) => a - b);
+    const menu = make("select", { "data-name": name }, make("option", { value: "" }, "all"), ...values.map(value => make("option", { value }, name === "session" ? `${value}: ${data.sessions[value - 1]}` : value)));
+    menu.addEventListener("change", () => { state[name] = menu.value; changeFilters(); });
+    menus.append(make("label", {}, label, menu));
+  }
+  const several = norms.length > 1;
+  for (const norm of several ? norms : []) {
+    const chip = button("", () => toggleNorm(norm), { "data-norm": norm, title: "click: show or hide; double click: this one alone" });
+    chip.append(swatch(data.styles.norm[norm]), norm);
+    chip.addEventListener("dblclick", () => onlyNorm(norm));
+    chips.append(chip);
+  }
+  if (several) chips.append(button("all", () => { state.norms = null; changeFilters(); }, { class: "plain" }), button("none", () => { state.norms = []; changeFilters(); }, { class: "plain" }));
+  document.getElementById("clear").addEventListener("click", () => { for (const [name] of FILTERS) state[name] = ""; state.norms = null; changeFilters(); });
+};
+const showFilters = () => {
+  for (const menu of document.querySelectorAll("#menus select")) menu.value = state[menu.dataset.name];
+  for (const chip of document.querySelectorAll("#norms [data-norm]")) chip.setAttribute("aria-pressed", hasNorm({ norm: chip.dataset.norm }));
+  const count = filtered(data.cases).length, active = FILTERS.some(([name]) => state[name]) || state.norms;
+  document.getElementById("matching").textContent = active ? `${count} of ${plural(data.cases.length, "case")}` : plural(data.cases.length, "case");
+  document.getElementById("clear").hidden = !active;
+};
