@@ -1,6 +1,7 @@
 """The cases of sessions as the page's script has them: figures, differences, what needs a look."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -205,13 +206,13 @@ def verdict(sessions: Sequence[tuple[StoredSession, Sequence[PageCase]]]) -> str
 def _verdict(session: StoredSession, cases: Sequence[PageCase]) -> str:
     if not cases:
         return "No case was run"
-    failed, skipped = (
-        [case for case in cases if case["failed"]],
-        [case for case in cases if case["figures"]["verdict"] == CaseVerdict.SKIPPED],
-    )
-    ran = len(cases) - len(skipped)
-    parts = [f"{ran - len(failed)} of {ran} case{'s' if ran != 1 else ''} hold"]
-    parts += [f"{len(skipped)} skipped"] if skipped else []
+    failed = sum(case["failed"] for case in cases)
+    verdicts = Counter(case["figures"]["verdict"] for case in cases)
+    # what has no target holds nothing
+    others = {v: verdicts[v] for v in (CaseVerdict.MEASURED, CaseVerdict.SKIPPED) if verdicts[v]}
+    judged = len(cases) - sum(others.values())
+    parts = [f"{judged - failed} of {judged} {'case holds' if judged == 1 else 'cases hold'}"]
+    parts = [*(parts if judged else ()), *(f"{n} {verdict}" for verdict, n in others.items())]
     if session.document.comparison is not None:
         comparison = Comparison.of_stored(session.document.comparison)
         for outcome in (Outcome.REGRESSION, Outcome.SUSPECTED, Outcome.IMPROVEMENT):
