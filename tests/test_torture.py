@@ -55,8 +55,8 @@ def test_counts_add_up_over_calls() -> None:
     told = section(calls)
     assert "| all processes at once | 7 | 6 | 0 | 1 | 0 |" in told
     assert "| all | 8 | 6 | 0 | 1 | 0 |" in told
-    assert "Counted in 3 calls, from 2026-01-02 to 2026-01-05." in told
-    assert "- a disk that is full: 2 sessions, of which 0 were not as they should be" in told
+    assert "Calls: 3, from 2026-01-02 to 2026-01-05." in told
+    assert "- a disk that fills up: sessions 2, not as they should be 0" in told
 
 
 def test_one_process_alone_dies_when_it_has_counted_far_enough(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ KINDS = {
     "rename": "whoever has written a file, before it gets its name",
     "row": "a worker, with half of a row written",
 }
+DISKS = {"full": "a disk that fills up", "read-only": "a folder that turns read-only"}
 CHECKED = {
     "lost": "rows lost",
     "different": "rows that differ from an undisturbed session's",
@@ -295,11 +296,11 @@ def section(calls: list[dict[str, Any]]) -> str:
     whole = sum((totals[kind] for kind in kinds), Counter[str]())
     lines.append(f"| all | {' | '.join(str(whole[name]) for name in names)} |")
     days = sorted({call["begun"][:10] for call in calls})
-    told = f"Counted in {len(calls)} calls, from {days[0]} to {days[-1]}."
+    told = f"Calls: {len(calls)}, from {days[0]} to {days[-1]}."
     disks = [
-        f"- a disk that is {kind}: {totals[kind]['sessions']} sessions, of which "
-        f"{totals[kind]['bad']} were not as they should be"
-        for kind in ("full", "read-only")
+        f"- {DISKS[kind]}: sessions {totals[kind]['sessions']}, "
+        f"not as they should be {totals[kind]['bad']}"
+        for kind in DISKS
         if kind in totals
     ]
     return "\n".join([*lines, "", told, *(["", *disks] if disks else [])])

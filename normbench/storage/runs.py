@@ -278,6 +278,9 @@ class RunStore:
         Returns the case's id.
         """
         lease = self._lease_file(worker)
+        if not lease.exists():
+            # it may have died before the first one that it wrote had got its name
+            lease = next(self._running.glob(f".{lease.name}.*"), lease)
         try:
             running = json.loads(lease.read_text())
         except (FileNotFoundError, json.JSONDecodeError):

@@ -310,6 +310,18 @@ def test_what_a_killed_worker_was_at_is_stored_as_crashed(tmp_path: Path) -> Non
     assert store.record_crash("gw4") is None
 
 
+def test_a_worker_that_died_before_its_lease_had_a_name_has_crashed(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, "gw3")
+    with store.exclusive(SPEC), store.lease(SPEC, "my-case"):
+        lease = tmp_path / "running" / "gw3.json"
+        lease.rename(lease.with_name(".gw3.json.4711"))
+        assert RunStore(tmp_path).record_crash("gw3") == "my-case"
+    crashed = store.find(SPEC)
+    assert crashed is not None
+    assert crashed.status == "crashed"
+    assert RunStore(tmp_path).record_crash("gw3") is None
+
+
 def test_a_worker_that_died_when_its_row_was_stored_had_ended_its_run(tmp_path: Path) -> None:
     store = RunStore(tmp_path, "gw3")
     with store.exclusive(SPEC), store.lease(SPEC, "my-case"):
