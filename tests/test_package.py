@@ -77,7 +77,7 @@ def test_a_wheel_says_what_it_is(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         said = Parser().parsestr(archive.read(metadata).decode())
-        (licence,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
+        (licence,) = (n for n in archive.namelist() if n.endswith(".dist-info/licenses/LICENSE"))
         assert b"MIT License" in archive.read(licence)
     assert said["License-Expression"] == "MIT"
     assert "Typing :: Typed" in said.get_all("Classifier", [])

@@ -150,13 +150,15 @@ class Collected:
     def _deal(self, items: list[pytest.Item], shard: Shard) -> None:
         """Leave out the tests of the other shards, and those of claims, which are judged by all.
 
-        Tests of one case stay together. Leaves an error where there are fewer of them than shards.
+        Tests of the same runs stay together. Leaves an error where there are too few for the shards.
         """
         names: dict[pytest.Item, str] = {}
         for number, item in enumerate(items):
             case = self.case_of(item)
-            # a test's path is another one on another machine
-            names[item] = case.id if case is not None else f"{item.name} {number}"
+            # cases of several grids may be of the same runs; a test's path is another one on
+            # another machine
+            same = None if case is None else case.spec.with_seed(0).key
+            names[item] = same or f"{item.name} {number}"
         costs: dict[str, float] = {}
         for item, name in names.items():
             if _claim(item) is None:

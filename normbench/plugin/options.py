@@ -398,7 +398,6 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "table",
         type=parse_table,
-        default="auto",
         metavar="auto|all|short|none",
         help="what the terminal shows at the end: all cases; short: the counts, what needs a look, "
         "and the accuracies as norm x regularizer; none: no cases; auto (default): all of up to 80 "

@@ -28,7 +28,7 @@ from normbench.report.tables import junit_counts
 from normbench.report.terminal import Terminal, session_sections
 from normbench.storage.documents import Selection
 from normbench.storage.environment import new_session_name
-from normbench.storage.runs import RunStore
+from normbench.storage.runs import RunNotStored, RunStore
 from normbench.storage.session import SessionError
 
 
@@ -57,10 +57,9 @@ class SessionPlugin:
             notes = self.controller.prepare(selection, workers)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
+        for note in notes:
+            self._tell(note)
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        for note in notes if reporter else ():
-            reporter.ensure_newline()
-            reporter.write_line(f"normbench: {note}", yellow=True)
         if reporter and selection.cases and reporter.verbosity >= 0:
             self._show_progress(reporter)
 
@@ -81,8 +80,21 @@ class SessionPlugin:
         self.progress.start()
 
     def record_crash(self, worker: str) -> str | None:
-        """Store what a worker was training when it died; return its case's id."""
-        return self.controller.store.record_crash(worker)
+        """Store what a worker was training when it died; return its case's id.
+
+        Where it cannot be stored, as on a full disk, that is told, and the session goes on.
+        """
+        try:
+            return self.controller.store.record_crash(worker)
+        except RunNotStored as error:
+            self._tell(str(error))
+            return None
+
+    def _tell(self, note: str) -> None:
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter:
+            reporter.ensure_newline()
+            reporter.write_line(f"normbench: {note}", yellow=True)
 
     def pytest_enter_pdb(self) -> None:
         debugging.set()
@@ -174,7 +186,8 @@ class SessionPlugin:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         stored = self.outcome.session
         if stored is not None:
-            kind, quiet = self.config.getoption("--bench-table"), terminalreporter.verbosity < 0
+            kind = self.config.getoption("--bench-table") or "auto"
+            quiet = terminalreporter.verbosity < 0
             for section in session_sections(stored, kind, self._terminal(), quiet):
                 terminalreporter.section(f"normbench: {section.title}")
                 terminalreporter.write_line(section.text, red=section.bad)

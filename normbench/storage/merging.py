@@ -11,6 +11,7 @@ import numpy as np
 
 from normbench.results import UNFINISHED, RunResult
 from normbench.storage.baseline import all_of
+from normbench.storage.environment import PROCESSOR
 from normbench.storage.pictures import StoredPictures, read_pictures, store_pictures
 from normbench.storage.session import SessionError, StoredSession
 
@@ -131,21 +132,33 @@ def joined_runs(sessions: Iterable[StoredSession]) -> list[RunResult]:
     """Return the runs of all sessions, in the order in which they ended.
 
     Of a run that several have, as of tests that look at whole grids, one is taken. Raises
-    SessionError where such runs differ: the sessions have trained different things.
+    SessionError where such runs differ though the machines do not: the sessions have trained
+    different things.
     """
     found: dict[str, RunResult] = {}
+    places: dict[str, tuple[object, ...]] = {}
     for session in sessions:
         for key, run in session.results.items():
-            known = found.setdefault(key, run)
+            known, place = found.setdefault(key, run), _place(session, run)
+            there = places.setdefault(key, place)
             if known.status in UNFINISHED:
-                found[key] = run
-            elif run.status not in UNFINISHED and _trained(known) != _trained(run):
+                found[key], places[key] = run, place
+            # elsewhere, runs are equal up to rounding alone
+            elif run.status in UNFINISHED or place != there:
+                continue
+            elif _trained(known) != _trained(run):
                 raise SessionError(
                     f"the run of {run.spec} came out differently in {session.name} than in another "
                     f"session ({_told(known)} and {_told(run)}); expected sessions of one code, "
                     "torch and kind of machine"
                 )
     return sorted(found.values(), key=lambda run: run.ended)
+
+
+def _place(session: StoredSession, run: RunResult) -> tuple[object, ...]:
+    """Return what decides of a run's last bits beside its spec, data and code."""
+    told = session.document.environment
+    return run.device, run.threads, *(told.get(name) for name in PROCESSOR)
 
 
 def _trained(run: RunResult) -> tuple[object, ...]:

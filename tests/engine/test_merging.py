@@ -286,3 +286,15 @@ def test_a_run_that_came_out_in_two_ways_is_refused(tmp_path: Path) -> None:
     other.__dict__["results"] = differing
     with pytest.raises(SessionError, match=r"the run of .* came out differently in .* 50\.00 %"):
         merge([one, other], tmp_path)
+
+
+def test_of_a_run_that_two_kinds_of_machine_have_trained_one_is_taken(tmp_path: Path) -> None:
+    one, other = shards(tmp_path, 2)
+    spec = next(iter(one.results.values())).spec
+    other.__dict__["results"] = {**other.results, spec.key: finished(spec, 0.9512)}
+    elsewhere = {**other.document.environment, "processor": "Another CPU"}
+    document = other.document.model_copy(update={"environment": elsewhere})
+    found = StoredSession(other.folder, document)
+    found.__dict__["results"] = other.results
+    merged = merge([one, found], tmp_path).session
+    assert merged.results[spec.key].test_accuracy == one.results[spec.key].test_accuracy
