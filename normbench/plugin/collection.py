@@ -150,7 +150,7 @@ class Collected:
     def _deal(self, items: list[pytest.Item], shard: Shard) -> None:
         """Leave out the tests of the other shards, and those of claims, which are judged by all.
 
-        Tests of the same runs stay together. Leaves an error where there are too few for the shards.
+        Tests of the same runs stay together. Leaves an error where there are fewer than shards.
         """
         names: dict[pytest.Item, str] = {}
         for number, item in enumerate(items):

@@ -54,12 +54,13 @@ search.dispatchEvent(new Event("input"));
 return [between - before, after - between];
 """
 # Sections are drawn when they come into view.
-LOOK_AT_ALL = """
-const done = arguments[arguments.length - 1];
+SCROLL = """
+const [names, done] = arguments;
 const frame = () => new Promise(next => requestAnimationFrame(() => requestAnimationFrame(next)));
 (async () => {
-  for (const section of document.querySelectorAll("#report section")) {
-    section.scrollIntoView();
+  const all = [...document.querySelectorAll("#report section")].map(section => section.id);
+  for (const name of names.length ? names : all) {
+    document.getElementById(name)?.scrollIntoView();
     await frame();
   }
   done();
@@ -186,11 +187,16 @@ def browser() -> Iterator[webdriver.Chrome]:
         yield opened
 
 
-def look(browser: webdriver.Chrome, page: Path, filters: str = "") -> None:
-    """Open a page, and scroll through all of it."""
+def look(browser: webdriver.Chrome, page: Path, *sections: str, address: str = "") -> None:
+    """Open a page, and scroll to these of its sections."""
     browser.get("about:blank")  # or another address of the same page would not load it
-    browser.get(f"{page.as_uri()}#{filters}")
-    browser.execute_async_script(LOOK_AT_ALL)
+    browser.get(f"{page.as_uri()}#{address}")
+    scroll(browser, *(sections or ("cases",)))
+
+
+def scroll(page: webdriver.Chrome, *sections: str) -> None:
+    """Scroll to these sections, or through all of the page, which draws them."""
+    page.execute_async_script(SCROLL, list(sections))
 
 
 def log(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
@@ -279,7 +285,9 @@ AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 @pytest.mark.parametrize("address", ["", "theme=dark", "case=digits-none-none-b32"])
 def test_axe_finds_nothing_serious(page: webdriver.Chrome, report: Path, address: str) -> None:
-    look(page, report, address)
+    look(page, report, address=address)
+    if "case" not in address:
+        scroll(page)
     page.execute_script(AXE.read_text(encoding="utf-8"))
     found = page.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
     assert len(found["passes"]) > 10
@@ -298,7 +306,7 @@ def test_a_run_that_ended_badly_is_drawn_as_far_as_it_came(
     cases = judged([case], [sound, bad], {case.id: "failed"})
     session = store_session(tmp_path, cases, [sound, bad])
     keep_pictures(session)
-    look(browser, write_report(session))
+    look(browser, write_report(session), "curves", "cases")
     assert lines(browser, "test_loss") == ["batch", "batch (diverged)"]
     (broken,) = embedded(browser)["broken"]
     assert len(broken["curves"]["test_loss"][0]) == 2
@@ -335,7 +343,7 @@ def test_one_bar_filters_all_sections_and_an_address_shows_the_same_again(
     choose(page, "batch_size", "64")
     choose(page, "regularizer", "l2:0.001")
     press(page, "layer")
-    page.execute_async_script(LOOK_AT_ALL)
+    scroll(page, "curves", "sizes", "cases")
     left = ["none", "batch", "group:4", HOSTILE]
     assert column(page, "norm") == left
     assert lines(page, "test_loss") == left
@@ -344,7 +352,7 @@ def test_one_bar_filters_all_sections_and_an_address_shows_the_same_again(
     panel = page.find_element(By.CSS_SELECTOR, "#curves .panel").text
     assert panel == "digits, 3 epochs · l2:0.001 · batch size 64"
     page.refresh()
-    page.execute_async_script(LOOK_AT_ALL)
+    scroll(page, "curves", "sizes", "cases")
     assert column(page, "norm") == left
     page.find_element(By.ID, "clear").click()
     assert len(column(page, "norm")) == 20
@@ -380,13 +388,14 @@ def lines(page: webdriver.Chrome, chart: str) -> list[str]:
 
 
 def test_a_norm_is_shown_or_hidden_everywhere_by_its_name(page: webdriver.Chrome) -> None:
+    scroll(page, "curves", "activations")
     every = ["none", "batch", "layer", "group:4", HOSTILE]
     assert lines(page, "test_loss") == lines(page, "std_after") == every
     press(page, "layer")
-    page.execute_async_script(LOOK_AT_ALL)
+    scroll(page, "curves", "activations")
     assert lines(page, "test_loss") == lines(page, "std_after") == [*every[:2], *every[3:]]
     press(page, "layer")
-    page.execute_async_script(LOOK_AT_ALL)
+    scroll(page, "curves", "activations")
     assert "layer" in lines(page, "test_loss")
 
 
@@ -398,7 +407,7 @@ def test_curves_show_true_values(browser: webdriver.Chrome, tmp_path: Path) -> N
     result = dataclasses.replace(run(spec, 0.97), epochs=(*epochs, run(spec, 0.97).epochs[-1]))
     case = Case("digits", "standard", spec, 0.9)
     session = store_session(tmp_path, judged([case], [result]), [result])
-    look(browser, write_report(session))
+    look(browser, write_report(session), "curves")
     (curve,) = [one for one in series(browser, "test_accuracy") if one["type"] == "line"]
     assert curve["data"] == [[1, 38.3], [2, 75.1], [3, 96], [4, 97]]
     # without the first of the four, and then as what is wrong
@@ -413,6 +422,7 @@ def test_curves_show_true_values(browser: webdriver.Chrome, tmp_path: Path) -> N
 def test_accuracy_is_drawn_over_the_batch_size_beside_the_published_shape(
     page: webdriver.Chrome,
 ) -> None:
+    scroll(page, "sizes")
     assert lines(page, "sizes") == ["none", "batch", "layer", "group:4", HOSTILE]
     assert lines(page, "published") == ["batch", "group:32"]
     # two seeds at 97.05 and 97.25 %, the fifth case of the twenty, at batch size 2 ** 5
@@ -429,6 +439,7 @@ def rows_of_pictures(page: webdriver.Chrome) -> list[str]:
 def test_the_gallery_shows_what_goes_wrong_with_each_norm_and_with_all(
     page: webdriver.Chrome,
 ) -> None:
+    scroll(page, "gallery")
     headings = rows_of_pictures(page)
     assert headings[:3] == ["wrong with every norm: 2", "none: 10 wrong", "batch: 10 wrong"]
     assert "wrong with batch alone: 8" in headings
@@ -454,6 +465,7 @@ def test_of_many_images_those_shown_come_from_everywhere_in_the_test_set() -> No
 
 
 def test_activations_and_weights_are_drawn(page: webdriver.Chrome) -> None:
+    scroll(page, "activations", "weights")
     assert lines(page, "std_after") == ["none", "batch", "layer", "group:4", HOSTILE]
     assert lines(page, "weights batch") == ["none", "l2:0.001"]
     # thirteen bins of the thirty lie below 0.001
@@ -469,6 +481,7 @@ def test_a_claim_is_shown_with_its_evidence(page: webdriver.Chrome) -> None:
 
 
 def test_confusions_stand_side_by_side_with_their_differences(page: webdriver.Chrome) -> None:
+    scroll(page, "confusions")
     captions = [c.text for c in page.find_elements(By.CSS_SELECTOR, "#confusions caption")]
     assert captions == [
         "batch: 10.0 wrong",
@@ -493,7 +506,7 @@ def test_a_heat_map_is_coloured_by_value_and_a_collapse_is_marked(
     specs = [dataclasses.replace(SPEC, norm=f"group:{groups}") for groups in (1, 2, 4, 8, 16)]
     runs = [run(spec, a) for spec, a in zip(specs, (0.95, 0.96, 0.97, 0.98, 0.1), strict=True)]
     cases = [Case("digits", "standard", spec, 0.9) for spec in specs]
-    look(browser, write_report(store_session(tmp_path, judged(cases, runs), runs)))
+    look(browser, write_report(store_session(tmp_path, judged(cases, runs), runs)), "maps")
     cells = browser.find_elements(By.CSS_SELECTOR, "#maps td")
     assert [cell.text for cell in cells] == ["95.00", "96.00", "97.00", "98.00", "10.00"]
     # the middle half lies from 95 to 97: six points around it are the scale, cut to what there is
@@ -509,6 +522,7 @@ def test_a_heat_map_is_coloured_by_value_and_a_collapse_is_marked(
 
 
 def test_a_case_has_a_page_of_its_own(page: webdriver.Chrome) -> None:
+    scroll(page, "looks")
     key = "digits-none-none-b32"
     buttons = page.find_elements(By.CSS_SELECTOR, "#looks button")
     tap(page, next(one for one in buttons if one.text == key))
@@ -532,7 +546,7 @@ def test_cases_stand_by_their_difference_to_the_baseline_the_lowest_first(
     browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     session = read_session(golden_copy("session-2", tmp_path))
-    look(browser, write_report(session))
+    look(browser, write_report(session), "overview", "looks")
     points = next(o for o in series(browser, "overview digits") if o["type"] == "scatter")["data"]
     assert [x for x, _ in points] == list(range(1, len(points) + 1))
     assert [y for _, y in points] == sorted(y for _, y in points)
@@ -547,6 +561,7 @@ def test_text_from_outside_is_shown_and_not_run(page: webdriver.Chrome) -> None:
 
 
 def test_the_page_fits_a_phone(page: webdriver.Chrome) -> None:
+    scroll(page)
     size = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     wide = page.execute_script("return document.documentElement.scrollWidth - 360")
@@ -606,7 +621,7 @@ def test_earlier_sessions_make_a_small_chart_for_each_case(
 ) -> None:
     write(tmp_path, ("batch", "layer"), name="20260101-000000")
     report = write(tmp_path, ("batch", "none"), name="20260102-000000")
-    look(browser, report)
+    look(browser, report, "history")
     charts = small_charts(browser)
     # the cases of both sessions, and of the newest one's alone none; the regression comes first
     assert list(charts) == [
@@ -637,7 +652,7 @@ def test_of_many_cases_the_charts_are_shown_that_one_looks_at(
 ) -> None:
     norms = tuple(f"group:{g}" for g in range(1, 8))
     write(tmp_path, norms, name="a")
-    look(browser, write(tmp_path, norms, name="b"))
+    look(browser, write(tmp_path, norms, name="b"), "history")
     assert len(small_charts(browser)) == 24
     tap(browser, browser.find_element(By.CSS_SELECTOR, "#history .more"))
     assert len(small_charts(browser)) == 28
@@ -652,7 +667,7 @@ def test_several_sessions_stand_side_by_side(
     assert main(["report", str(first.parent), str(second.parent)]) == 0
     page = second.parent / "side-by-side.html"
     assert capsys.readouterr().out == f"{page}\n"
-    look(browser, page)
+    look(browser, page, "curves", "sessions", "cases")
     assert column(browser, "session") == ["1"] * 8 + ["2"] * 4
     assert lines(browser, "test_loss") == ["batch (1)", "layer (1)", "batch (2)"]
     assert "Session 2: b" in browser.find_element(By.TAG_NAME, "header").text
@@ -718,7 +733,7 @@ def test_pictures_are_read_from_the_sessions_folder(
     browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     session = stored(tmp_path, ("none", "batch"))
-    look(browser, write_report(session))
+    look(browser, write_report(session), "gallery")
     picture, known = sheet_of(browser, "digits")
     # image 1 and 2, and eight of each norm: 458 and 460 are the sums of the letters' numbers
     none, batch = 10 + 8 * (sum(map(ord, "none")) % 50), 10 + 8 * (sum(map(ord, "batch")) % 50)
@@ -741,7 +756,7 @@ def test_without_stored_pictures_the_page_says_so_and_opens(
 ) -> None:
     spec = dataclasses.replace(SPEC, dataset="mnist", network="mnist", recipe="mnist")
     session = stored(tmp_path, ("batch", "layer"), spec=spec, pictures=False)
-    look(browser, write_report(session))
+    look(browser, write_report(session), "curves", "gallery", "cases")
     text = browser.find_element(By.ID, "pictures").text
     assert "The images cannot be shown: the session stored no images of mnist" in text
     assert "batch: 10 wrong" in text
@@ -757,7 +772,7 @@ def test_pictures_that_cannot_be_read_are_as_none(
     session = stored(tmp_path, ("batch", "layer"))
     file = session.folder / "pictures" / "digits.npz"
     file.write_bytes(file.read_bytes()[:100])
-    look(browser, write_report(session))
+    look(browser, write_report(session), "gallery")
     text = browser.find_element(By.ID, "pictures").text
     assert "The images cannot be shown: the session stored no images of digits" in text
     assert log(browser, "browser") == []
@@ -770,7 +785,7 @@ def test_rows_of_older_versions_are_read(browser: webdriver.Chrome, tmp_path: Pa
         return {k: v for k, v in row.items() if k not in ("wrong", "activations", "weights")}
 
     edit_rows(report.parent, older)
-    look(browser, draw_again(report))
+    look(browser, draw_again(report), "gallery")
     headings = rows_of_pictures(browser)
     assert headings == ["batch: 10 wrong", "layer: 10 wrong"]
     assert not browser.find_elements(By.ID, "weights")
@@ -784,7 +799,7 @@ def test_a_session_of_every_schema_is_drawn(
     browser: webdriver.Chrome, tmp_path: Path, name: str
 ) -> None:
     session = read_session(golden_copy(name, tmp_path))
-    look(browser, write_report(session))
+    look(browser, write_report(session), "curves", "gallery", "cases")
     counts = [item.text for item in browser.find_elements(By.CSS_SELECTOR, ".counts li")]
     assert counts[:4] == ["3 failed", "2 passed", "1 marginal", "1 diverged"]
     assert {"2 regression", "1 undecided", "1 claim: refuted", "1 claim: holds"} < set(counts)
@@ -811,7 +826,7 @@ def test_several_sessions_have_galleries_of_their_own(
 ) -> None:
     first = stored(tmp_path, ("batch", "layer"), name="a")
     second = stored(tmp_path, ("group:4",), name="b")
-    look(browser, write_report(first, second))
+    look(browser, write_report(first, second), "gallery")
     assert rows_of_pictures(browser) == [
         "wrong with every norm: 2",
         "batch (1): 10 wrong",
@@ -821,7 +836,7 @@ def test_several_sessions_have_galleries_of_their_own(
         "group:4 (2): 10 wrong",
     ]
     choose(browser, "session", "2")
-    browser.execute_async_script(LOOK_AT_ALL)
+    scroll(browser, "gallery")
     assert rows_of_pictures(browser) == ["group:4 (2): 10 wrong"]
     # the images of both stand in one picture
     _, known = sheet_of(browser, "digits")
@@ -835,7 +850,7 @@ def test_sessions_of_both_schemas_stand_side_by_side(
     browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     sessions = [read_session(golden_copy(name, tmp_path)) for name in ("session-1", "session-2")]
-    look(browser, write_report(*sessions))
+    look(browser, write_report(*sessions), "history", "cases")
     assert column(browser, "session") == ["1"] * 7 + ["2"] * 7
     # one of them has diverged in both
     assert len(small_charts(browser)) == 6
