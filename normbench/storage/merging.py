@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,20 @@ def require_parts(sessions: Sequence[StoredSession]) -> None:
                 f"the session {session.name} had the fault {session.planted} planted: expected "
                 "sessions of sound code"
             )
-    _require_alike("torch", sessions, lambda session: session.document.environment.get("torch"))
+    require_one("torch", ((s.name, str(s.document.environment.get("torch"))) for s in sessions))
     for option in ALIKE:
-        _require_alike(option, sessions, lambda s, option=option: s.document.options.get(option))  # type: ignore[misc]  # bound as of now
+        require_one(option, ((s.name, str(s.document.options.get(option))) for s in sessions))
     require_one(
         "device",
         ((s.name, run.device.partition(":")[0]) for s in sessions for run in s.results.values()),
     )
-    for dataset in dict.fromkeys(name for s in sessions for name in s.document.datasets):
-        having = [s for s in sessions if dataset in s.document.datasets]
-        require_one(
-            f"the data of {dataset}",
-            ((s.name, s.document.datasets[dataset].content) for s in having),
-        )
+    # by what was trained on: of what a baseline alone has, a session names the published data
+    contents: dict[str, list[tuple[str, str]]] = {}
+    for session in sessions:
+        for run in session.results.values():
+            contents.setdefault(run.spec.dataset, []).append((session.name, run.data))
+    for dataset, told in contents.items():
+        require_one(f"the data of {dataset}", told)
     _require_all_shards(sessions)
     judged: dict[str, str] = {}
     for session in sessions:
@@ -65,12 +66,6 @@ def require_parts(sessions: Sequence[StoredSession]) -> None:
                     f"the case {stored.case.id} was run in {other} and in {session.name}: expected "
                     "sessions of different cases, such as the shards of one selection"
                 )
-
-
-def _require_alike(
-    what: str, sessions: Sequence[StoredSession], value: Callable[[StoredSession], Any]
-) -> None:
-    require_one(what, ((session.name, str(value(session))) for session in sessions))
 
 
 def require_one(what: str, told: Iterable[tuple[str, str]]) -> None:

@@ -230,13 +230,20 @@ def test_runs_on_a_gpu_and_on_a_cpu_are_refused_and_on_two_gpus_are_not(tmp_path
 
 def test_data_that_differ_are_refused(tmp_path: Path) -> None:
     one, other = (
-        with_document(
-            each, datasets={"digits": dataclasses.replace(find_dataset("digits"), content=content)}
-        )
+        changed(each, data=content)
         for each, content in zip(shards(tmp_path, 2), ("abc", "def"), strict=True)
     )
     with pytest.raises(SessionError, match=r"the data of digits is abc in .* and def in .*: expec"):
         merge([one, other], tmp_path)
+
+
+def test_data_that_a_baseline_alone_names_need_not_be_those_of_a_run(tmp_path: Path) -> None:
+    # of these, a session knows the published fingerprint, whatever another decoder makes of them
+    one, other = shards(tmp_path, 2)
+    published = dataclasses.replace(find_dataset("digits"), content="published")
+    named = with_document(one, datasets={"digits": published})
+    merged = merge([named, changed(other, data="decoded")], tmp_path).session
+    assert merged.document.datasets["digits"].content == "decoded"
 
 
 def test_baselines_that_differ_are_to_be_chosen_from(tmp_path: Path) -> None:
