@@ -1,7 +1,6 @@
 """The cases of sessions as the page's script has them: figures, differences, what needs a look."""
 
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from normbench.analysis.comparison import COMPARED, CaseComparison, Comparison
 from normbench.analysis.thresholds import minimum_effect
-from normbench.analysis.verdicts import NOT_FAILED
+from normbench.analysis.verdicts import NOT_FAILED, verdict_counts
 from normbench.report.tables import COLUMNS, case_row
 from normbench.results import CaseVerdict, Outcome
 from normbench.spec import RunSpec, counted_epochs
@@ -195,22 +194,22 @@ def _command(stored: StoredCase, options: Mapping[str, Any]) -> str:
     return shlex.join([*parts, "-k", stored.case.id])
 
 
-def verdict(sessions: Sequence[tuple[StoredSession, Sequence[PageCase]]]) -> str:
+def verdict(sessions: Sequence[StoredSession]) -> str:
     """Say in one sentence what came of the sessions."""
-    told = [_verdict(session, cases) for session, cases in sessions]
+    told = list(map(_verdict, sessions))
     if len(told) == 1:
         return f"{told[0]}."
     return " ".join(f"Session {number}: {text}." for number, text in enumerate(told, start=1))
 
 
-def _verdict(session: StoredSession, cases: Sequence[PageCase]) -> str:
-    if not cases:
+def _verdict(session: StoredSession) -> str:
+    counts = verdict_counts(session.judged_cases)
+    if not counts:
         return "No case was run"
-    failed = sum(case["failed"] for case in cases)
-    verdicts = Counter(case["figures"]["verdict"] for case in cases)
+    failed = sum(number for verdict, number in counts.items() if verdict not in NOT_FAILED)
     # what has no target holds nothing
-    others = {v: verdicts[v] for v in (CaseVerdict.MEASURED, CaseVerdict.SKIPPED) if verdicts[v]}
-    judged = len(cases) - sum(others.values())
+    others = {v: counts[v] for v in (CaseVerdict.MEASURED, CaseVerdict.SKIPPED) if v in counts}
+    judged = sum(counts.values()) - sum(others.values())
     parts = [f"{judged - failed} of {judged} {'case holds' if judged == 1 else 'cases hold'}"]
     parts = [*(parts if judged else ()), *(f"{n} {verdict}" for verdict, n in others.items())]
     if session.document.comparison is not None:

@@ -118,7 +118,7 @@ def write_report(*stored: StoredSession) -> Path:
         .get_template("report.html")
         .render(
             sessions=[_head(s, str(n)) for n, s in enumerate(sessions, start=1)],
-            verdict=verdict([(d.session, page_cases(d.session, 0, "")) for d in sessions]),
+            verdict=verdict(stored),
             data=_json(_data(sessions)),
         )
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from normbench.cases.case import NO_TARGET, Case
-from normbench.report.cases import page_cases, verdict
+from normbench.report.cases import verdict
 from normbench.spec import RunSpec
 
 from ..storage.stored import finished, judged, store_session
@@ -20,7 +20,7 @@ def sentence(results: Path, outcomes: dict[str, str]) -> str:
         if outcome != "skipped":
             runs.append(finished(case.spec, 0.95))
     session = store_session(results, judged(cases, runs, heard), runs)
-    return verdict([(session, page_cases(session, 1, ""))])
+    return verdict([session])
 
 
 def test_the_sentence_counts_those_that_have_a_target_and_were_run(tmp_path: Path) -> None:
