@@ -53,6 +53,6 @@ if WHERE:
         FSYNC(descriptor)
 
     if WHERE == "rename":
-        Path.replace = replace  # type: ignore[assignment,method-assign]
+        Path.replace = replace  # type: ignore[assignment,method-assign]  # the one of this process
     else:
-        os.fsync = fsync  # type: ignore[assignment]
+        os.fsync = fsync  # type: ignore[assignment]  # the one of this process

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from normbench.storage.session import SessionError, StoredSession, read_session
 
@@ -30,9 +30,6 @@ NAME = re.compile(r"[\w-][\w.-]*")
 MOST_BYTES = 4 * 1024**3
 MOST_FILES = 100_000
 BLOCK_BYTES = 1 << 20
-
-# Begins what is told of a session that has not ended.
-PASSED_OVER = "passed over"
 
 Files = Mapping[str, Callable[[], IO[bytes]]]
 
@@ -100,8 +97,7 @@ def opened_sessions(sources: Iterable[Path]) -> Iterator[list[StoredSession]]:
     """
     with tempfile.TemporaryDirectory(prefix="normbench-") as temporary:
         runs = Path(temporary).resolve() / "runs"
-        told = import_sessions(sources, runs)
-        if running := [line for line in told if line.startswith(PASSED_OVER)]:
+        if running := [found.told for found in _taken(sources, runs) if not found.ended]:
             raise ArtefactError(f"{'; '.join(running)}: expected sessions that have ended")
         yield [read_session(folder) for folder in sorted(runs.iterdir())]
 
@@ -113,10 +109,21 @@ def import_sessions(sources: Iterable[Path], runs: Path) -> list[str]:
     a source that holds no session, a session that cannot be read, and one that is there with other
     content. One that has not ended is passed over.
     """
+    return [found.told for found in _taken(sources, runs)]
+
+
+class Found(NamedTuple):
+    """What is told of a session that was found, and whether it has ended."""
+
+    told: str
+    ended: bool = True
+
+
+def _taken(sources: Iterable[Path], runs: Path) -> list[Found]:
     given = list(sources)
     if not given:
         raise ArtefactError("nothing to import: name folders or zip files that hold sessions")
-    told: list[str] = []
+    found: list[Found] = []
     staged: dict[str, Path] = {}
     runs.mkdir(parents=True, exist_ok=True)
     # hidden, so that nobody takes it for a session
@@ -124,23 +131,23 @@ def import_sessions(sources: Iterable[Path], runs: Path) -> list[str]:
         stage = Path(temporary).resolve()
         for source in given:
             with _opened(source) as artefacts:
-                told += [_staged(artefact, runs, stage, staged) for artefact in artefacts]
+                found += [_staged(artefact, runs, stage, staged) for artefact in artefacts]
         _move(staged, runs)
-    return told
+    return found
 
 
-def _staged(artefact: Artefact, runs: Path, stage: Path, staged: dict[str, Path]) -> str:
+def _staged(artefact: Artefact, runs: Path, stage: Path, staged: dict[str, Path]) -> Found:
     """Copy a session that is not there yet to the stage; return what is told of it."""
     name, status = artefact.document()
     if status == "running":
-        return f"{PASSED_OVER} {name}: it has not ended ({artefact.place})"
+        return Found(f"passed over {name}: it has not ended ({artefact.place})", ended=False)
     there = staged.get(name, runs / name)
     if not there.exists():
         staged[name] = stage / name
         artefact.copy(stage / name)
-        return f"imported {name} ({artefact.place})"
+        return Found(f"imported {name} ({artefact.place})")
     if artefact.is_stored_in(there):
-        return f"{name} is there already ({artefact.place})"
+        return Found(f"{name} is there already ({artefact.place})")
     raise ArtefactError(
         f"{artefact.place} is a session of the name {name}, which {runs} has with other content: "
         "remove the one that is not wanted"

@@ -283,8 +283,7 @@ class Selection(Document):
     """What the collected tests will ask for; ``error`` says why nothing can be run.
 
     ``elsewhere`` are the cases of the other shards, where this is one, and ``whole`` the names of
-    all, in the order of their grids. Workers leave it to the
-    controller, which never collects.
+    all, in the order of their grids. Workers leave it to the controller, which never collects.
     """
 
     datasets: StoredDatasets = Field(default_factory=dict)
