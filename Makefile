@@ -29,7 +29,7 @@ STAGES ?=
 EXAMPLES ?= 1000
 KILLS ?= 20
 
-.PHONY: help bench test tests fuzz torture lint style types workflows check baseline nightly merge summary comment alarm package compatibility norms-page reference gpu vendor clean
+.PHONY: help bench test tests fuzz torture lint style types workflows check baseline nightly merge summary comment alarm package compatibility norms-page pictures reference gpu vendor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ reference: $(BIN)/installed ## write docs/reference.md out of the docstrings
 
 norms-page: $(BIN)/installed ## write docs/norms.md: costs measured here, results out of the folders SESSIONS
 	$(BIN)/python perf/norms_page.py $(SESSIONS)
+
+pictures: $(BIN)/installed ## take the README's pictures anew from a session, SESSIONS, of MNIST and CIFAR-10; needs chromedriver
+	$(BIN)/python perf/pictures.py $(SESSIONS)
 
 vendor: ## fetch the report's charting library anew from npm and check it; CHOSEN="echarts 6.1.0" takes a version; needs npm
 	@.ci/vendor $(CHOSEN)

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import importlib
 import io
 import itertools
 import json
@@ -16,6 +17,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
@@ -277,6 +279,11 @@ def test_a_check_that_found_something_is_open_with_what_is_broken_first(
         True,
         False,
     ]
+    # a case's own page has what was found of its norm
+    store_check(session.folder, Checked("norm", "batch", (held,), 1.0))
+    look(browser, draw_again(session.folder / "report.html"), address="case=digits-batch-none-b32")
+    found = browser.find_elements(By.CSS_SELECTOR, "#case .checks summary")
+    assert [check.text for check in found] == ["norm batch: 1 holds"]
     assert log(browser, "browser") == []
 
 
@@ -555,6 +562,26 @@ def test_cases_stand_by_their_difference_to_the_baseline_the_lowest_first(
     assert "regression: -86.56 points beside the baseline" in looks
 
 
+def test_the_arrow_keys_go_along_a_charts_points(page: webdriver.Chrome) -> None:
+    scroll(page, "overview", "curves")
+
+    def told(chart: str, *keys: str) -> str:
+        figure = page.find_element(By.CSS_SELECTOR, f'figure[data-chart="{chart}"]')
+        for key in keys:
+            figure.find_element(By.CLASS_NAME, "chart").send_keys(key)
+        return attribute(figure.find_element(By.TAG_NAME, "output"), "textContent")
+
+    assert told("test_loss", Keys.ARROW_RIGHT).startswith("none: epoch 1")
+    assert told("test_loss", Keys.ARROW_RIGHT).startswith("none: epoch 2")
+    assert told("test_loss", Keys.ARROW_DOWN).startswith("batch: epoch 2")
+    assert told("test_loss", Keys.ARROW_LEFT, Keys.ARROW_LEFT).startswith("batch: epoch 3")
+    # Enter opens what a click would
+    case = told("overview digits", Keys.ARROW_RIGHT)
+    assert "difference-4.10" in "".join(case.split())
+    told("overview digits", Keys.ENTER)
+    assert page.find_element(By.CSS_SELECTOR, "#case h1").text in case
+
+
 def test_text_from_outside_is_shown_and_not_run(page: webdriver.Chrome) -> None:
     assert HOSTILE in column(page, "norm")
     assert not page.find_elements(By.CSS_SELECTOR, "img")
@@ -676,6 +703,23 @@ def test_several_sessions_stand_side_by_side(
     assert sorted(row.text for row in rows)[0].startswith("digits-batch-l2:0.001-b32 97.1")
     assert len(rows) == 4
     assert log(browser, "browser") == []
+
+
+def test_the_readmes_pictures_are_taken_from_a_session(
+    report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "perf")
+    pictures = importlib.import_module("pictures")
+    monkeypatch.setattr(pictures, "DOCS", tmp_path)
+    pictures.main(str(report.parent))
+    sizes = {file.name: Image.open(file).size for file in tmp_path.iterdir()}
+    assert sorted(sizes) == ["report-mistakes.png", "report-norms.png", "report.png"]
+    assert sizes["report.png"][0] == 1280
+    assert all(width > 900 and height > 250 for width, height in sizes.values())
+    lacking = shutil.copytree(report.parent, tmp_path / "lacking")
+    edit_rows(lacking, lambda row: {**row, "activations": []})
+    with pytest.raises(SystemExit, match="its report has no section activations"):
+        pictures.main(str(lacking))
 
 
 def test_figures_are_drawn_for_papers(tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ const drawCase = item => {
     return draw;
   });
   const traces = data.traces.filter(trace => trace.norm === item.norm && trace.dataset === item.figures.dataset && trace.session === item.session);
-  if (traces.length) place.append(part("Traces", scrolled("traces", numbersTable(["trace", "standing", "largest error over its bound", "what was seen"], traces.map(trace => trace.row.slice(0, 4))))));
+  if (traces.length) place.append(part("Traces", scrolled("traces", numbersTable(["trace", "standing", "largest error over its bound", "what was seen"], traces.map(trace => trace.row.slice(0, 4)), ""))));
+  const subjects = [`norm ${item.norm}`, ...item.regularizer.split("+").map(term => `regularizer ${term}`)];
+  const checks = [...document.querySelectorAll(`#checks-${item.session} details`)].filter(check => subjects.includes(check.dataset.subject));
+  if (checks.length) place.append(make("section", { class: "checks" }, make("h2", {}, "Checks"), ...checks.map(check => check.cloneNode(true))));
   const course = data.history.cases.find(one => one.case === item.title && item.session === data.sessions.length);
   if (course) {
     const box = make("div", { class: "charts small" });

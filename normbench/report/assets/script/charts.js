@@ -17,7 +17,7 @@ const basics = () => {
     backgroundColor: "transparent",
     textStyle: { color: colour("text"), fontFamily: TEXT },
     axis,
-    tooltip: { backgroundColor: colour("ground"), borderColor: line, textStyle: { color: colour("text"), fontSize: 12 }, confine: true },
+    tooltip: { backgroundColor: colour("ground"), borderColor: line, textStyle: { color: colour("text"), fontSize: 12 }, confine: true, className: "tooltip" },
   };
 };
 const escaped = text => String(text).replace(/[&<>"]/g, sign => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
@@ -41,9 +41,37 @@ const savePng = (figure, option) => {
   chart.dispose();
 };
 
+// the arrow keys go from point to point, and from line to line, as the pointer would; what the tip shows is told as well
+const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
+const byKeys = (chart, box, { series }, click) => {
+  const told = make("output", { class: "unseen" });
+  const lines = [...series.keys()].filter(n => series[n].type !== "custom" && !series[n].silent && series[n].data?.length);
+  const around = (place, count) => (place + count) % count;
+  let line = 0, point = -1;
+  const leave = () => { chart.dispatchAction({ type: "hideTip" }); chart.dispatchAction({ type: "downplay" }); };
+  box.tabIndex = 0;
+  box.addEventListener("blur", leave);
+  box.addEventListener("keydown", event => {
+    if (event.key === "Escape") leave();
+    if (event.key === "Enter" && point >= 0) click?.({ data: series[lines[line]].data[point] });
+    if (!lines.length || !(event.key in STEPS)) return;
+    event.preventDefault();
+    const [across, along] = STEPS[event.key];
+    line = around(line + across, lines.length);
+    const { data: points } = series[lines[line]];
+    point = point < 0 ? along < 0 ? points.length - 1 : 0 : around(Math.min(point, points.length - 1) + along, points.length);
+    const at = { seriesIndex: lines[line], dataIndex: point };
+    chart.dispatchAction({ type: "downplay" });
+    chart.dispatchAction({ type: "highlight", ...at });
+    chart.dispatchAction({ type: "showTip", ...at });
+    told.textContent = `${series[lines[line]].name}: ${box.querySelector(".tooltip")?.innerText ?? ""}`;
+  });
+  return told;
+};
+
 // a chart in a figure: its title, what saves it, and the figures as a table, for who cannot see it
 const chartFigure = (place, name, title, option, { height = 300, click = null, table = null } = {}) => {
-  const box = make("div", { class: "chart", style: `height:${height}px`, role: "img", "aria-label": title });
+  const box = make("div", { class: "chart", style: `height:${height}px`, role: "img", "aria-label": `${title}; the arrow keys go from point to point` });
   const tools = make("span", { class: "tools" }, button("SVG", () => saveSvg(name, option), { "aria-label": `save ${title} as SVG` }), button("PNG", () => savePng(name, option), { "aria-label": `save ${title} as PNG` }));
   const figure = make("figure", { "data-chart": name }, make("figcaption", {}, make("span", {}, title), tools), box);
   if (table) {
@@ -55,6 +83,7 @@ const chartFigure = (place, name, title, option, { height = 300, click = null, t
   const chart = echarts.init(box, null, { renderer: "svg" });
   chart.setOption(option);
   if (click) chart.on("click", click);
+  figure.append(byKeys(chart, box, option, click));
   chart.getZr().on("dblclick", () => chart.dispatchAction({ type: "dataZoom", start: 0, end: 100 }));
   drawn.set(box, chart);
   sizes.observe(box);
@@ -66,9 +95,9 @@ const emptied = place => {
   place.replaceChildren();
   return place;
 };
-const numbersTable = (heads, rows) => make("table", {},
-  make("thead", {}, make("tr", {}, ...heads.map((head, n) => make("th", n ? { class: "number", scope: "col" } : { scope: "col" }, String(head))))),
-  make("tbody", {}, ...rows.map(([first, ...rest]) => make("tr", {}, make("th", { scope: "row" }, String(first)), ...rest.map(value => make("td", { class: "number" }, String(value)))))));
+const numbersTable = (heads, rows, kind = "number") => make("table", {},
+  make("thead", {}, make("tr", {}, ...heads.map((head, n) => make("th", n ? { class: kind, scope: "col" } : { scope: "col" }, String(head))))),
+  make("tbody", {}, ...rows.map(([first, ...rest]) => make("tr", {}, make("th", { scope: "row" }, String(first)), ...rest.map(value => make("td", { class: kind }, String(value)))))));
 
 // a band between two lines, and whiskers: shapes of our own, as the library has neither
 const band = (item, low, high, xs, opacity = 0.15) => ({
