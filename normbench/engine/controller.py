@@ -16,6 +16,7 @@ from normbench.analysis.verdicts import shortcomings, with_verdicts
 from normbench.cases.case import Case, Claim
 from normbench.engine.options import Options
 from normbench.engine.runner import devices_of, found_means, reference_of, replay_of
+from normbench.locks import locks_work
 from normbench.report.writer import needed_pictures, write_all
 from normbench.results import RunResult
 from normbench.storage.baseline import Baseline, BaselineError
@@ -130,6 +131,12 @@ class Controller:
                 "the next session can take rows of this one"
             )
         self.session.open()
+        if not locks_work(self.session.folder):
+            notes.append(
+                f"{self.options.results} lies on a file system whose locks do not work: each "
+                "worker writes a file of its own, and nothing keeps another process from resuming "
+                "this session while it runs"
+            )
         if self.session.resumed and (outdated := self.store.reopen(self._is_current)):
             notes.append(
                 f"{outdated} of the stored runs will be trained again: the code, a network, a "

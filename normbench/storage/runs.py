@@ -8,13 +8,12 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from filelock import FileLock
-
+from normbench.locks import locked, locks_work
 from normbench.results import UNFINISHED, Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.files import remove_if_possible, remove_unnamed, write_atomic
@@ -29,8 +28,9 @@ class RunNotStored(ValueError):
 
 
 class _Row(NamedTuple):
-    """Where a row lies: the position of its first byte, and the number of its line."""
+    """Where a row lies: its file, the position of its first byte, and the number of its line."""
 
+    file: Path
     start: int
     line: int
 
@@ -56,7 +56,9 @@ class RunStore:
 
     One process writes at a time, under a file lock, whole lines only: what a killed writer left
     unfinished is cut off by the next one, and never read. A spec has a lock of its own, so that
-    whoever asks for it while it is trained waits for the row. ``planted`` names the fault that is
+    whoever asks for it while it is trained waits for the row. Where the file system has no locks
+    that work, each worker writes ``runs-WORKER.jsonl`` instead, until the session closes, and a
+    spec that two of them ask for at once is trained by both. ``planted`` names the fault that is
     planted in the process that trains, for the row of a run that it dies with.
     """
 
@@ -76,7 +78,8 @@ class RunStore:
     def _forget(self) -> None:
         self._rows: dict[str, _Row] = {}
         self._parsed: dict[_Row, RunResult] = {}
-        self._read_to = self._lines = 0
+        # how far each file was read: to which byte, and which line
+        self._read_to: dict[Path, tuple[int, int]] = {}
 
     def results(self) -> dict[str, RunResult]:
         """Return the stored runs by their spec's key, in the order in which they ended.
@@ -85,6 +88,8 @@ class RunStore:
         """
         self._scan()
         results = self._runs(self._rows.values())
+        if len(self._read_to) > 1:
+            results.sort(key=lambda result: result.ended)
         return {result.spec.key: result for result in results}
 
     def find(self, spec: RunSpec) -> RunResult | None:
@@ -95,20 +100,32 @@ class RunStore:
 
     def _scan(self) -> None:
         """Note where the rows lie that have been written since the last look."""
-        if not self.file.exists():
-            return
-        with self.file.open("rb") as file:
-            file.seek(self._read_to)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._lines += 1
-                row = _Row(self._read_to, self._lines)
-                self._read_to += len(line)
-                key = self._key(line, row)
-                # at the end, where the order is that of the last runs
-                self._rows.pop(key, None)
-                self._rows[key] = row
+        for path in filter(Path.exists, (self.file, *self._separate())):
+            start, number = self._read_to.get(path, (0, 0))
+            with path.open("rb") as file:
+                file.seek(start)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    number += 1
+                    self._note(line, _Row(path, start, number))
+                    start += len(line)
+            self._read_to[path] = (start, number)
+
+    def _separate(self) -> list[Path]:
+        """Return the files of single workers, where they cannot share one."""
+        return sorted(self.folder.glob("runs-*.jsonl"))
+
+    def _note(self, line: bytes, row: _Row) -> None:
+        key = self._key(line, row)
+        known = self._rows.get(key)
+        if known is not None and known.file != row.file:
+            before, now = self._runs([known, row])
+            if before.ended > now.ended:
+                return
+        # at the end, where the order is that of the last runs
+        self._rows.pop(key, None)
+        self._rows[key] = row
 
     def _key(self, line: bytes, row: _Row) -> str:
         if (begins := KEY.match(line)) is not None:
@@ -119,11 +136,12 @@ class RunStore:
     def _runs(self, rows: Collection[_Row]) -> list[RunResult]:
         """Return the runs of ``rows``, each parsed when it is first asked for."""
         unread = [row for row in rows if row not in self._parsed]
-        if unread:
-            with self.file.open("rb") as file:
+        for path in {row.file for row in unread}:
+            with path.open("rb") as file:
                 for row in unread:
-                    file.seek(row.start)
-                    self._parsed[row] = self._run(file.readline(), row)
+                    if row.file == path:
+                        file.seek(row.start)
+                        self._parsed[row] = self._run(file.readline(), row)
         return [self._parsed[row] for row in rows]
 
     def _run(self, line: bytes, row: _Row) -> RunResult:
@@ -131,7 +149,7 @@ class RunStore:
             return RunResult.from_row(json.loads(line))
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"{self.file}, line {row.line}: {error}; expected a run as normbench writes it"
+                f"{row.file}, line {row.line}: {error}; expected a run as normbench writes it"
             ) from error
 
     def checkpoint(self, spec: RunSpec) -> Path:
@@ -143,7 +161,9 @@ class RunStore:
         line = _line(result).encode()
         with self._told(f"the run of {result.spec}"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "runs.lock"), self.file.open("a+b") as file:
+            shared = locks_work(self.folder)
+            rows = self.file if shared else self.folder / f"runs-{self.worker}.jsonl"
+            with locked(self.folder / "runs.lock"), rows.open("a+b") as file:
                 file.truncate(_end_of_lines(file))
                 file.write(line)
                 file.flush()
@@ -166,14 +186,11 @@ class RunStore:
 
         Raises RunNotStored where the folder cannot be written to.
         """
-        lock = FileLock(self._running / f"{spec.key}.lock")
-        with self._told(f"the run of {spec}"):
-            self._running.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
+        with ExitStack() as lock:
+            with self._told(f"the run of {spec}"):
+                self._running.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(locked(self._running / f"{spec.key}.lock"))
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def lease(self, spec: RunSpec, case: str) -> Iterator[None]:
@@ -259,13 +276,18 @@ class RunStore:
     def write(self, runs: Iterable[RunResult]) -> None:
         """Write the rows of ``runs``, in place of those that are there, all or none."""
         write_atomic(self.file, "".join(map(_line, runs)))
+        for file in self._separate():
+            remove_if_possible(file)
         self._forget()
 
     def close(self, *, finished: bool = True) -> None:
-        """Remove the locks and leases of a session that has ended; the rows stay.
+        """Remove the locks and leases of a session that has ended; the rows stay, in one file.
 
         So do the checkpoints of one that was interrupted.
         """
+        if self._separate():
+            with self._told("the rows of all workers"):
+                self.write(self.results().values())
         shutil.rmtree(self._running, ignore_errors=True)
         remove_unnamed(self.folder)
         remove_if_possible(self.folder / "runs.lock")

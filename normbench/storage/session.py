@@ -3,17 +3,19 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from normbench.cases.case import Case, Claim
 from normbench.check.properties import Checked
 from normbench.check.trace_record import Trace
+from normbench.locks import locked
 from normbench.results import RunResult, Runs
 from normbench.storage.checks import read_checks
 from normbench.storage.documents import (
@@ -197,7 +199,7 @@ class Session:
     resumed: int = 0
     unknown: Mapping[str, Any] = field(default_factory=dict)
     _begun: float = field(default_factory=time.monotonic, repr=False)
-    _lock: FileLock | None = field(default=None, repr=False)
+    _lock: ExitStack | None = field(default=None, repr=False)
 
     @classmethod
     def interrupted(cls, results: Path, options: dict[str, Any]) -> "Session":
@@ -285,8 +287,9 @@ class Session:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.folder / "session.lock", timeout=0)
-            self._lock.acquire()
+            with ExitStack() as lock:
+                lock.enter_context(locked(self.folder / "session.lock", timeout=0))
+                self._lock = lock.pop_all()
             self.write("running")
             self._link_latest()
         except Timeout as error:
@@ -303,13 +306,14 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether this process has opened the folder, and keeps it to itself."""
-        return self._lock is not None and self._lock.is_locked
+        return self._lock is not None
 
     def close(self) -> None:
         """Let others resume the session, if it was interrupted."""
         # a session that is another process's keeps its lock
-        if self._lock is not None and self._lock.is_locked:
-            self._lock.release()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
             remove_if_possible(self.folder / "session.lock")
 
     def write(self, status: Status) -> None:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
+import socket
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import torch
 from torch import Tensor
 
+from normbench.locks import locked
 from normbench.models.factories import accepted, named_object, signature_problem, told
 from normbench.training.datasets import (
     FOLDER,
@@ -27,6 +31,9 @@ from normbench.training.sources import SOURCES, Source
 
 if TYPE_CHECKING:
     from normbench.training.folders import ImageFolder
+
+# Seconds until a download that failed is tried again.
+DOWNLOAD_PAUSES = (2.0, 10.0)
 
 __all__ = ["ImageData", "ensure_dataset", "known_dataset", "load_dataset"]
 
@@ -147,11 +154,32 @@ def ensure_dataset(name: str, root: Path) -> None:
             raise
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(root / f".{whole_name(name)}.lock"):
-                source.download(root)
+            with locked(root / f".{whole_name(name)}.lock"):
+                _download(source.download, root)
         except (OSError, RuntimeError) as error:
             raise DatasetUnavailable(f"{unavailable} ({type(error).__name__}: {error})") from error
         source.check(root)
+
+
+def _download(download: Callable[[Path], None], root: Path) -> None:
+    """Download beside, and move what came to its place: who is killed leaves no half of it there.
+
+    torchvision checks what it gets against checksums, and raises RuntimeError where they differ.
+    It is asked again, unless there is no network.
+    """
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as beside:
+        for pause in (*DOWNLOAD_PAUSES, None):
+            try:
+                download(Path(beside))
+                break
+            except (OSError, RuntimeError) as error:
+                if pause is None or isinstance(getattr(error, "reason", None), socket.gaierror):
+                    raise
+                time.sleep(pause)
+        for file in filter(Path.is_file, Path(beside).rglob("*")):
+            place = root / file.relative_to(beside)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
 
 
 @functools.lru_cache(maxsize=4)

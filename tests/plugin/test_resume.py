@@ -135,6 +135,26 @@ def test_runs_of_a_norm_that_was_edited_since_are_not_reused(alone: Project) -> 
     assert after["own_norms:Ours"].fingerprint == before["own_norms:Ours"].fingerprint
 
 
+NO_LOCKS = """
+import errno, fcntl
+
+def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock = refuse
+"""
+
+
+def test_on_a_file_system_without_locks_each_worker_has_its_own_file(alone: Project) -> None:
+    alone.write("conftest.py", NO_LOCKS)
+    alone.workers = ("-n", "2")
+    result = alone.run_apart()
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*lies on a file system whose locks do not work*"])
+    assert {run.worker for run in alone.rows} == {"gw0", "gw1"}
+    assert [file.name for file in alone.session.glob("*.jsonl")] == ["runs.jsonl"]
+
+
 def test_a_session_of_another_torch_is_refused(alone: Project) -> None:
     interrupt(alone)
     edit_session(alone, environment={"torch": "1.0"})

@@ -1,17 +1,23 @@
 """The store and the slots of workers beside models of them, whatever happens in which order."""
 
 import dataclasses
+import itertools
 import shutil
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from normbench import locks
 from normbench.engine.devices import WorkerSlots
 from normbench.results import UNFINISHED, Epoch, RunResult, Status
 from normbench.spec import RunSpec
+from normbench.storage import runs as stored_runs
 from normbench.storage.runs import RunStore
 
 from ..mutated import mutated_often
@@ -24,17 +30,30 @@ EPOCH = Epoch(1, 0.1, 1.0, 0.6, 0.8, 0.9, 2.0, 0.5)
 class Store(RuleBasedStateMachine):
     """Two workers write rows and die; a controller reads, tells of crashes, and resumes."""
 
+    locks_work = True
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
+        self.ticks = itertools.count()
+        clock = SimpleNamespace(strftime=lambda *_: self._now(), gmtime=time.gmtime)
+        self.patched = ExitStack()
+        self.patched.enter_context(mock.patch.object(stored_runs, "time", clock))
+        for module in (stored_runs, locks):
+            patch = mock.patch.object(module, "locks_work", return_value=self.locks_work)
+            self.patched.enter_context(patch)
         self.workers = [RunStore(self.folder, f"gw{number}") for number in range(2)]
         self.controller = RunStore(self.folder)
         self.rows: dict[str, RunResult] = {}
         self.at: dict[int, tuple[RunSpec, int, ExitStack]] = {}
 
+    def _now(self) -> str:
+        return f"{next(self.ticks):09}"
+
     def teardown(self) -> None:
         for *_, leases in self.at.values():
             leases.close()
+        self.patched.close()
         shutil.rmtree(self.folder)
 
     def _stored(self, run: RunResult) -> None:
@@ -61,7 +80,7 @@ class Store(RuleBasedStateMachine):
     def end_a_run(self, worker: int, status: Status) -> None:
         if worker in self.at:
             spec, _, leases = self.at.pop(worker)
-            run = RunResult(spec, status, epochs=(EPOCH,))
+            run = RunResult(spec, status, epochs=(EPOCH,), ended=self._now())
             self.workers[worker].append(run)
             leases.close()
             self._stored(run)
@@ -77,7 +96,8 @@ class Store(RuleBasedStateMachine):
         leases.close()
         lease.write_bytes(left)
         if half_a_row:
-            with (self.folder / "runs.jsonl").open("ab") as file:
+            rows = "runs.jsonl" if self.locks_work else f"runs-gw{worker}.jsonl"
+            with (self.folder / rows).open("ab") as file:
                 file.write(b'{"key": "0123456789abcdef", "schema"')
         assert self.controller.record_crash(f"gw{worker}") == f"case-{spec.seed}"
         known = self.rows.get(spec.key)
@@ -98,6 +118,16 @@ class Store(RuleBasedStateMachine):
         assert dropped == len(ended) - len(self.rows)
         self.workers = [RunStore(self.folder, f"gw{number}") for number in range(2)]
 
+    @precondition(lambda self: not self.at)
+    @rule()
+    def close(self) -> None:
+        """End the session: whoever reads it has one file."""
+        self.controller.close()
+        left = [file.name for file in self.folder.glob("runs*.jsonl")]
+        assert left == ["runs.jsonl"] or not (left or self.rows)
+        self.controller = RunStore(self.folder)
+        self.workers = [RunStore(self.folder, f"gw{number}") for number in range(2)]
+
     @invariant()
     def every_process_reads_the_same_rows_in_the_order_of_their_ends(self) -> None:
         for store in (self.controller, *self.workers, RunStore(self.folder)):
@@ -107,6 +137,12 @@ class Store(RuleBasedStateMachine):
     def what_runs_is_what_was_taken_up(self) -> None:
         running = {run.worker: (run.spec, len(run.epochs)) for run in self.controller.running()}
         assert running == {f"gw{at}": taken[:2] for at, taken in self.at.items()}
+
+
+class LocklessStore(Store):
+    """The same on a file system whose locks do not work: each writes a file of its own."""
+
+    locks_work = False
 
 
 class Slots(RuleBasedStateMachine):
@@ -140,5 +176,7 @@ class Slots(RuleBasedStateMachine):
 
 TestStore = Store.TestCase
 TestStore.settings = mutated_often
+TestLocklessStore = LocklessStore.TestCase
+TestLocklessStore.settings = mutated_often
 TestSlots = Slots.TestCase
 TestSlots.settings = mutated_often

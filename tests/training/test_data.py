@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import pickle
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from normbench.training import sources
+from normbench.training import data, sources
 from normbench.training.data import ensure_dataset, load_dataset
 from normbench.training.datasets import (
     DATASETS,
@@ -71,6 +73,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(root: Path) -> NoReturn:
         raise OSError("no network")
 
+    monkeypatch.setattr(data, "DOWNLOAD_PAUSES", (0.0,))
     for name, source in sources.SOURCES.items():
         if source.download:
             monkeypatch.setitem(sources.SOURCES, name, dataclasses.replace(source, download=refuse))
@@ -131,6 +134,38 @@ def test_a_data_set_that_is_not_there_is_downloaded(
     monkeypatch.setitem(sources.SOURCES, "mnist", dataclasses.replace(source, download=write_mnist))
     ensure_dataset("mnist", tmp_path)
     assert (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").stat().st_size == 10_008
+
+
+def test_a_download_that_fails_is_tried_again_and_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "DOWNLOAD_PAUSES", (0.0, 0.0))
+    errors: list[Exception] = []
+
+    def broken_off(root: Path) -> None:
+        assert not (tmp_path / "MNIST").exists()
+        if errors:
+            (root / "MNIST").mkdir(exist_ok=True)
+            (root / "MNIST" / "half").write_text("of it")
+            raise errors.pop()
+        (root / "MNIST" / "half").unlink(missing_ok=True)
+        write_mnist(root)
+
+    source = dataclasses.replace(sources.SOURCES["mnist"], download=broken_off)
+    monkeypatch.setitem(sources.SOURCES, "mnist", source)
+    # three attempts are one too few
+    errors[:] = [RuntimeError("File not found or corrupted.")] * 3
+    with pytest.raises(DatasetUnavailable, match="File not found or corrupted"):
+        ensure_dataset("mnist", tmp_path)
+    assert [file.name for file in tmp_path.iterdir() if file.name != ".mnist.lock"] == []
+    # and without a network there is nothing to wait for
+    errors[:] = [OSError(), URLError(socket.gaierror("Name or service not known"))]
+    monkeypatch.setattr(data, "DOWNLOAD_PAUSES", (0.0, 0.0, 0.0))
+    with pytest.raises(DatasetUnavailable, match="Name or service not known"):
+        ensure_dataset("mnist", tmp_path)
+    assert len(errors) == 1
+    ensure_dataset("mnist", tmp_path)
+    assert sorted(file.name for file in (tmp_path / "MNIST").iterdir()) == ["raw"]
 
 
 def test_a_truncated_file_is_named_with_both_sizes(tmp_path: Path, offline: None) -> None:
