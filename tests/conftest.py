@@ -1,5 +1,7 @@
 """Fixtures that the tests share: a small project with a grid of its own."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +13,7 @@ import torchvision
 
 from normbench.results import CaseVerdict, ClaimVerdict, RunResult
 from normbench.spec import RunSpec
-from normbench.storage.runs import RunStore
+from normbench.storage.runs import RunningRun, RunStore
 from normbench.storage.session import StoredSession, latest_session, read_session
 from normbench.training.data import load_dataset
 from normbench.training.trainer import train
@@ -59,6 +61,11 @@ def tiny_grid(
     return TINY_GRID.format(norms=listed, epochs=epochs, target=target)
 
 
+# Plugins that tests bring along, and users lack: each pytest that a test starts would take a second
+# to load them.
+WITHOUT = "-p no:hypothesispytest -p no:anyio"
+
+
 class Project:
     """A folder with a plugin-loading conftest, one grid and its test; ``run`` runs pytest in it.
 
@@ -70,7 +77,7 @@ class Project:
         self.workers = workers
         self.path: Path = pytester.path
         pytester.makeconftest('pytest_plugins = ["normbench.plugin"]')
-        pytester.makepyprojecttoml("[tool.pytest.ini_options]\n")
+        pytester.makepyprojecttoml(f'[tool.pytest.ini_options]\naddopts = "{WITHOUT}"\n')
         self.write("bench/test_tiny.py", TEST_MODULE)
         self.grid()
 
@@ -108,6 +115,18 @@ class Project:
         """Run pytest as a user does, in a process of its own."""
         command = (*self.workers, "bench", *arguments)
         return self.pytester.runpytest_subprocess(*command, timeout=240)
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Begin what run_apart runs, and do not wait for it."""
+        command = [sys.executable, "-m", "pytest", *self.workers, "bench", *arguments]
+        return subprocess.Popen(command, cwd=self.path, stdout=subprocess.DEVNULL, text=True)
+
+    @property
+    def running(self) -> list[RunningRun]:
+        """What goes on in the last session, if it has begun."""
+        if not (self.results / "latest").exists():
+            return []
+        return RunStore(self.session).running()
 
     @property
     def spread(self) -> bool:

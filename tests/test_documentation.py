@@ -24,6 +24,8 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 from normbench.commands.main import COMMANDS
 from normbench.plugin.options import add_options
 
+from .conftest import WITHOUT
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -133,7 +135,8 @@ def _environment(folder: Path) -> dict[str, str]:
     }
     programs = os.pathsep.join((str(Path(sys.executable).parent), kept.get("PATH", "")))
     data = str(folder / "no-data")
-    return {**kept, "PATH": programs, "OMP_NUM_THREADS": "1", "NORMBENCH_DATA": data}
+    ours = {"PATH": programs, "OMP_NUM_THREADS": "1", "NORMBENCH_DATA": data}
+    return {**kept, **ours, "PYTEST_ADDOPTS": WITHOUT}
 
 
 def parse(file: Path, folder: Path | None = None) -> Document:

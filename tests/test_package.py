@@ -12,6 +12,8 @@ import pytest
 
 from normbench.storage.session import latest_session, read_session
 
+from .conftest import WITHOUT
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ("bench", "examples", "models", "normbench", "pyproject.toml", "README.md", "LICENSE")
 
@@ -43,7 +45,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def normbench(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    ours = {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": WITHOUT}
+    environment = {**os.environ, **ours}
     command = [sys.executable, "-m", "normbench", *arguments]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from normbench.commands.compare import add_results
-from normbench.plugin.options import parse_baseline_name
+from normbench.plugin.parsers import parse_baseline_name
 
 HELP = "make a baseline of stored sessions"
 

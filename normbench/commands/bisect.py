@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from normbench.plugin.options import (
+from normbench.plugin.parsers import (
     parse_cases_file,
     parse_count,
     parse_device_syntax,

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from normbench.analysis.thresholds import MAX_UNDECIDED
-from normbench.plugin.options import parse_json_format, parse_points
+from normbench.plugin.parsers import parse_json_format, parse_points
 
 HELP = "tell where session B is worse than A"
 

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from normbench.plugin.options import parse_baseline
+from normbench.plugin.parsers import parse_baseline
 
 HELP = "make one session of several, such as shards"
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normbench.plugin.options import parse_seconds
+from normbench.plugin.parsers import parse_seconds
 
 if TYPE_CHECKING:
     from normbench.analysis.sensitivity import Sensitivity

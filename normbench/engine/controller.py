@@ -137,7 +137,7 @@ class Controller:
                 "worker writes a file of its own, and nothing keeps another process from resuming "
                 "this session while it runs"
             )
-        if self.session.resumed and (outdated := self.store.reopen(self._is_current)):
+        if self.session.resumed and (outdated := self.store.reopen(self.is_current)):
             notes.append(
                 f"{outdated} of the stored runs will be trained again: the code, a network, a "
                 "recipe or the data have changed since"
@@ -156,7 +156,7 @@ class Controller:
                 raise UnusableInput(str(error)) from error
         return notes
 
-    def _is_current(self, run: RunResult) -> bool:
+    def is_current(self, run: RunResult) -> bool:
         """Whether the run is what its spec comes to with the code, network, recipe and data of now.
 
         Of data that cannot be had now, nothing has changed that would be seen.

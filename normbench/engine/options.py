@@ -8,6 +8,17 @@ from normbench.analysis.thresholds import CONFIRMING_SEEDS, MAX_UNDECIDED
 from normbench.cases.case import NO_TARGET, GridOptions
 from normbench.engine.shards import Shard
 
+# Who trains: this process or xdist's workers, or the nodes of a cluster.
+ENGINES = ("xdist", "ray")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each run is given of Ray's cluster: cores, one thread on each, and a part of a GPU."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+
 
 @dataclass(frozen=True)
 class Options:
@@ -19,6 +30,8 @@ class Options:
     ``selection_size`` is how many cases the whole has of which this session is a part, 0 where it
     is the whole; ``shard`` is the part of the tests that is run, None for all of them;
     ``max_undecided`` is a fraction; ``plant`` names the fault that is planted.
+    ``engine`` says who trains: ``xdist``, which is this process or xdist's workers, or ``ray``, the
+    cluster at ``ray_address`` (None: this machine alone), which gives each run its ``share``.
     ``stall_timeout`` is for how many seconds a run may make no progress, 0 for ever, None for as
     long as the watchdog works out.
     """
@@ -41,6 +54,9 @@ class Options:
     replay_audit: float = 0.0
     stall_timeout: float | None = None
     plant: str | None = None
+    engine: str = "xdist"
+    ray_address: str | None = None
+    share: Share = Share()
 
     @property
     def data(self) -> Path:
@@ -70,4 +86,5 @@ class Options:
             "replay_audit": self.replay_audit,
             "stall_timeout": self.stall_timeout,
             "plant": self.plant,
+            "engine": self.engine,
         }

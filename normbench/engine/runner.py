@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -42,6 +43,18 @@ Train = Callable[
     [RunSpec, ImageData, torch.device, Callable[[Epoch], None], Path | None], RunResult
 ]
 
+Load = Callable[[str, Path, torch.device], ImageData]
+
+
+class Elsewhere(Protocol):
+    """What has runs trained by others than this process."""
+
+    def hand_out(self, runs: Mapping[RunSpec, str]) -> None:
+        """Have runs trained that nobody has begun; of each, the id of its case is told."""
+
+    def run(self, spec: RunSpec, case: str, before: RunResult | None) -> RunResult:
+        """Return the stored run once there is another one than ``before``."""
+
 
 def devices_of(options: Options) -> tuple[str, ...]:
     """Return the devices that runs go to; raises ValueError for one that is not there."""
@@ -73,6 +86,8 @@ def found_means(claim: Claim) -> dict[MeansCount, int]:
 class Runner:
     """Trains in this process, on one device, what nobody in the session has trained.
 
+    Where there is an ``elsewhere``, that has it trained instead.
+
     ``folder`` is the session's; ``slot`` is this worker's number among those that run now, which
     decides on its device; ``threads`` is the share of cores of a worker, unless the environment
     sets OMP_NUM_THREADS; ``cases`` are the session's, which share the error of its verdicts. While
@@ -91,6 +106,8 @@ class Runner:
         threads: int | None = None,
         cases: Sequence[Case] = (),
         train: Train = train,
+        load: Load = load_dataset,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.options = options
         devices = devices_of(options)
@@ -99,7 +116,8 @@ class Runner:
         self.store = RunStore(folder, worker, str(self.device), self.planted)
         self.cases = cases
         self.tries_again = False
-        self._train = train
+        self._train, self._load = train, load
+        self._elsewhere = elsewhere
         self._reference = reference_of(options)
         self._replay = replay_of(options, folder)
         self._replayed: dict[str, Mapping[str, RunResult]] = {}
@@ -121,10 +139,12 @@ class Runner:
         return result
 
     def _run(self, spec: RunSpec, case: Case | None) -> RunResult:
-        data = load_dataset(spec.dataset, self.options.data, self.device)
+        data = self._load(spec.dataset, self.options.data, self.device)
         before = self.store.find(spec)
         if before is not None and not (self.tries_again and before.status in UNFINISHED):
             return before
+        if self._elsewhere is not None:
+            return self._elsewhere.run(spec, case.id if case else "", before)
         with self.store.exclusive(spec):
             known = self.store.find(spec)
             # also where somebody else has tried it again meanwhile
@@ -274,7 +294,10 @@ class Runner:
         compared = None
         sequential = self.options.grid.sequential
         for look in planned_looks(case.seeds, case.least, sequential, self._confirm):
-            runs += [self.run(spec, case) for spec in case.first_specs(look)[len(runs) :]]
+            further = case.first_specs(look)[len(runs) :]
+            if self._elsewhere is not None:
+                self._elsewhere.hand_out(dict.fromkeys(further, case.id))
+            runs += [self.run(spec, case) for spec in further]
             compared = self._compared(runs)
             accuracies = [run.test_accuracy for run in runs if run.status == "ok"]
             variance = self._reference.variance(case.spec) if self._reference else UNKNOWN

@@ -152,7 +152,10 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     collected = config.stash.get(COLLECTED, None)
     if collected is None or not collected.asked or _worker_input(config) is not None or idle:
         return
-    _session(config).open(collected.selection, workers=1)
+    session_plugin = _session(config)
+    workers = session_plugin.join() if collected.options.engine == "ray" else 1
+    session_plugin.open(collected.selection, workers)
+    session_plugin.hand_out(collected.sure_runs)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -242,7 +245,9 @@ def _runner(request: pytest.FixtureRequest) -> Runner:
     config = request.config
     collected, given = _collected(config), _worker_input(config)
     if given is None:
-        runner = collected.runner(_session(config).controller.session.folder)
+        session = _session(config)
+        folder = session.controller.session.folder
+        runner = collected.runner(folder, elsewhere=session.cluster)
     else:
         folder = collected.options.results / "runs" / given["session"]
         runner = collected.runner(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from normbench.analysis.looks import planned_looks
 from normbench.cases.case import Case, Claim
 from normbench.cases.catalogue import (
     Catalogue,
@@ -43,6 +44,7 @@ class Collected:
         self.catalogue = Catalogue(self.options.grid, self.options.cases)
         self.selection = Selection()
         self._elsewhere: list[pytest.Item] = []
+        self.sure_runs: dict[RunSpec, str] = {}
         self.asked = False
         self.error = ""
         self._runner: Runner | None = None
@@ -190,7 +192,17 @@ class Collected:
             [case for case in cases if case.id not in ids],
             [case.id for case in cases] if self._elsewhere else (),
         )
+        self.sure_runs = dict(run for item in items for run in self._sure_runs(item))
         self.asked = bool(runs or ids or names)
+
+    def _sure_runs(self, item: pytest.Item) -> Iterator[tuple[RunSpec, str]]:
+        """Yield the runs that a test is sure to ask for, whatever comes of them, by their cases."""
+        claim = _claim(item)
+        for case in _cases(item):
+            sequential = self.options.grid.sequential and claim is None
+            first, *_ = planned_looks(case.seeds, case.least, sequential, confirm=0)
+            for spec in case.first_specs(first) if claim is None else case.specs[: claim.seeds]:
+                yield spec, case.id
 
     def report(self, given: dict[str, Any]) -> None:
         """Leave the selection where the controller looks for it, if there is anything to say."""

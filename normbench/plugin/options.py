@@ -1,7 +1,6 @@
-"""The plugin's options: one parser each, and what they come to."""
+"""The plugin's options: how they are told of, which go together, and what they come to."""
 
-import argparse
-import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,221 +13,40 @@ from normbench.analysis.thresholds import (
     MAX_UNDECIDED,
     MINIMUM_EFFECT,
 )
-from normbench.cases.case import NO_TARGET, OWN, TIERS, GridOptions
-from normbench.engine.options import Options
-from normbench.engine.shards import Shard
+from normbench.cases.case import NO_TARGET, GridOptions
+from normbench.engine.options import Options, Share
+from normbench.plugin.parsers import (
+    parse_baseline,
+    parse_baseline_name,
+    parse_cases_file,
+    parse_count,
+    parse_data,
+    parse_device_syntax,
+    parse_engine,
+    parse_folder,
+    parse_json_file,
+    parse_norm,
+    parse_plant,
+    parse_points,
+    parse_ray_address,
+    parse_ray_cpus,
+    parse_ray_gpus,
+    parse_regularizer,
+    parse_replay,
+    parse_seconds,
+    parse_seeds,
+    parse_shard,
+    parse_share,
+    parse_table,
+    parse_target,
+    parse_tier,
+    parse_timeout,
+)
 from normbench.training.datasets import ENVIRONMENT_VARIABLE, default_root
-
-# Of one case: more are sure to be a slip of the hand.
-MOST_RUNS = 10_000
-# torch takes seeds of 64 bits, tables those of 63.
-SEEDS_END = 2**63
-
-
-def parse_tier(text: str) -> str:
-    if text not in (*TIERS, OWN):
-        expected = ", ".join((*TIERS, OWN))
-        raise argparse.ArgumentTypeError(f"{text!r} is no tier: expected {expected}")
-    return text
-
-
-def parse_seeds(text: str) -> range | None:
-    """Return the seeds of a case's runs: ``5`` is 0 to 4, ``5:8`` 5 to 7; None for ``auto``."""
-    if text == "auto":
-        return None
-    if match := re.fullmatch(r"(?:([0-9]{1,20}):)?([0-9]{1,20})", text):
-        first, end = int(match[1] or 0), int(match[2])
-        if 1 <= end - first <= MOST_RUNS and end <= SEEDS_END:
-            return range(first, end)
-    raise argparse.ArgumentTypeError(
-        f"{text!r:.60}: expected a whole number of runs, at least 1 and at most {MOST_RUNS}, seeds "
-        "such as 5:10 for 5 to 9, all below 2**63, or auto"
-    )
-
-
-def parse_points(text: str) -> float:
-    """Return a difference of accuracies as a fraction, of percentage points."""
-    return _fraction(text, "percentage points between 0 and 100, such as 0.1")
-
-
-def parse_share(text: str) -> float:
-    """Return a share of cases as a fraction, of percent."""
-    return _fraction(text, "a percentage between 0 and 100, such as 25")
-
-
-def _fraction(text: str, expected: str) -> float:
-    try:
-        percent = float(text)
-    except ValueError:
-        percent = -1.0
-    if not 0 <= percent <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
-    return percent / 100
-
-
-def parse_count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 7):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or larger")
-    return int(text)
-
-
-def parse_baseline_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected a name of letters, digits, dots, dashes and underscores"
-        )
-    return text
-
-
-def parse_baseline(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected a baseline's name or file, or a session's folder; leave the "
-            "option out to compare with nothing"
-        )
-    return text
-
-
-def parse_norm(text: str) -> str:
-    from normbench.models.norms import norm_factory
-
-    try:
-        norm_factory(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def parse_regularizer(text: str) -> str:
-    from normbench.models.regularizers import find_regularizers
-    from normbench.spec import regularizer_name, regularizer_strengths
-
-    try:
-        strengths = regularizer_strengths(text)
-        find_regularizers(strengths)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return regularizer_name(strengths)
-
-
-def parse_target(text: str) -> float:
-    """Return a target as a fraction, of percent."""
-    return _fraction(text, "an accuracy in percent between 0 and 100, such as 98.5")
-
-
-def parse_device_syntax(text: str) -> str:
-    """Check the spelling; whether the GPU is there is asked when the session starts."""
-    from normbench.engine.devices import parse_device
-
-    try:
-        parse_device(text, cuda_devices=1024)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def parse_cases_file(text: str) -> str:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no file: expected a cases file in TOML, as those in bench/cases"
-        )
-    return text
-
-
-def parse_folder(text: str) -> str:
-    path = Path(text).expanduser()
-    if not text or (path.exists() and not path.is_dir()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a folder: expected a folder's path")
-    return str(path)
-
-
-def parse_data(text: str) -> str:
-    """Return a folder that may be made for what is downloaded, but not the folders around it."""
-    folder = parse_folder(text)
-    if not Path(folder).absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is in no folder that exists: expected the folder of the data sets, or one "
-            "to download them to; make the folder that it is to be in first"
-        )
-    return folder
-
-
-def parse_replay(text: str) -> str:
-    from normbench.engine.replay import GROUNDS
-
-    if text not in GROUNDS:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {' or '.join(GROUNDS)}")
-    return text
-
-
-def parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds above 0")
-    return seconds
-
-
-def parse_timeout(text: str) -> float:
-    return 0.0 if text == "0" else parse_seconds(text)
-
-
-def parse_json_format(text: str) -> str:
-    from normbench.report.exports import SESSION_FORMATS
-
-    if text not in SESSION_FORMATS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no format: expected {', '.join(SESSION_FORMATS)}"
-        )
-    return text
-
-
-def parse_json_file(text: str) -> tuple[str, str]:
-    """Return a format and a file, of ``FORMAT:FILE`` or of a file alone."""
-    given, colon, file = text.partition(":")
-    # a drive is one letter, and a path with a colon may begin with ./
-    if colon and given.isascii() and len(given) > 1 and not {"/", "\\", "."} & set(given):
-        kind = parse_json_format(given)
-    else:
-        kind, file = "normbench", text
-    path = Path(file).expanduser()
-    # what is there is replaced as a whole, which a device or a pipe must not be
-    in_the_way = path.exists() and not path.is_file()
-    if not file or in_the_way or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no file that can be written: expected a file's path in a folder that "
-            "exists, alone or after a format, as in github-accuracy:accuracy.json"
-        )
-    return kind, str(path)
-
-
-def parse_shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def parse_table(text: str) -> str:
-    from normbench.report.terminal import TABLES
-
-    if text not in TABLES:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {', '.join(TABLES)}")
-    return text
-
-
-def parse_plant(text: str) -> str:
-    from normbench.check.faults import find_fault
-
-    try:
-        return find_fault(text).name
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_options(parser: pytest.Parser) -> None:
+    """Add the options to pytest's, each as ``--bench-NAME``."""
     group = parser.getgroup("normbench", "normbench: does it still train?")
 
     def add(name: str, **attributes: Any) -> None:
@@ -421,6 +239,34 @@ def add_options(parser: pytest.Parser) -> None:
         "ended, ten minutes or more)",
     )
     add(
+        "engine",
+        type=parse_engine,
+        metavar="xdist|ray",
+        help="who trains: this process, or xdist's workers with -n (default: xdist); or the nodes "
+        "of a cluster of Ray, for which this process hands out the runs and waits",
+    )
+    add(
+        "ray-address",
+        type=parse_ray_address,
+        metavar="auto|local|HOST:PORT",
+        help="the cluster that --bench-engine ray joins: auto, which runs on this machine; local, a "
+        "new one of this machine alone; or HOST:PORT (default: $RAY_ADDRESS, else auto where there "
+        "is one, else local)",
+    )
+    add(
+        "ray-cpus",
+        type=parse_ray_cpus,
+        metavar="CORES",
+        help="how many cores, and threads, each run gets of Ray's cluster (default: 1)",
+    )
+    add(
+        "ray-gpus",
+        type=parse_ray_gpus,
+        metavar="SHARE",
+        help="which part of a GPU each run gets of Ray's cluster, such as 0.25 (default: 0, runs "
+        "are trained on cores)",
+    )
+    add(
         "plant",
         type=parse_plant,
         metavar="FAULT",
@@ -439,6 +285,7 @@ def require_consistent(config: pytest.Config) -> None:
     _require_whole(config)
     sequential = config.getoption("--bench-seeds") is None
     _require_rows_to_replay(config, sequential)
+    _require_one_engine(config)
     if config.getoption("--bench-max-undecided") is not None and not config.getoption(
         "--bench-strict"
     ):
@@ -453,6 +300,39 @@ def require_consistent(config: pytest.Config) -> None:
     for option in ("minimum-effect", "confirm", "max-undecided", "selection-size"):
         if config.getoption(f"--bench-{option}") is not None:
             raise pytest.UsageError(f"--bench-{option} needs --bench-baseline to compare with")
+
+
+def _require_one_engine(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for what clashes with --bench-engine ray, or needs it."""
+    if config.getoption("--bench-engine") != "ray":
+        for option in ("address", "cpus", "gpus"):
+            if config.getoption(f"--bench-ray-{option}") is not None:
+                raise pytest.UsageError(f"--bench-ray-{option} needs --bench-engine ray")
+        return
+    if find_spec("ray") is None:
+        raise pytest.UsageError(
+            "--bench-engine ray: expected Ray, which is not installed: install it with "
+            "pip install 'normbench[ray]', or leave the option out"
+        )
+    if config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            "--bench-engine ray: Ray deals out the runs, and not xdist; expected one of the two: "
+            "leave out -n, or the engine"
+        )
+    if config.getoption("--bench-device") not in (None, "auto"):
+        raise pytest.UsageError(
+            "--bench-engine ray: the devices are those of the cluster; expected no --bench-device: "
+            "say by --bench-ray-gpus which part of a GPU a run gets"
+        )
+    for option, why in (
+        ("replay", "rows are taken by traces of the machine that trains"),
+        ("plant", "faults are planted in this process"),
+    ):
+        if config.getoption(f"--bench-{option}") is not None:
+            raise pytest.UsageError(
+                f"--bench-{option}: {why}, and --bench-engine ray trains on others; expected one "
+                "of the two options alone: leave the other one out"
+            )
 
 
 def _require_no_use_of_broken_code(config: pytest.Config) -> None:
@@ -577,6 +457,12 @@ def options_of(config: pytest.Config) -> Options:
         replay_audit=config.getoption("--bench-replay-audit") or 0.0,
         stall_timeout=config.getoption("--bench-stall-timeout"),
         plant=config.getoption("--bench-plant"),
+        engine=config.getoption("--bench-engine") or "xdist",
+        ray_address=config.getoption("--bench-ray-address"),
+        share=Share(
+            cpus=config.getoption("--bench-ray-cpus") or 1,
+            gpus=config.getoption("--bench-ray-gpus") or 0.0,
+        ),
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest.junitxml import xml_key
@@ -31,6 +31,10 @@ from normbench.storage.environment import new_session_name
 from normbench.storage.runs import RunNotStored, RunStore
 from normbench.storage.session import SessionError
 
+if TYPE_CHECKING:
+    from normbench.engine.cluster import Cluster
+    from normbench.spec import RunSpec
+
 
 class SessionPlugin:
     """Hears of every test, and leads the session's controller.
@@ -43,12 +47,32 @@ class SessionPlugin:
         self.config = config
         self.outcome = SessionOutcome()
         self.progress: LiveProgress | None = None
+        self.cluster: Cluster | None = None
         try:
             options = options_of(config)
             self.json_files = json_files(config)
             self.controller = Controller(options, name or new_session_name(), config.rootpath)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
+
+    def join(self) -> int:
+        """Join the cluster that is to train, and return how many runs it takes at once.
+
+        Raises pytest.UsageError where there is none.
+        """
+        from normbench.engine.cluster import Cluster
+
+        try:
+            self.cluster = Cluster(self.controller.options)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+        return self.cluster.slots
+
+    def hand_out(self, runs: Mapping[RunSpec, str]) -> None:
+        """Have the cluster, where there is one, begin what the tests are sure to ask for."""
+        if self.cluster is not None:
+            self.cluster.begin(self.controller.session.folder, self.controller.is_current)
+            self.cluster.hand_out(runs)
 
     def open(self, selection: Selection, workers: int) -> None:
         """Open the session, and tell of it from now on."""
@@ -160,6 +184,8 @@ class SessionPlugin:
     def _finish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.progress is not None:
             self.progress.stop()
+        if self.cluster is not None:
+            self.cluster.close()
         # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         try:

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +205,7 @@ class RunStore:
             "planted": self.planted,
             "epochs": [],
         }
-        self._write_lease()
+        self._write_lease(self.worker, self._lease)
         try:
             yield
         finally:
@@ -214,12 +214,27 @@ class RunStore:
     def note_epoch(self, epoch: Epoch) -> None:
         """Let others see that the run which this process is at has finished an epoch."""
         self._lease["epochs"].append(dataclasses.asdict(epoch))
-        self._write_lease()
+        self._write_lease(self.worker, self._lease)
+
+    def note_running(self, run: RunningRun) -> None:
+        """Say what a worker is at that does not share this folder."""
+        lease = {
+            "spec": run.spec.to_dict(),
+            "case": run.case,
+            "device": run.device,
+            "epochs": [dataclasses.asdict(epoch) for epoch in run.epochs],
+        }
+        self._running.mkdir(parents=True, exist_ok=True)
+        self._write_lease(run.worker, lease)
+
+    def forget_running(self, worker: str) -> None:
+        """Say that such a worker is through with its run."""
+        remove_if_possible(self._lease_file(worker))
 
     def note_stall(self, told: str) -> None:
         """Let record_crash know that the run which this process is at has stalled."""
         self._lease["stalled"] = told
-        self._write_lease()
+        self._write_lease(self.worker, self._lease)
 
     @property
     def noted(self) -> tuple[Epoch, ...]:
@@ -229,10 +244,10 @@ class RunStore:
     def _lease_file(self, worker: str) -> Path:
         return self._running / f"{worker}.json"
 
-    def _write_lease(self) -> None:
-        """Write what this worker is at; that it cannot is no reason to end a run."""
+    def _write_lease(self, worker: str, lease: Mapping[str, Any]) -> None:
+        """Write what a worker is at; that it cannot is no reason to end a run."""
         try:
-            write_atomic(self._lease_file(self.worker), json.dumps(self._lease))
+            write_atomic(self._lease_file(worker), json.dumps(lease))
         except OSError as error:
             if not self._warned:
                 self._warned = True

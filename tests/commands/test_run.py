@@ -11,7 +11,7 @@ import pytest
 from normbench.commands.run import pytest_arguments
 from normbench.storage.session import StoredSession, latest_session, read_session
 
-from ..conftest import tiny_grid
+from ..conftest import WITHOUT, tiny_grid
 
 LOADED = "raise AssertionError('a file of the project was loaded')\n"
 
@@ -30,7 +30,7 @@ PROJECT = {
 
 
 def normbench_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": WITHOUT}
     command = [sys.executable, "-m", "normbench", "run", *arguments]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False

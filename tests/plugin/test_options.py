@@ -53,7 +53,7 @@ def test_the_help_lists_the_options(project: Project) -> None:
         ),
         (["--bench-shard", "1/2", "--bench-selection-size", "9"], "*the shard 1/2 knows how many*"),
         (["--bench-table", "long"], "*--bench-table: 'long': expected auto, all, short, none*"),
-        (["--bench-engine", "ray"], "*unrecognized arguments: --bench-engine*"),
+        (["--bench-machine", "ray"], "*unrecognized arguments: --bench-machine*"),
     ],
 )
 def test_an_option_that_cannot_be_right_ends_pytest_at_once(

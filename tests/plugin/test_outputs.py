@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from normbench.plugin import hookspec
-from normbench.plugin.options import parse_json_file
 from normbench.plugin.outputs import OutputError, make_way, tell_others, write_files
+from normbench.plugin.parsers import parse_json_file
 from normbench.storage.session import read_session
 
 from ..conftest import Project
