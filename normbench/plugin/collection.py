@@ -110,8 +110,9 @@ class Collected:
 
     def name(self, item: pytest.Item) -> None:
         """Let -k find a case by its name as it is written: in an id, pytest escapes ``größe``."""
-        found = self.case_of(item), _claim(item)
-        item.extra_keyword_matches.update(_name(each) for each in found if each is not None)
+        found = [_name(each) for each in (self.case_of(item), _claim(item)) if each is not None]
+        # in brackets too, for one that is a part of another's name
+        item.extra_keyword_matches.update([*found, *(f"[{name}]" for name in found)])
 
     def arrange(self, items: list[pytest.Item]) -> None:
         """Leave out tests without a case or a claim in this tier, and put the longest first.

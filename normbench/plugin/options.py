@@ -249,9 +249,9 @@ def add_options(parser: pytest.Parser) -> None:
         "ray-address",
         type=parse_ray_address,
         metavar="auto|local|HOST:PORT",
-        help="the cluster that --bench-engine ray joins: auto, which runs on this machine; local, a "
-        "new one of this machine alone; or HOST:PORT (default: $RAY_ADDRESS, else auto where there "
-        "is one, else local)",
+        help="the cluster that --bench-engine ray joins: auto, which runs on this machine; local, "
+        "a new one of this machine alone; or HOST:PORT (default: $RAY_ADDRESS, else auto where "
+        "there is one, else local)",
     )
     add(
         "ray-cpus",

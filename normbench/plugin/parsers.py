@@ -211,8 +211,8 @@ def parse_ray_address(text: str) -> str:
         r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):[0-9]{1,5}", text
     ):
         raise argparse.ArgumentTypeError(
-            f"{text!r:.60}: expected auto, for a cluster that runs on this machine, local, for a new "
-            "one of this machine alone, or HOST:PORT, as `ray start` tells it"
+            f"{text!r:.60}: expected auto, for a cluster that runs on this machine, local, for a "
+            "new one of this machine alone, or HOST:PORT, as `ray start` tells it"
         )
     return text
 

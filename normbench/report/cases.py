@@ -191,7 +191,8 @@ def _command(stored: StoredCase, options: Mapping[str, Any]) -> str:
             parts += [f"--bench-{option}", value]
     if stored.seeds > 1:
         parts += ["--bench-seeds", str(stored.seeds)]
-    return shlex.join([*parts, "-k", stored.case.id])
+    # in brackets, as pytest names it: a part of another case's name is none
+    return shlex.join([*parts, "-k", f"[{stored.case.id}]"])
 
 
 def verdict(sessions: Sequence[StoredSession]) -> str:

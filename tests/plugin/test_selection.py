@@ -31,7 +31,12 @@ def test_a_case_is_selected_by_its_name_in_any_script(alone: Project) -> None:
     alone.edit("bench/test_tiny.py", '"tiny"', '"tiny", "größe"')
     result = alone.run("-k", "größe and l1", "--collect-only", "-q")
     result.stdout.fnmatch_lines(["*gr\\xf6\\xdfe-batch-l1*", "1/6 tests collected (5 deselected)*"])
-    alone.run("-k", "not größe", "--collect-only").assert_outcomes(deselected=2)
+    # in brackets, it is this one, and none whose name it is a part of
+    alone.grid("tiny-größe", norms=["batch"])
+    alone.edit("bench/test_tiny.py", '"größe"', '"größe", "tiny-größe"')
+    result = alone.run("-k", "[größe-batch-none-b64]", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["1/8 tests collected (7 deselected)*"])
+    alone.run("-k", "not größe", "--collect-only").assert_outcomes(deselected=4)
 
 
 def test_the_data_set_of_a_larger_tier_may_be_named(alone: Project) -> None:

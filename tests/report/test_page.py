@@ -20,6 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from normbench.analysis.comparison import compare
 from normbench.cases.case import Case, Claim, Contrast, Published
@@ -373,6 +374,76 @@ def test_words_and_fields_are_searched(page: webdriver.Chrome) -> None:
     search.clear()
     search.send_keys("failed")
     assert column(page, "norm") == ["none"] * 4
+    # a whole name stands for itself alone, and a figure is found as it is shown
+    search.clear()
+    search.send_keys("regularizer:none norm:layer test_accuracy_percent:97.19")
+    assert column(page, "case") == ["digits-layer-none-b32"]
+
+
+def heading_top(page: webdriver.Chrome, section: str) -> float:
+    """Return how far below the bar of filters a section's heading stands."""
+    script = """
+      const [section, done] = arguments;
+      const top = element => document.querySelector(element).getBoundingClientRect();
+      setTimeout(() => done(top(`#${section} h2`).top - top("#filters").bottom), 300);
+    """
+    found: float = page.execute_async_script(script, section)
+    return found
+
+
+def test_a_link_leads_to_its_section_though_what_is_above_has_yet_to_be_drawn(
+    page: webdriver.Chrome, report: Path
+) -> None:
+    look(page, report, "overview", address="section=weights&norm=batch&search=l2")
+    page.refresh()
+    assert 0 <= heading_top(page, "weights") < 60
+    page.refresh()
+    link = page.find_element(By.CSS_SELECTOR, '#contents [data-section="confusions"]')
+    # it keeps what is chosen, for who opens it elsewhere
+    assert "norm=batch" in attribute(link, "href")
+    tap(page, link)
+    assert 0 <= heading_top(page, "confusions") < 60
+
+
+def test_an_address_that_is_changed_on_the_open_page_is_followed(page: webdriver.Chrome) -> None:
+    scroll(page)
+    page.execute_script(
+        "location.hash = 'search=norm:batch&sort=-batch_size&norm=unknown&columns=verdict,batch_size,unknown'"
+    )
+    WebDriverWait(page, 10).until(lambda it: len(column(it, "case")) == 4)
+    assert column(page, "case")[0] == "digits-batch-none-b64"
+    heads = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#table thead th")]
+    assert heads == ["case", "verdict", "batch size"]
+    tap(page, page.find_element(By.ID, "clear"))
+    assert len(column(page, "case")) == 20
+
+
+def test_paper_has_charts_of_its_width_and_no_controls(page: webdriver.Chrome) -> None:
+    scroll(page, "curves")
+    tap(page, page.find_element(By.ID, "theme"))
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+    shown = "return [...document.querySelectorAll(arguments[0])].filter(e => e.offsetHeight).length"
+    assert page.execute_script(shown, "nav, #filters, .controls, .tools, .numbers, #theme") == 0
+    assert page.execute_script(shown, "#curves .legend span") == 5
+    wide = """return [...document.querySelectorAll('#report .chart svg')].map(
+        chart => chart.getBoundingClientRect().right - document.body.getBoundingClientRect().right)"""
+    assert max(page.execute_script(wide)) < 0
+    assert page.execute_script("return document.documentElement.dataset.theme") == "light"
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    page.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert page.execute_script("return document.documentElement.dataset.theme") == "dark"
+
+
+def test_a_saved_chart_says_what_it_is_and_which_line_is_which(page: webdriver.Chrome) -> None:
+    scroll(page, "curves")
+    script = """
+      const made = URL.createObjectURL;
+      URL.createObjectURL = blob => { blob.text().then(arguments[0]); return made(blob); };
+      document.querySelector('figure[data-chart="test_loss"] .tools button').click();
+    """
+    saved = page.execute_async_script(script)
+    assert all(f">{text}<" in saved for text in ("test loss", "batch", "layer", "group:4"))
 
 
 def test_the_table_is_saved_as_it_is_shown(page: webdriver.Chrome) -> None:
@@ -423,6 +494,24 @@ def test_curves_show_true_values(browser: webdriver.Chrome, tmp_path: Path) -> N
     (curve,) = [one for one in series(browser, "test_accuracy") if one["type"] == "line"]
     assert [x for x, _ in curve["data"]] == [2, 3, 4]
     assert [y for _, y in curve["data"]] == pytest.approx([24.9, 4, 3])
+    assert log(browser, "browser") == []
+
+
+def test_what_is_right_without_exception_has_no_place_on_a_logarithmic_axis(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    case = Case("digits", "standard", SPEC, 0.9, seeds=2)
+    runs = [run(SPEC, 0.97), run(SPEC.with_seed(1), 1.0)]
+    perfect = dataclasses.replace(
+        runs[1], epochs=tuple(dataclasses.replace(e, test_accuracy=1.0) for e in runs[1].epochs)
+    )
+    session = store_session(tmp_path, judged([case], runs), [runs[0], perfect])
+    look(browser, write_report(session), "curves", address="log=1&seeds=1")
+    ends = {one["name"]: one["data"][-1][1] for one in series(browser, "test_accuracy")}
+    assert ends["batch"] == pytest.approx(1.5)
+    assert ends["batch, seed 1"] is None
+    # with bands in place of the seeds
+    tap(browser, browser.find_element(By.CSS_SELECTOR, "#curves [name=seeds]"))
     assert log(browser, "browser") == []
 
 
@@ -477,7 +566,7 @@ def test_activations_and_weights_are_drawn(page: webdriver.Chrome) -> None:
     assert lines(page, "weights batch") == ["none", "l2:0.001"]
     # thirteen bins of the thirty lie below 0.001
     zeros = page.find_element(By.ID, "zeros").text
-    assert "none 38.1 %, l2:0.001 47.6 %" in zeros
+    assert "no regularizer 38.1 %, l2:0.001 47.6 %" in zeros
 
 
 def test_a_claim_is_shown_with_its_evidence(page: webdriver.Chrome) -> None:
@@ -492,10 +581,10 @@ def test_confusions_stand_side_by_side_with_their_differences(page: webdriver.Ch
     captions = [c.text for c in page.find_elements(By.CSS_SELECTOR, "#confusions caption")]
     assert captions == [
         "batch: 10.0 wrong",
-        "group:4: 10.0 wrong",
         "layer: 10.0 wrong",
-        "group:4 less batch",
+        "group:4: 10.0 wrong",
         "layer less batch",
+        "group:4 less batch",
     ]
     # norms of one's own as well
     boxes = page.find_elements(By.CSS_SELECTOR, "#confusions .choose input")
@@ -538,7 +627,7 @@ def test_a_case_has_a_page_of_its_own(page: webdriver.Chrome) -> None:
     assert not page.find_element(By.ID, "report").is_displayed()
     assert "97.11 % ± " in case.text
     assert "more than 90.00 %: +7.11 points" in case.text
-    assert f"normbench run --bench-tier standard --bench-seeds 2 -k {key}" in case.text
+    assert f"normbench run --bench-tier standard --bench-seeds 2 -k '[{key}]'" in case.text
     assert lines(page, "case test_loss")[:1] == ["none"]
     assert {"Seeds", "Confusion matrix", "Most confident mistakes", "Sizes of the weights"} <= {
         heading.text for heading in case.find_elements(By.TAG_NAME, "h2")
@@ -547,6 +636,16 @@ def test_a_case_has_a_page_of_its_own(page: webdriver.Chrome) -> None:
     assert page.find_element(By.CSS_SELECTOR, "#case h1").text == key
     page.back()
     assert page.find_element(By.ID, "report").is_displayed()
+
+
+def test_one_comes_back_from_a_case_to_where_one_was(page: webdriver.Chrome) -> None:
+    (button, *_) = page.find_elements(By.CSS_SELECTOR, "#table tbody tr:last-child button")
+    tap(page, button)
+    place = "return [scrollY, document.activeElement.textContent]"
+    tap(page, page.find_element(By.CSS_SELECTOR, "#case button.plain"))
+    down, focused = page.execute_script(place)
+    assert down > 500
+    assert focused == button.text
 
 
 def test_cases_stand_by_their_difference_to_the_baseline_the_lowest_first(

@@ -6,7 +6,7 @@ const activationOption = (runs, layer, name) => {
   return {
     ...base,
     grid: { left: 50, right: 14, top: 12, bottom: 38 },
-    tooltip: { ...tooltip, ...axisTip(epoch => `epoch ${epoch}`, ({ value }) => value[1].toPrecision(4)) },
+    tooltip: { ...tooltip, ...axisTip(epoch => `epoch ${epoch}`, ({ value }) => value[1].toPrecision(4), stylesOf(runs)) },
     xAxis: { ...axis, type: "value", min: 1, max: Math.max(last, 2), minInterval: 1, name: "epoch", nameLocation: "middle", nameGap: 24, splitLine: { show: false } },
     yAxis: { ...axis, type: "value", scale: true },
     series: runs.map(run => ({ type: "line", name: run.line, symbol: symbolOf(run), symbolSize: 4, showSymbol: last < 20, itemStyle: { color: styleOf(run).colour }, lineStyle: lineStyle(styleOf(run)), emphasis: { focus: "series" }, data: run.activations[layer][name].map((value, n) => [n + 1, value]) })),

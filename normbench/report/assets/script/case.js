@@ -1,15 +1,25 @@
 // a case's own page: all that it left
+let cameFrom = null;
 const openCase = key => {
+  const button = document.activeElement;
+  cameFrom = { y: scrollY, section: button?.closest("section")?.id, text: button?.textContent, button };
   state.more.set("case", key);
   history.pushState(null, "", `#${address()}`);
   showPage();
 };
 const closeCase = () => {
-  const key = state.more.get("case");
   state.more.delete("case");
   history.pushState(null, "", `#${address()}`);
   showPage();
-  [...document.querySelectorAll("button.case")].find(one => key.startsWith(one.textContent))?.focus({ preventScroll: true });
+};
+// back to where one was, whether by the page's own button or by the browser's
+const comeBack = () => {
+  if (!cameFrom) return;
+  const { y, section, text, button } = cameFrom;
+  cameFrom = null;
+  const same = button?.isConnected ? button : [...document.querySelectorAll(`#${section} button`)].find(one => one.textContent === text);
+  scrollTo(0, y);
+  same?.focus({ preventScroll: true });
 };
 const facts = pairs => make("dl", {}, ...pairs.filter(([, value]) => value !== "" && value != null).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 const percent = value => value == null ? "" : `${value.toFixed(2)} %`;
@@ -37,7 +47,7 @@ const caseParts = (item, run) => {
   const parts = [part("Seeds", scrolled("seeds", seedsTable(run)))];
   const curves = make("div", { class: "charts" });
   parts.push(part("Learning curves", curves));
-  if (run.confusion?.length) parts.push(part("Confusion matrix", make("div", { class: "matrices" }, matrix(run, `${wrongOf(perRun(run)).toFixed(1)} wrong in a run`, perRun(run), data.classes[run.dataset], false)), make("div", { id: "cell" })));
+  if (run.confusion?.length) parts.push(part("Confusion matrix", make("div", { class: "matrices" }, matrix(run, `${wrongOf(perRun(run)).toFixed(1)} wrong in a run`, perRun(run), data.classes[run.dataset])), make("div", { id: "cell" })));
   const group = data.galleries.find(one => [...PANEL, "session"].every(name => one[name] === run[name])), line = group?.lines.find(one => one.line === run.line);
   if (line?.images.length) parts.push(part("Most confident mistakes", make("div", { class: "gallery" }, ...line.images.map(image => mistake(run.dataset, data.classes[run.dataset], image)))));
   const layers = Object.entries(run.activations ?? {}), last = values => values.at(-1)?.toPrecision(3) ?? "";
@@ -83,4 +93,5 @@ const showPage = () => {
   emptied(document.getElementById("case"));
   document.title = title;
   for (const chart of drawn.values()) chart.resize();
+  comeBack();
 };

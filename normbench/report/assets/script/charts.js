@@ -23,24 +23,41 @@ const basics = () => {
 const escaped = text => String(text).replace(/[&<>"]/g, sign => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
 const row = (marker, name, value) => `<div class="tip">${marker}<span>${escaped(name)}</span><b>${escaped(value)}</b></div>`;
 
+// what lies outside the zoom is cut off, and not left out: lines go on to the edge
+const ZOOM = [{ type: "inside", zoomOnMouseWheel: "ctrl", filterMode: "none" }];
+// a saved chart stands alone, and says what it is and which line is which
+const alone = (option, title) => {
+  const names = unique(option.series.filter(({ type, silent }) => type === "line" && !silent).map(({ name }) => name));
+  return {
+    ...option, backgroundColor: colour("ground"),
+    title: { text: title, left: 12, top: 10, textStyle: { color: colour("text"), fontSize: 15, fontWeight: 600, fontFamily: TEXT } },
+    legend: { data: names, left: "center", bottom: 8, itemWidth: 30, textStyle: { color: colour("text"), fontFamily: TEXT } },
+    grid: { ...option.grid, top: 48, left: 64, bottom: 50 + 26 * Math.ceil(names.length / 7) },
+  };
+};
 const save = (name, href) => make("a", { href, download: name }).click();
-const saveSvg = (figure, option) => {
-  const place = make("div", { style: "width:900px;height:500px" });
-  const chart = echarts.init(place, null, { renderer: "svg", width: 900, height: 500 });
-  chart.setOption({ ...option, backgroundColor: colour("ground") });
+const saveSvg = (figure, option, title) => {
+  const place = make("div", { style: "width:900px;height:560px" });
+  const chart = echarts.init(place, null, { renderer: "svg", width: 900, height: 560 });
+  chart.setOption(alone(option, title));
   const url = URL.createObjectURL(new Blob([chart.renderToSVGString()], { type: "image/svg+xml" }));
   save(`${figure}.svg`, url);
   setTimeout(() => URL.revokeObjectURL(url), 10000);
   chart.dispose();
 };
-const savePng = (figure, option) => {
+const savePng = (figure, option, title) => {
   const place = make("div");
-  const chart = echarts.init(place, null, { renderer: "canvas", width: 900, height: 500, devicePixelRatio: 2 });
-  chart.setOption({ ...option, backgroundColor: colour("ground") });
+  const chart = echarts.init(place, null, { renderer: "canvas", width: 900, height: 560, devicePixelRatio: 2 });
+  chart.setOption(alone(option, title));
   save(`${figure}.png`, chart.getDataURL({ backgroundColor: colour("ground") }));
   chart.dispose();
 };
 
+// what a tip says of one line: that alone, where it lists them all
+const tipOf = (box, name) => {
+  const tip = box.querySelector(".tooltip"), own = [...tip?.querySelectorAll(".tip") ?? []].find(row => row.querySelector("span").textContent === name);
+  return own ? `${name}: ${tip.querySelector("b").textContent}, ${own.querySelector("b").textContent}` : `${name}: ${tip?.innerText ?? ""}`;
+};
 // the arrow keys go from point to point, and from line to line, as the pointer would; what the tip shows is told as well
 const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
 const byKeys = (chart, box, { series }, click) => {
@@ -48,7 +65,7 @@ const byKeys = (chart, box, { series }, click) => {
   const lines = [...series.keys()].filter(n => series[n].type !== "custom" && !series[n].silent && series[n].data?.length);
   const around = (place, count) => (place + count) % count;
   let line = 0, point = -1;
-  const leave = () => { chart.dispatchAction({ type: "hideTip" }); chart.dispatchAction({ type: "downplay" }); };
+  const leave = () => { for (const type of ["hideTip", "downplay", "updateAxisPointer"]) chart.dispatchAction({ type, currTrigger: "leave" }); };
   box.tabIndex = 0;
   box.addEventListener("blur", leave);
   box.addEventListener("keydown", event => {
@@ -57,14 +74,14 @@ const byKeys = (chart, box, { series }, click) => {
     if (!lines.length || !(event.key in STEPS)) return;
     event.preventDefault();
     const [across, along] = STEPS[event.key];
-    line = around(line + across, lines.length);
+    line = around(line + (point < 0 ? 0 : across), lines.length);
     const { data: points } = series[lines[line]];
     point = point < 0 ? along < 0 ? points.length - 1 : 0 : around(Math.min(point, points.length - 1) + along, points.length);
     const at = { seriesIndex: lines[line], dataIndex: point };
     chart.dispatchAction({ type: "downplay" });
     chart.dispatchAction({ type: "highlight", ...at });
     chart.dispatchAction({ type: "showTip", ...at });
-    told.textContent = `${series[lines[line]].name}: ${box.querySelector(".tooltip")?.innerText ?? ""}`;
+    told.textContent = tipOf(box, series[lines[line]].name);
   });
   return told;
 };
@@ -72,7 +89,7 @@ const byKeys = (chart, box, { series }, click) => {
 // a chart in a figure: its title, what saves it, and the figures as a table, for who cannot see it
 const chartFigure = (place, name, title, option, { height = 300, click = null, table = null } = {}) => {
   const box = make("div", { class: "chart", style: `height:${height}px`, role: "img", "aria-label": `${title}; the arrow keys go from point to point` });
-  const tools = make("span", { class: "tools" }, button("SVG", () => saveSvg(name, option), { "aria-label": `save ${title} as SVG` }), button("PNG", () => savePng(name, option), { "aria-label": `save ${title} as PNG` }));
+  const tools = make("span", { class: "tools" }, button("SVG", () => saveSvg(name, option, title), { "aria-label": `save ${title} as SVG` }), button("PNG", () => savePng(name, option, title), { "aria-label": `save ${title} as PNG` }));
   const figure = make("figure", { "data-chart": name }, make("figcaption", {}, make("span", {}, title), tools), box);
   if (table) {
     const details = make("details", { class: "numbers" }, make("summary", {}, "the figures"));
@@ -118,13 +135,18 @@ const whiskers = (name, points, stroke) => ({
     return { type: "line", shape: { x1: low[0], y1: low[1], x2: high[0], y2: high[1] }, style: { stroke: typeof stroke === "function" ? stroke(api.value(3)) : stroke, lineWidth: 1.2, opacity: 0.7 } };
   },
 });
-const axisTip = (head, value) => ({
+const dashed = ({ colour: stroke, dash }) => `<svg width="24" height="6" aria-hidden="true"><line x2="24" y1="3" y2="3" stroke="${escaped(stroke)}" stroke-width="3" stroke-dasharray="${dash.map(length => 3 * length).join(" ")}"/></svg>`;
+// ``styles`` has the style of each line by its name
+const stylesOf = items => new Map(items.map(item => [item.line, styleOf(item)]));
+// percentages end at 100, where an axis would reach beyond it
+const upTo100 = { max: ({ min, max }) => max <= 100 && max + (max - min) / 4 > 100 ? 100 : null };
+const axisTip = (head, value, styles = new Map()) => ({
   trigger: "axis", order: "valueDesc",
   formatter: items => {
-    const shown = items.filter(item => item.seriesType === "line");
+    const shown = items.filter(item => item.seriesType === "line" && item.value[1] != null), most = innerWidth < 640 ? 6 : 24;
     if (!shown.length) return "";
     const many = shown.sort((a, b) => b.value[1] - a.value[1]);
-    const rows = many.slice(0, 24).map(item => row(item.marker, item.seriesName, value(item)));
-    return `<b>${escaped(head(many[0].value[0]))}</b>${rows.join("")}${many.length > 24 ? `and ${many.length - 24} more` : ""}`;
+    const rows = many.slice(0, most).map(item => row(styles.has(item.seriesName) ? dashed(styles.get(item.seriesName)) : item.marker, item.seriesName, value(item)));
+    return `<b>${escaped(head(many[0].value[0]))}</b>${rows.join("")}${many.length > most ? `and ${many.length - most} more` : ""}`;
   },
 });

@@ -12,11 +12,14 @@ const titleOf = (name, log) => log && name.endsWith("accuracy") ? CURVES[name].r
 const epochsOf = run => Math.max(...run.curves.test_accuracy.map(seed => seed.length));
 const curveSeries = (run, name, { seeds, first, log }) => {
   const epochs = [...Array(epochsOf(run)).keys()].filter(n => n + 1 >= first), xs = epochs.map(n => n + 1);
-  const values = epochs.map(n => atEpoch(run, name, n, log)), style = styleOf(run);
-  const line = { type: "line", name: run.line, symbol: symbolOf(run), symbolSize: 4, showSymbol: xs.length < 3, itemStyle: { color: style.colour }, lineStyle: lineStyle(style), emphasis: { focus: "series" }, data: xs.map((x, n) => [x, mean(values[n])]), z: 3 };
-  const several = run.curves[name].length > 1;
-  if (several && seeds) return [line, ...run.curves[name].map((seed, s) => ({ type: "line", name: `${run.line}, seed ${s}`, symbol: "none", silent: true, tooltip: { show: false }, lineStyle: { ...lineStyle(style, 1), opacity: 0.5 }, data: xs.filter(x => x <= seed.length).map(x => [x, figureAt(name, seed[x - 1], log)]) }))];
-  return several ? [line, band(run, values.map(v => Math.min(...v)), values.map(v => Math.max(...v)), xs)] : [line];
+  // nothing on a logarithmic axis is zero: a line has a gap there, and a band ends at the least that is shown
+  const values = epochs.map(n => atEpoch(run, name, n, log)), style = styleOf(run), least = log ? Math.min(...values.flat().filter(value => value > 0)) : -Infinity;
+  const drawable = value => log && value <= 0 ? null : value;
+  const line = { type: "line", name: run.line, symbol: symbolOf(run), symbolSize: several ? 6 : 4, showSymbol: xs.length < 3 || several, itemStyle: { color: style.colour }, lineStyle: lineStyle(style), emphasis: { focus: "series" }, data: xs.map((x, n) => [x, drawable(mean(values[n]))]), z: 3 };
+  const ofSeeds = run.curves[name].length > 1;
+  if (ofSeeds && seeds) return [line, ...run.curves[name].map((seed, s) => ({ type: "line", name: `${run.line}, seed ${s}`, symbol: "none", silent: true, tooltip: { show: false }, lineStyle: { ...lineStyle(style, 1), opacity: 0.5 }, data: xs.filter(x => x <= seed.length).map(x => [x, drawable(figureAt(name, seed[x - 1], log))]) }))];
+  const edge = choose => values.map(v => Math.max(choose(...v), least));
+  return ofSeeds && least < Infinity ? [line, band(run, edge(Math.min), edge(Math.max), xs)] : [line];
 };
 const curveOption = (runs, name, choices) => {
   const { axis, tooltip, ...base } = basics(), accuracy = name.endsWith("accuracy");
@@ -31,11 +34,12 @@ const curveOption = (runs, name, choices) => {
         if (!run) return item.value[1].toFixed(digits);
         const values = atEpoch(run, name, item.value[0] - 1, choices.log);
         return item.value[1].toFixed(digits) + (values.length > 1 ? ` (${Math.min(...values).toFixed(digits)} to ${Math.max(...values).toFixed(digits)})` : "");
-      }),
+      }, stylesOf(runs)),
     },
     xAxis: { ...axis, type: "value", min: Math.min(choices.first, last), max: last === choices.first ? last + 1 : last, minInterval: 1, name: "epoch", nameLocation: "middle", nameGap: 24, splitLine: { show: false } },
-    yAxis: { ...axis, type: choices.log ? "log" : "value", scale: true },
-    dataZoom: [{ type: "inside", zoomOnMouseWheel: "ctrl" }],
+    // of a logarithm to the base 2, as whole powers of ten are too few ticks
+    yAxis: choices.log ? { ...axis, type: "log", logBase: 2, axisLabel: { ...axis.axisLabel, formatter: value => String(Number(value.toPrecision(2))) } } : { ...axis, type: "value", scale: true, ...accuracy ? upTo100 : {} },
+    dataZoom: ZOOM,
     series: runs.flatMap(run => curveSeries(run, name, choices)),
   };
 };
@@ -47,11 +51,21 @@ const drawCurveCharts = (place, runs, choices, prefix = "") => {
   for (const name of Object.keys(CURVES))
     chartFigure(place, prefix + name, titleOf(name, choices.log), curveOption(runs, name, choices), { height: 280, table: curveTable(runs, name, choices.first) });
 };
+// a quarter of the epochs: what comes before them may lie far off, and press the rest together
+const lateFirst = runs => Math.floor(Math.max(...runs.map(epochsOf)) / 4) + 1;
+const reachOf = (runs, first) => {
+  const values = runs.flatMap(run => run.curves.test_accuracy.flatMap(seed => seed.slice(first - 1)));
+  return Math.max(...values) - Math.min(...values);
+};
+// unless one has chosen, the early epochs are left out where they take three quarters of the axis
+const pressed = runs => runs.length > 0 && reachOf(runs, lateFirst(runs)) < reachOf(runs, 1) / 4;
 const drawCurves = () => {
   const runs = panel(withCurves, PANEL), place = emptied(within("curves", ".charts"));
   tellPanel("curves", runs, PANEL);
   if (!runs.length) return;
-  // a quarter of the epochs: what comes before them lies far off, and presses the rest together
-  const first = checked("curves", "late") ? Math.floor(Math.max(...runs.map(epochsOf)) / 4) + 1 : 1;
+  if (!state.more.has("late")) within("curves", "[name=late]").checked = pressed(runs);
+  const first = checked("curves", "late") ? lateFirst(runs) : 1;
   drawCurveCharts(place, runs, { seeds: checked("curves", "seeds"), log: checked("curves", "log"), first });
 };
+const readCurves = () => { for (const box of document.querySelectorAll("#curves input")) box.checked = state.more.get(box.name) === "1"; };
+const buildCurves = () => { for (const box of document.querySelectorAll("#curves input")) box.addEventListener("change", () => { remember(box.name, box.checked ? "1" : "0"); drawCurves(); }); };

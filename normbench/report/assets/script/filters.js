@@ -8,18 +8,22 @@ const readAddress = () => {
   for (const [name] of FILTERS) state[name] = parameters.get(name) ?? "";
   // an address from another session may name what this one lacks
   for (const [name] of FILTERS) if (!data.cases.some(item => String(item[name]) === state[name])) state[name] = "";
-  state.norms = parameters.has("norm") ? parameters.getAll("norm").filter(norm => norms.includes(norm)) : null;
+  const asked = parameters.getAll("norm"), known = asked.filter(norm => norms.includes(norm));
+  // an empty one stands for no norm at all
+  state.norms = known.length || asked.includes("") ? known : null;
   state.more = new Map([...parameters].filter(([name]) => name !== "norm" && !FILTERS.some(([filter]) => filter === name)));
 };
-const address = () => {
+const address = (more = {}) => {
   const parameters = new URLSearchParams();
   for (const [name] of FILTERS) if (state[name]) parameters.set(name, state[name]);
   for (const norm of state.norms ?? []) parameters.append("norm", norm);
   if (state.norms && !state.norms.length) parameters.append("norm", "");
-  for (const [name, value] of state.more) if (value) parameters.set(name, value);
+  for (const [name, value] of [...state.more, ...Object.entries(more)]) if (value) parameters.set(name, value);
   return parameters.toString();
 };
-const writeAddress = () => history.replaceState(null, "", `#${address()}`);
+// links to sections keep what is chosen
+const tellContents = () => { for (const link of document.querySelectorAll("#contents a")) link.href = `#${address({ section: link.dataset.section })}`; };
+const writeAddress = () => { history.replaceState(null, "", `#${address()}`); tellContents(); };
 const remember = (name, value) => { state.more.set(name, value); writeAddress(); };
 
 const hasNorm = item => !state.norms || state.norms.includes(item.norm);
@@ -39,7 +43,12 @@ const tellPanel = (id, items, names) => {
   if (!items.length) { place.textContent = "Nothing here fits the filters."; return; }
   const open = names.filter(name => !state[name] && unique(data.cases.map(item => item[name])).length > 1);
   const hint = open.length ? ` (the first of several: choose ${open.map(name => FILTERS.find(([n]) => n === name)[1]).join(" and ")} above)` : "";
-  place.textContent = names.map(name => told[name](items[0][name])).join(" · ") + hint;
+  const marks = unique(items.map(item => item.session)).map(session => `${{ circle: "●", triangle: "▲", diamond: "◆", rect: "■" }[symbolOf({ session })]} session ${session}`);
+  place.textContent = [...names.map(name => told[name](items[0][name])), ...several ? marks : []].join(" · ") + hint;
+  // on a phone the filters, which say what the lines are, are folded; and paper has none
+  const section = document.getElementById(id), lines = new Map(items.filter(item => item.norm).map(item => [item.norm, item]));
+  section.querySelector(".legend.norms")?.remove();
+  if (lines.size > 1) place.after(make("p", { class: "legend norms" }, ...[...lines.keys()].map(norm => make("span", {}, swatch(data.styles.norm[norm]), norm))));
 };
 
 const swatch = style => {
@@ -72,20 +81,20 @@ const buildFilters = () => {
     menu.addEventListener("change", () => { state[name] = menu.value; changeFilters(); });
     menus.append(make("label", {}, label, menu));
   }
-  const several = norms.length > 1;
-  for (const norm of several ? norms : []) {
+  const many = norms.length > 1;
+  for (const norm of many ? norms : []) {
     const chip = button("", () => toggleNorm(norm), { "data-norm": norm, title: "click: show or hide; double click: this one alone" });
     chip.append(swatch(data.styles.norm[norm]), norm);
     chip.addEventListener("dblclick", () => onlyNorm(norm));
     chips.append(chip);
   }
-  if (several) chips.append(button("all", () => { state.norms = null; changeFilters(); }, { class: "plain" }), button("none", () => { state.norms = []; changeFilters(); }, { class: "plain" }));
-  document.getElementById("clear").addEventListener("click", () => { for (const [name] of FILTERS) state[name] = ""; state.norms = null; changeFilters(); });
+  if (many) chips.append(button("all", () => { state.norms = null; changeFilters(); }, { class: "plain" }), button("none", () => { state.norms = []; changeFilters(); }, { class: "plain" }));
+  document.getElementById("clear").addEventListener("click", () => { for (const [name] of FILTERS) state[name] = ""; state.norms = null; state.more.delete("search"); readTable(); changeFilters(); });
 };
 const showFilters = () => {
   for (const menu of document.querySelectorAll("#menus select")) menu.value = state[menu.dataset.name];
   for (const chip of document.querySelectorAll("#norms [data-norm]")) chip.setAttribute("aria-pressed", hasNorm({ norm: chip.dataset.norm }));
-  const count = filtered(data.cases).length, active = FILTERS.some(([name]) => state[name]) || state.norms;
+  const count = filtered(data.cases).length, active = FILTERS.some(([name]) => state[name]) || state.norms || state.more.get("search");
   document.getElementById("matching").textContent = active ? `${count} of ${plural(data.cases.length, "case")}` : plural(data.cases.length, "case");
   document.getElementById("clear").hidden = !active;
 };

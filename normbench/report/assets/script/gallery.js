@@ -36,7 +36,7 @@ const galleryParts = (group, lines) => {
   return parts;
 };
 const drawGallery = () => {
-  const groups = data.galleries.filter(group => FILTERS.every(([name]) => !state[name] || String(group[name]) === state[name]));
+  const groups = data.galleries.filter(group => group.lines.some(({ line }) => hasNorm({ norm: data.runs.find(run => run.line === line)?.norm ?? line })) && FILTERS.every(([name]) => !state[name] || String(group[name]) === state[name]));
   const place = document.getElementById("pictures");
   tellPanel("gallery", groups.slice(0, 1), PANEL);
   place.replaceChildren();

@@ -32,7 +32,9 @@ const smallChart = (place, item) => {
   for (const [, text] of item.changes) figure.lastChild.append(make("span", { class: "change" }, text));
   place.append(figure);
   const chart = echarts.init(box, null, { renderer: "svg" });
-  chart.setOption(historyOption(item));
+  const option = historyOption(item);
+  chart.setOption(option);
+  figure.append(byKeys(chart, box, option, null));
   drawn.set(box, chart);
   sizes.observe(box);
 };

@@ -17,7 +17,7 @@ const overviewOption = items => {
     },
     xAxis: { ...axis, type: "value", min: 0, max: items.length + 1, axisLabel: { show: false }, splitLine: { show: false }, name: `${plural(items.length, "case")}, the lowest first`, nameLocation: "middle", nameGap: 8 },
     yAxis: { ...axis, type: "value" },
-    dataZoom: [{ type: "inside", zoomOnMouseWheel: "ctrl" }],
+    dataZoom: ZOOM,
     series: [
       whiskers("interval", reach, n => colour(["accent", "open", "bad"][n] ?? "accent")),
       {
@@ -40,7 +40,8 @@ const drawOverview = () => {
     });
   }
   const skipped = filtered(data.cases).length - items.length;
-  within("overview", ".panel").textContent = (skipped ? `${plural(skipped, "case")} without ${compared ? "a difference" : "room to a target"} not drawn. ` : "")
+  within("overview", ".tones").hidden = !items.length;
+  within("overview", ".panel").textContent = !items.length ? "Nothing here fits the filters." : (skipped ? `${plural(skipped, "case")} without ${compared ? "a difference" : "room to a target"} not drawn. ` : "")
     + `The shaded zone is ${compared ? "less than" : "within"} the smallest effect that matters.`;
   within("overview", ".tones").replaceChildren(...Object.entries(TONES).map(([name, text]) => make("span", {}, make("i", { class: name }), text)));
 };

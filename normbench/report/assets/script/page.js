@@ -18,6 +18,8 @@ const signed = (value, digits = 2) => (value > 0 ? "+" : "") + value.toFixed(dig
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+const several = data.sessions.length > 1;
+
 // what is wide is scrolled inside its own box, which the keyboard reaches
 const scrolled = (name, ...children) => make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": name }, ...children);
 
@@ -28,6 +30,16 @@ const drawSection = id => {
   if (!section.stale) return;
   section.stale = false;
   section.draw();
+};
+// sections are as high as they will be once they are drawn: what lies above one is drawn before it is gone to
+const belowBar = () => { document.documentElement.style.scrollPaddingTop = `${document.getElementById("filters").offsetHeight + 12}px`; };
+const goTo = id => {
+  for (const above of document.querySelectorAll("#report section[id]")) {
+    if (sections.has(above.id)) drawSection(above.id);
+    if (above.id === id) break;
+  }
+  belowBar();
+  document.getElementById(id)?.scrollIntoView();
 };
 const near = new Set();
 const watcher = new IntersectionObserver(entries => entries.forEach(({ target, isIntersecting }) => {

@@ -25,11 +25,14 @@ const drawSessions = () => {
   more.hidden = found.length <= limit;
   more.onclick = () => { place.append(...found.slice(limit).map(line)); more.hidden = true; };
 };
+const readSessions = () => document.querySelectorAll("#sessions select").forEach((menu, n) => {
+  menu.value = state.more.get(menu.name) ?? "";
+  if (!menu.value) menu.value = n ? data.sessions.length : 1;
+});
 const buildSessions = () => {
   const menus = document.querySelectorAll("#sessions select");
-  menus.forEach((menu, n) => {
+  menus.forEach(menu => {
     data.sessions.forEach((name, number) => menu.append(make("option", { value: number + 1 }, `${number + 1}: ${name}`)));
-    menu.value = state.more.get(menu.name) ?? (n ? data.sessions.length : 1);
     menu.addEventListener("change", () => { remember(menu.name, menu.value); drawSessions(); });
   });
 };

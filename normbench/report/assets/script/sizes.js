@@ -5,11 +5,11 @@ const sizesOption = (lines, axisName) => {
   return {
     ...base,
     grid: { left: 50, right: 14, top: 12, bottom: 38 },
-    tooltip: { ...tooltip, ...axisTip(log => `${axisName} ${Math.round(2 ** log)}`, ({ value }) => `${value[1].toFixed(2)} %${value[2] == null ? "" : ` ± ${value[2].toFixed(2)}`}`) },
+    tooltip: { ...tooltip, ...axisTip(log => `${axisName} ${Math.round(2 ** log)}`, ({ value }) => `${value[1].toFixed(2)} %${value[2] == null ? "" : ` ± ${value[2].toFixed(2)}`}`, stylesOf(lines)) },
     // by its logarithm, as the library's own logarithmic axis cannot begin at 1
     xAxis: { ...axis, type: "value", min: Math.log2(ticks[0]) - 0.2, max: Math.log2(ticks.at(-1)) + 0.2, interval: 1, axisLabel: { ...axis.axisLabel, formatter: value => ticks.includes(Math.round(2 ** value)) && Number.isInteger(value) ? String(2 ** value) : "" }, splitLine: { show: false }, name: axisName, nameLocation: "middle", nameGap: 24 },
-    yAxis: { ...axis, type: "value", scale: true },
-    dataZoom: [{ type: "inside", zoomOnMouseWheel: "ctrl" }],
+    yAxis: { ...axis, type: "value", scale: true, ...upTo100 },
+    dataZoom: ZOOM,
     series: lines.flatMap(line => {
       const style = styleOf(line), points = line.points.map(([size, y, reach]) => [Math.log2(size), y, reach]);
       return [

@@ -3,13 +3,18 @@ const themeButton = document.getElementById("theme");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (document.documentElement.dataset.theme || (dark.matches ? "dark" : "light")) === "dark";
 const tellTheme = () => { themeButton.textContent = isDark() ? "light" : "dark"; themeButton.setAttribute("aria-label", `show the page ${isDark() ? "light" : "dark"}`); };
-const changeTheme = theme => { document.documentElement.dataset.theme = theme; tellTheme(); redraw(); if (!document.getElementById("case").hidden) showPage(); };
+const drawAgain = () => { tellTheme(); redraw(); if (!document.getElementById("case").hidden) showPage(); };
+const changeTheme = theme => { document.documentElement.dataset.theme = theme; drawAgain(); };
 themeButton.addEventListener("click", () => { const theme = isDark() ? "light" : "dark"; remember("theme", theme); changeTheme(theme); });
-dark.addEventListener("change", () => { tellTheme(); redraw(); });
+dark.addEventListener("change", drawAgain);
 
 const drawAll = () => { for (const id of sections.keys()) drawSection(id); };
+// what else than the filters an address says, of the sections that stand on the page
+const readers = [];
 const follow = () => {
   readAddress();
+  for (const read of readers) read();
+  tellContents();
   document.documentElement.dataset.theme = state.more.get("theme") ?? "";
   tellTheme();
   showFilters();
@@ -32,12 +37,12 @@ const buildContents = () => {
     const heading = section.querySelector("h2");
     if (!heading) continue;
     foldable(section, heading);
-    const link = make("a", { href: `#section=${section.id}` }, heading.dataset.short);
+    const link = make("a", { "data-section": section.id, href: `#section=${section.id}` }, heading.dataset.short);
     link.addEventListener("click", event => {
       event.preventDefault();
       remember("section", section.id);
       if (section.classList.contains("folded")) heading.firstChild.click();
-      section.scrollIntoView();
+      goTo(section.id);
       heading.firstChild.focus({ preventScroll: true });
     });
     place.append(make("li", {}, link));
@@ -60,17 +65,32 @@ if (data.cases.length) {
   addSection("history", data.history.cases.length, drawHistory);
   addSection("sessions", several, drawSessions);
   addSection("cases", true, drawTable);
-  if (document.getElementById("maps")) buildMaps();
-  if (document.getElementById("sessions")) buildSessions();
+  for (const [id, build, read] of [["maps", buildMaps, readMaps], ["sessions", buildSessions, readSessions], ["curves", buildCurves, readCurves], ["cases", buildTable, readTable]])
+    if (document.getElementById(id)) { build(); readers.push(read); }
   buildActivations();
   buildHistory();
-  buildTable();
-  for (const box of document.querySelectorAll("#curves input")) box.addEventListener("change", () => { remember(box.name, box.checked ? "1" : ""); drawCurves(); });
-  for (const box of document.querySelectorAll("#curves input")) box.checked = state.more.get(box.name) === "1";
+  // what is gone to stands below the bar, however high that is
+  new ResizeObserver(belowBar).observe(document.getElementById("filters"));
 }
 buildContents();
 tellTheme();
 if (data.cases.length) follow();
-if (state.more.get("section")) document.getElementById(state.more.get("section"))?.scrollIntoView();
+if (state.more.get("section")) {
+  // once the bar has its height; and the browser is not to go back to where one was before
+  history.scrollRestoration = "manual";
+  requestAnimationFrame(() => goTo(state.more.get("section")));
+}
 addEventListener("popstate", () => { if (data.cases.length) follow(); });
-addEventListener("beforeprint", () => { table.limit = Infinity; historyLimit = Infinity; redraw(); drawAll(); });
+// on paper all is drawn, in the light, as wide as a sheet
+const printed = on => {
+  const root = document.documentElement;
+  root.classList.toggle("printed", on);
+  root.dataset.theme = on ? "light" : state.more.get("theme") ?? "";
+  table.limit = on ? Infinity : 50;
+  historyLimit = on ? Infinity : 24;
+  drawAgain();
+  if (on) drawAll();
+  for (const chart of drawn.values()) chart.resize();
+};
+addEventListener("beforeprint", () => printed(true));
+addEventListener("afterprint", () => printed(false));

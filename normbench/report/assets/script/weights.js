@@ -4,15 +4,15 @@ const withWeights = data.runs.filter(run => run.weights.length);
 const logs = data.edges.map(Math.log10);
 const share = (run, bins) => 100 * sum(run.weights.slice(0, bins)) / sum(run.weights);
 const zeros = run => share(run, logs.findIndex(log => log > Math.log10(SMALL) - 1e-6) + 1);
-const power = value => value <= -6 ? "≤ 1e-6" : `1e${value}`;
+const power = value => value < -6 ? "" : value === -6 ? "≤ 1e-6" : `1e${value}`;
 const weightsOption = runs => {
   const { axis, tooltip, ...base } = basics();
   return {
     ...base,
     grid: { left: 40, right: 14, top: 12, bottom: 38 },
-    tooltip: { ...tooltip, ...axisTip(log => `from ${(10 ** log).toPrecision(2)}`, ({ value }) => `${value[1].toFixed(2)} %`) },
-    xAxis: { ...axis, type: "value", min: -6.25, max: 1, interval: 2, axisLabel: { ...axis.axisLabel, formatter: value => Number.isInteger(value) ? power(value) : "" }, splitLine: { show: false }, name: "size of a weight", nameLocation: "middle", nameGap: 24 },
-    yAxis: { ...axis, type: "value" },
+    tooltip: { ...tooltip, ...axisTip(log => `from ${(10 ** log).toPrecision(2)}`, ({ value }) => `${value[1].toFixed(2)} %`, new Map(runs.map(run => [run.regularizer, data.styles.regularizer[run.regularizer]]))) },
+    xAxis: { ...axis, type: "value", min: -7, max: 1, interval: 1, axisLabel: { ...axis.axisLabel, formatter: power }, splitLine: { show: false }, name: "size of a weight", nameLocation: "middle", nameGap: 24 },
+    yAxis: { ...axis, type: "value", axisLine: { ...axis.axisLine, onZero: false } },
     series: runs.map(run => {
       const style = data.styles.regularizer[run.regularizer];
       // a bin stands at its lower edge, the smallest below the first
@@ -37,6 +37,6 @@ const drawWeights = () => {
   lines.slice(0, limit).forEach(one);
   if (lines.length > limit) place.append(button(`show ${lines.length - limit} more`, ({ currentTarget }) => { currentTarget.remove(); lines.slice(limit).forEach(one); }, { class: "plain" }));
   const first = fullest.filter(run => run.line === lines[0]);
-  document.getElementById("zeros").textContent = first.length ? `Share of all parameters smaller than ${SMALL}, which is as good as zero, with ${lines[0]}: `
-    + first.map(run => `${run.regularizer} ${zeros(run).toFixed(1)} %`).join(", ") + ". Means over the seeds; four bins for each power of ten." : "";
+  document.getElementById("zeros").textContent = first.length ? `Share of all parameters smaller than ${SMALL}, which is as good as zero, with the norm ${lines[0]}: `
+    + first.map(run => `${told.regularizer(run.regularizer)} ${zeros(run).toFixed(1)} %`).join(", ") + ". Means over the seeds; four bins for each power of ten." : "";
 };
