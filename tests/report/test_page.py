@@ -407,9 +407,8 @@ def test_a_link_leads_to_its_section_though_what_is_above_has_yet_to_be_drawn(
 
 def test_an_address_that_is_changed_on_the_open_page_is_followed(page: webdriver.Chrome) -> None:
     scroll(page)
-    page.execute_script(
-        "location.hash = 'search=norm:batch&sort=-batch_size&norm=unknown&columns=verdict,batch_size,unknown'"
-    )
+    asked = "search=norm:batch&sort=-batch_size&norm=unknown&columns=verdict,batch_size,unknown"
+    page.execute_script("location.hash = arguments[0]", asked)
     WebDriverWait(page, 10).until(lambda it: len(column(it, "case")) == 4)
     assert column(page, "case")[0] == "digits-batch-none-b64"
     heads = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#table thead th")]
@@ -426,8 +425,11 @@ def test_paper_has_charts_of_its_width_and_no_controls(page: webdriver.Chrome) -
     shown = "return [...document.querySelectorAll(arguments[0])].filter(e => e.offsetHeight).length"
     assert page.execute_script(shown, "nav, #filters, .controls, .tools, .numbers, #theme") == 0
     assert page.execute_script(shown, "#curves .legend span") == 5
-    wide = """return [...document.querySelectorAll('#report .chart svg')].map(
-        chart => chart.getBoundingClientRect().right - document.body.getBoundingClientRect().right)"""
+    wide = """
+      const right = element => element.getBoundingClientRect().right;
+      const charts = [...document.querySelectorAll('#report .chart svg')];
+      return charts.map(chart => right(chart) - right(document.body));
+    """
     assert max(page.execute_script(wide)) < 0
     assert page.execute_script("return document.documentElement.dataset.theme") == "light"
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
