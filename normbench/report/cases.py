@@ -22,6 +22,10 @@ WORTH_A_LOOK = (Outcome.REGRESSION, Outcome.SUSPECTED, Outcome.NOT_COMPARABLE, O
 PLACES = 4
 
 
+# With curves, matrices and pictures, this many make a page of 5 MB, which opens in a second or two.
+MOST_CASES = 2000
+
+
 class Interval(NamedTuple):
     """A figure in percentage points, with half a 95 % interval; None where it is not known."""
 
@@ -73,17 +77,40 @@ def setting(spec: RunSpec) -> str:
     return f"{spec.dataset}, {counted_epochs(spec.epochs)}{part}"
 
 
+def drawn_cases(session: StoredSession) -> list[StoredCase]:
+    """Return the cases with a verdict that a page has room for, in the order of their grids.
+
+    Where there are more than MOST_CASES, those come first that need a look.
+    """
+    cases = session.judged_cases
+    if len(cases) <= MOST_CASES:
+        return cases
+    compared = _compared(session)
+
+    def looks(stored: StoredCase) -> bool:
+        found = compared.get(stored.case.spec.with_seed(0))
+        outcome = None if found is None else found.outcome
+        held = stored.verdict in NOT_FAILED and stored.verdict is not CaseVerdict.MARGINAL
+        return not held or outcome in WORTH_A_LOOK
+
+    places = sorted(range(len(cases)), key=lambda place: not looks(cases[place]))
+    return [cases[place] for place in sorted(places[:MOST_CASES])]
+
+
+def _compared(session: StoredSession) -> Mapping[RunSpec, CaseComparison]:
+    stored = session.document.comparison
+    return {} if stored is None else Comparison.of_stored(stored).by_configuration
+
+
 def page_cases(session: StoredSession, number: int, mark: str) -> list[PageCase]:
-    """Return the cases of a session that have a verdict, in the order of their grids.
+    """Return the cases of a session that the page has.
 
     ``number`` is the session's on the page, and ``mark`` tells its lines from the others'.
     """
-    stored = session.document.comparison
-    comparison = None if stored is None else Comparison.of_stored(stored)
-    compared = {} if comparison is None else comparison.by_configuration
+    compared = _compared(session)
     return [
         _page_case(session, case, compared.get(case.spec.with_seed(0)), number, mark)
-        for case in session.judged_cases
+        for case in drawn_cases(session)
     ]
 
 

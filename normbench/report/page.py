@@ -25,7 +25,7 @@ from normbench.analysis.verdicts import (
     to_decide,
     verdict_counts,
 )
-from normbench.report.cases import page_cases, setting, verdict
+from normbench.report.cases import drawn_cases, page_cases, setting, verdict
 from normbench.report.checks import check_rows
 from normbench.report.figures import CURVES, STATISTICS, draw_figures
 from normbench.report.gallery import first_seeds, mistakes, needed_images, sheet
@@ -175,6 +175,7 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
         **document.model_dump(mode="json", exclude={"cases", "claims", "comparison"}),
         "number": number,
         "cases": len(session.judged_cases),
+        "drawn": len(drawn_cases(session)),
         "runs": len(trained),
         "core_seconds": sum(run.cpu_seconds for run in trained),
         "replayed": replay_lines(session),
@@ -294,7 +295,7 @@ def _figure_data(sessions: Sequence[Drawn]) -> dict[str, Any]:
                 **_curves(run.spec, f"{run.spec.norm}{mark} ({run.status})", [run]),
             }
             for drawn, number, mark in _marked(sessions)
-            for run in drawn.session.results.values()
+            for run in _drawn_runs(drawn)
             if run.status != "ok" and run.epochs
         ],
         "sizes": [
@@ -308,6 +309,16 @@ def _figure_data(sessions: Sequence[Drawn]) -> dict[str, Any]:
             spec.dataset: find_dataset(spec.dataset).classes for spec in sorted(names, key=str)
         },
     }
+
+
+def _drawn_runs(drawn: Drawn) -> list[RunResult]:
+    """Return the runs of a session, or those of its cases that the page has room for."""
+    runs = list(drawn.session.results.values())
+    cases = drawn_cases(drawn.session)
+    if len(cases) == len(drawn.session.judged_cases):
+        return runs
+    specs = {stored.case.spec.with_seed(0) for stored in cases}
+    return [run for run in runs if run.spec.with_seed(0) in specs]
 
 
 def _configurations(drawn: Drawn) -> dict[RunSpec, list[RunResult]]:
@@ -327,8 +338,7 @@ def _configurations(drawn: Drawn) -> dict[RunSpec, list[RunResult]]:
             rank.get(spec.norm, len(rank)),
         )
 
-    results = drawn.session.results.values()
-    finished = by_configuration(run for run in results if run.status == "ok")
+    finished = by_configuration(run for run in _drawn_runs(drawn) if run.status == "ok")
     return {spec: finished[spec] for spec in sorted(finished, key=order)}
 
 
@@ -433,4 +443,6 @@ def _history(drawn: Drawn) -> dict[str, Any]:
             middle, reach = row["baseline_percent"], row["interval_points"]
             if not (pd.isna(middle) or pd.isna(reach)):
                 bands[row["case"]] = [round(middle - reach, 3), round(middle + reach, 3)]
-    return small_multiples(drawn.session, bands)
+    found = small_multiples(drawn.session, bands)
+    drawn_titles = {case["title"] for case in page_cases(drawn.session, 1, "")}
+    return {**found, "cases": [one for one in found["cases"] if one["case"] in drawn_titles]}

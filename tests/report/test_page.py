@@ -727,6 +727,20 @@ def test_two_thousand_cases_open_and_are_sorted_and_searched_at_once(
     assert len(column(browser, "norm")) == 50
 
 
+def test_of_more_cases_than_a_page_has_room_for_those_stand_on_it_that_need_a_look(
+    browser: webdriver.Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normbench.report.cases.MOST_CASES", 6)
+    # the failed ones are those without a norm
+    look(browser, write(tmp_path, ("batch", "layer", "none")))
+    assert column(browser, "norm") == ["batch"] * 2 + ["none"] * 4
+    header = browser.find_element(By.TAG_NAME, "header").text
+    assert "Of 12 cases, this page has 6, first those that need a look" in header
+    assert "8 of 12 cases hold" in header
+    assert {run["norm"] for run in embedded(browser)["runs"]} == {"batch", "none"}
+    assert log(browser, "browser") == []
+
+
 def test_a_report_is_drawn_again_from_what_is_stored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
