@@ -153,6 +153,7 @@ class Cluster:
         )
         self._sent: dict[str, Any] = {}
         self._tasks: dict[Any, RunSpec] = {}
+        self._begun: set[str] = set()
         self._rows: dict[str, RunResult] = {}
         self._told: set[str] = set()
         self._failed: Exception | None = None
@@ -187,12 +188,13 @@ class Cluster:
             data = load_dataset(spec.dataset, self._data_root, torch.device("cpu"))
             self._sent[spec.dataset] = ray.put(SentData.of(data))
         with self._changed:
-            if spec in self._tasks.values() or self._rows.get(spec.key) != before:
+            if spec.key in self._begun or self._rows.get(spec.key) != before:
                 return
             task = self._train.remote(
                 self._options, spec, case, self._sent[spec.dataset], self._board
             )
             self._tasks[task] = spec
+            self._begun.add(spec.key)
 
     def run(self, spec: RunSpec, case: str, before: RunResult | None) -> RunResult:
         """Return the run's row, which is another one than ``before``; waits for it.
@@ -216,8 +218,8 @@ class Cluster:
                 if not tasks:
                     self._changed.wait(POLL_SECONDS)
                     continue
-            ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=POLL_SECONDS)
             try:
+                ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=POLL_SECONDS)
                 for task in ended:
                     self._take(task)
                 self._tell_running()
@@ -234,6 +236,7 @@ class Cluster:
         self._board.forget.remote(spec)
         with self._changed:
             del self._tasks[task]
+            self._begun.discard(spec.key)
             self._rows[spec.key] = row
             self._changed.notify_all()
 
@@ -278,8 +281,10 @@ class Cluster:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        for task in self._tasks:
-            ray.cancel(task, force=True)
+        # of a cluster that is gone there is nothing to give up
+        with suppress(RayError):
+            for task in self._tasks:
+                ray.cancel(task, force=True)
         for worker in self._told:
             self._store.forget_running(worker)
         ray.shutdown()
