@@ -157,7 +157,9 @@ def _place(session: StoredSession, run: RunResult) -> tuple[object, ...]:
 
 
 def _trained(run: RunResult) -> tuple[object, ...]:
-    return run.status, run.test_accuracy, run.test_loss, run.fingerprint
+    # one that diverged has epochs as well, and no figures of its end
+    figures = [(epoch.test_accuracy, epoch.test_loss) for epoch in run.epochs[-1:]]
+    return run.status, figures, run.fingerprint
 
 
 def _told(run: RunResult) -> str:

@@ -295,6 +295,16 @@ def test_a_run_that_came_out_in_two_ways_is_refused(tmp_path: Path) -> None:
         merge([one, other], tmp_path)
 
 
+def test_a_run_that_diverged_is_merged_as_any_other(tmp_path: Path) -> None:
+    one, other = shards(tmp_path, 2)
+    spec = next(iter(one.results.values())).spec
+    lost = RunResult(spec, "diverged", "not finite", epochs=finished(spec).epochs)
+    for each in (one, other):
+        each.__dict__["results"] = {**each.results, spec.key: lost}
+    merged = merge([one, other], tmp_path).session
+    assert merged.results[spec.key].status == "diverged"
+
+
 def test_of_a_run_that_two_kinds_of_machine_have_trained_one_is_taken(tmp_path: Path) -> None:
     one, other = shards(tmp_path, 2)
     spec = next(iter(one.results.values())).spec
