@@ -827,7 +827,10 @@ def test_the_readmes_pictures_are_taken_from_a_session(
     pictures = importlib.import_module("pictures")
     monkeypatch.setattr(pictures, "DOCS", tmp_path)
     pictures.main(str(report.parent))
-    sizes = {file.name: Image.open(file).size for file in tmp_path.iterdir()}
+    sizes = {}
+    for file in tmp_path.iterdir():
+        with Image.open(file) as picture:
+            sizes[file.name] = picture.size
     assert sorted(sizes) == ["report-mistakes.png", "report-norms.png", "report.png"]
     assert sizes["report.png"][0] == 1280
     assert all(width > 900 and height > 250 for width, height in sizes.values())
