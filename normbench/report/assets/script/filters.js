@@ -10,14 +10,14 @@ const readAddress = () => {
   for (const [name] of FILTERS) if (!data.cases.some(item => String(item[name]) === state[name])) state[name] = "";
   const asked = parameters.getAll("norm"), known = asked.filter(norm => norms.includes(norm));
   // an empty one stands for no norm at all
-  state.norms = known.length || asked.includes("") ? known : null;
+  state.norms = known.length || asked.includes("") ? new Set(known) : null;
   state.more = new Map([...parameters].filter(([name]) => name !== "norm" && !FILTERS.some(([filter]) => filter === name)));
 };
 const address = (more = {}) => {
   const parameters = new URLSearchParams();
   for (const [name] of FILTERS) if (state[name]) parameters.set(name, state[name]);
   for (const norm of state.norms ?? []) parameters.append("norm", norm);
-  if (state.norms && !state.norms.length) parameters.append("norm", "");
+  if (state.norms && !state.norms.size) parameters.append("norm", "");
   for (const [name, value] of [...state.more, ...Object.entries(more)]) if (value) parameters.set(name, value);
   return parameters.toString();
 };
@@ -26,7 +26,7 @@ const tellContents = () => { for (const link of document.querySelectorAll("#cont
 const writeAddress = () => { history.replaceState(null, "", `#${address()}`); tellContents(); };
 const remember = (name, value) => { state.more.set(name, value); writeAddress(); };
 
-const hasNorm = item => !state.norms || state.norms.includes(item.norm);
+const hasNorm = item => !state.norms || state.norms.has(item.norm);
 const matches = (item, but = "") => hasNorm(item) && FILTERS.every(([name]) => name === but || !state[name] || !(name in item) || String(item[name]) === state[name]);
 const filtered = (items, but) => items.filter(item => matches(item, but));
 
@@ -62,12 +62,13 @@ const swatch = style => {
 };
 const changeFilters = () => { writeAddress(); showFilters(); redraw(); };
 const toggleNorm = norm => {
-  const chosen = state.norms ?? norms;
-  const left = chosen.includes(norm) ? chosen.filter(other => other !== norm) : norms.filter(other => other === norm || chosen.includes(other));
-  state.norms = left.length === norms.length ? null : left;
+  const chosen = state.norms ?? new Set(norms);
+  // in the order in which they stand
+  const left = norms.filter(other => chosen.has(other) !== (other === norm));
+  state.norms = left.length === norms.length ? null : new Set(left);
   changeFilters();
 };
-const onlyNorm = norm => { state.norms = state.norms?.length === 1 && state.norms[0] === norm ? null : [norm]; changeFilters(); };
+const onlyNorm = norm => { state.norms = state.norms?.size === 1 && state.norms.has(norm) ? null : new Set([norm]); changeFilters(); };
 
 const buildFilters = () => {
   // on a phone it would cover what it filters
@@ -88,7 +89,7 @@ const buildFilters = () => {
     chip.addEventListener("dblclick", () => onlyNorm(norm));
     chips.append(chip);
   }
-  if (many) chips.append(button("all", () => { state.norms = null; changeFilters(); }, { class: "plain" }), button("none", () => { state.norms = []; changeFilters(); }, { class: "plain" }));
+  if (many) chips.append(button("all", () => { state.norms = null; changeFilters(); }, { class: "plain" }), button("none", () => { state.norms = new Set(); changeFilters(); }, { class: "plain" }));
   document.getElementById("clear").addEventListener("click", () => { for (const [name] of FILTERS) state[name] = ""; state.norms = null; state.more.delete("search"); readTable(); changeFilters(); });
 };
 const showFilters = () => {

@@ -55,10 +55,15 @@ const addSection = (id, has, draw) => {
   sections.set(id, { draw, stale: true });
   watcher.observe(element);
 };
+const inView = id => {
+  const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+};
 const redraw = () => {
-  for (const [id, section] of sections) {
-    section.stale = true;
-    if (near.has(id)) drawSection(id);
-  }
+  for (const section of sections.values()) section.stale = true;
+  // what one sees at once, and what is close to it a moment later
+  const seen = [...near].filter(inView);
+  seen.forEach(drawSection);
+  setTimeout(() => { for (const id of near) drawSection(id); });
 };
 const within = (id, selector) => document.querySelector(`#${id} ${selector}`);
