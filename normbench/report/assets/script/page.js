@@ -56,8 +56,9 @@ const addSection = (id, has, draw) => {
   watcher.observe(element);
 };
 const inView = id => {
-  const { top, bottom } = document.getElementById(id).getBoundingClientRect();
-  return bottom > 0 && top < innerHeight;
+  // below the bar of filters; and a section ends with a space
+  const { top, bottom } = document.getElementById(id).getBoundingClientRect(), bar = document.getElementById("filters").getBoundingClientRect();
+  return bottom - 64 > bar.bottom && top < innerHeight;
 };
 const redraw = () => {
   for (const section of sections.values()) section.stale = true;
