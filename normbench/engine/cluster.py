@@ -155,7 +155,7 @@ class Cluster:
         self._tasks: dict[Any, RunSpec] = {}
         self._begun: set[str] = set()
         self._rows: dict[str, RunResult] = {}
-        self._told: set[str] = set()
+        self._told: dict[str, RunningRun] = {}
         self._failed: Exception | None = None
         self._over = False
         self._changed = threading.Condition()
@@ -267,12 +267,14 @@ class Cluster:
             running = ray.get(self._board.running.remote(), timeout=ANSWER_SECONDS)
         except RayError:
             return  # it has died with its node, and is begun anew
-        for run in running:
-            self._store.note_running(run)
-        workers = {run.worker for run in running}
-        for gone in self._told - workers:
+        now = {run.worker: run for run in running}
+        for worker, run in now.items():
+            # most have not ended an epoch since the last look
+            if self._told.get(worker) != run:
+                self._store.note_running(run)
+        for gone in self._told.keys() - now.keys():
             self._store.forget_running(gone)
-        self._told = workers
+        self._told = now
 
     def close(self) -> None:
         """Give up what was not waited for, and leave the cluster."""

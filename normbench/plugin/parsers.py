@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from normbench.cases.case import OWN, TIERS
@@ -142,12 +143,16 @@ def parse_data(text: str) -> str:
     return folder
 
 
+def _one_of(text: str, allowed: Collection[str], between: str) -> str:
+    if text not in allowed:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {between.join(allowed)}")
+    return text
+
+
 def parse_replay(text: str) -> str:
     from normbench.engine.replay import GROUNDS
 
-    if text not in GROUNDS:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {' or '.join(GROUNDS)}")
-    return text
+    return _one_of(text, GROUNDS, " or ")
 
 
 def parse_seconds(text: str) -> float:
@@ -201,9 +206,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def parse_engine(text: str) -> str:
-    if text not in ENGINES:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {' or '.join(ENGINES)}")
-    return text
+    return _one_of(text, ENGINES, " or ")
 
 
 def parse_ray_address(text: str) -> str:
@@ -239,9 +242,7 @@ def parse_ray_gpus(text: str) -> float:
 def parse_table(text: str) -> str:
     from normbench.report.terminal import TABLES
 
-    if text not in TABLES:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {', '.join(TABLES)}")
-    return text
+    return _one_of(text, TABLES, ", ")
 
 
 def parse_plant(text: str) -> str:

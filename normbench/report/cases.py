@@ -102,15 +102,17 @@ def _compared(session: StoredSession) -> Mapping[RunSpec, CaseComparison]:
     return {} if stored is None else Comparison.of_stored(stored).by_configuration
 
 
-def page_cases(session: StoredSession, number: int, mark: str) -> list[PageCase]:
-    """Return the cases of a session that the page has.
+def page_cases(
+    session: StoredSession, cases: Iterable[StoredCase], number: int, mark: str
+) -> list[PageCase]:
+    """Return these cases of a session as the page has them.
 
     ``number`` is the session's on the page, and ``mark`` tells its lines from the others'.
     """
     compared = _compared(session)
     return [
         _page_case(session, case, compared.get(case.spec.with_seed(0)), number, mark)
-        for case in drawn_cases(session)
+        for case in cases
     ]
 
 

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +35,7 @@ from normbench.report.tables import COLUMNS, case_tables, claims_frame, comparis
 from normbench.report.traces import trace_rows
 from normbench.results import WEIGHT_EDGES, Epoch, RunResult, by_configuration
 from normbench.spec import RunSpec
-from normbench.storage.documents import StoredComparison
+from normbench.storage.documents import StoredCase, StoredComparison
 from normbench.storage.files import write_atomic
 from normbench.storage.pictures import read_pictures
 from normbench.storage.session import StoredSession
@@ -83,9 +83,10 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A stored session with the tables that the page shows."""
+    """A stored session with the tables that the page shows, and the cases that it has room for."""
 
     session: StoredSession
+    cases: Sequence[StoredCase]
     tables: Mapping[str, pd.DataFrame]
     comparison: pd.DataFrame | None
     claims: pd.DataFrame | None
@@ -100,6 +101,7 @@ class Drawn:
         stored = session.document.comparison
         return cls(
             session,
+            drawn_cases(session),
             tables,
             None if stored is None else comparison_frame(Comparison.of_stored(stored).cases),
             claims_frame(claims) if claims else None,
@@ -175,7 +177,7 @@ def _head(drawn: Drawn, number: str) -> dict[str, Any]:
         **document.model_dump(mode="json", exclude={"cases", "claims", "comparison"}),
         "number": number,
         "cases": len(session.judged_cases),
-        "drawn": len(drawn_cases(session)),
+        "drawn": len(drawn.cases),
         "runs": len(trained),
         "core_seconds": sum(run.cpu_seconds for run in trained),
         "replayed": replay_lines(session),
@@ -222,7 +224,7 @@ def _data(sessions: Sequence[Drawn]) -> dict[str, Any]:
     cases = [
         case
         for drawn, number, mark in _marked(sessions)
-        for case in page_cases(drawn.session, number, mark)
+        for case in page_cases(drawn.session, drawn.cases, number, mark)
     ]
     return {
         **data,
@@ -240,7 +242,7 @@ def _data(sessions: Sequence[Drawn]) -> dict[str, Any]:
             for group in _galleries(drawn, mark)
         ],
         "pictures": {name: dataclasses.asdict(sheet(name, stored)) for name in data["classes"]},
-        "history": _history(sessions[-1]),
+        "history": _history(sessions[-1], {case["title"] for case in cases}),
         "traces": [
             {
                 "session": number,
@@ -314,10 +316,9 @@ def _figure_data(sessions: Sequence[Drawn]) -> dict[str, Any]:
 def _drawn_runs(drawn: Drawn) -> list[RunResult]:
     """Return the runs of a session, or those of its cases that the page has room for."""
     runs = list(drawn.session.results.values())
-    cases = drawn_cases(drawn.session)
-    if len(cases) == len(drawn.session.judged_cases):
+    if len(drawn.cases) == len(drawn.session.judged_cases):
         return runs
-    specs = {stored.case.spec.with_seed(0) for stored in cases}
+    specs = {stored.case.spec.with_seed(0) for stored in drawn.cases}
     return [run for run in runs if run.spec.with_seed(0) in specs]
 
 
@@ -435,8 +436,11 @@ def _galleries(drawn: Drawn, mark: str) -> list[dict[str, Any]]:
     ]
 
 
-def _history(drawn: Drawn) -> dict[str, Any]:
-    """Return the cases' accuracies over sessions, with the band in which the baseline is met."""
+def _history(drawn: Drawn, titles: Set[str]) -> dict[str, Any]:
+    """Return the cases' accuracies over sessions, with the band in which the baseline is met.
+
+    ``titles`` are those of the cases that the page has.
+    """
     bands: dict[str, list[float]] = {}
     if drawn.comparison is not None:
         for row in drawn.comparison.to_dict("records"):
@@ -444,5 +448,4 @@ def _history(drawn: Drawn) -> dict[str, Any]:
             if not (pd.isna(middle) or pd.isna(reach)):
                 bands[row["case"]] = [round(middle - reach, 3), round(middle + reach, 3)]
     found = small_multiples(drawn.session, bands)
-    drawn_titles = {case["title"] for case in page_cases(drawn.session, 1, "")}
-    return {**found, "cases": [one for one in found["cases"] if one["case"] in drawn_titles]}
+    return {**found, "cases": [one for one in found["cases"] if one["case"] in titles]}

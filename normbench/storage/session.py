@@ -287,9 +287,9 @@ class Session:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as lock:
-                lock.enter_context(locked(self.folder / "session.lock", timeout=0))
-                self._lock = lock.pop_all()
+            lock = ExitStack()
+            lock.enter_context(locked(self.folder / "session.lock", timeout=0))
+            self._lock = lock
             self.write("running")
             self._link_latest()
         except Timeout as error:
