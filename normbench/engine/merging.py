@@ -47,6 +47,15 @@ def merge(
     those that the sessions had. Raises SessionError for what are no parts of one session, and
     BaselineError for a baseline that cannot be had.
     """
+    stored = read_session(_joined(sessions, results, baselines).folder)
+    return Merged(stored, tuple(write_all(stored)))
+
+
+def _joined(
+    sessions: Sequence[StoredSession], results: Path, baselines: Sequence[str] | None
+) -> Session:
+    """Return the session that was made of several; their rows are let go of when it is written."""
+    sessions = [StoredSession(each.folder, each.document) for each in sessions]
     require_parts(sessions)
     _require_one_code(sessions)
     runs = joined_runs(sessions)
@@ -77,8 +86,7 @@ def merge(
     copy_findings(sessions, session.folder)
     session.write("finished")
     session.close()
-    stored = read_session(session.folder)
-    return Merged(stored, tuple(write_all(stored)))
+    return session
 
 
 def _require_one_code(sessions: Sequence[StoredSession]) -> None:

@@ -2,15 +2,20 @@
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 
-def write_atomic(file: Path, text: str) -> None:
-    """Write ``text`` such that a reader, or a crash, sees the old file or the new one."""
+def write_atomic(file: Path, text: str | Iterable[str]) -> None:
+    """Write ``text`` such that a reader, or a crash, sees the old file or the new one.
+
+    A text that is too long to be held comes in parts.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as written:
+            written.writelines((text,) if isinstance(text, str) else text)
         temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -290,7 +290,7 @@ class RunStore:
 
     def write(self, runs: Iterable[RunResult]) -> None:
         """Write the rows of ``runs``, in place of those that are there, all or none."""
-        write_atomic(self.file, "".join(map(_line, runs)))
+        write_atomic(self.file, map(_line, runs))
         for file in self._separate():
             remove_if_possible(file)
         self._forget()

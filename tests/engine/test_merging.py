@@ -17,6 +17,7 @@ from normbench.results import JUDGED, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline
 from normbench.storage.pictures import StoredPictures, read_pictures, store_pictures
+from normbench.storage.runs import RunStore
 from normbench.storage.session import SessionError, StoredSession, read_session
 from normbench.storage.traces import read_traces, store_trace
 from normbench.training.datasets import find_dataset
@@ -286,11 +287,16 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
         merge(shards(tmp_path, 4)[::2], tmp_path)
 
 
+def with_run(session: StoredSession, run: RunResult) -> StoredSession:
+    """Return the session with one run more."""
+    RunStore(session.folder).append(run)
+    return read_session(session.folder)
+
+
 def test_a_run_that_came_out_in_two_ways_is_refused(tmp_path: Path) -> None:
     one, other = shards(tmp_path, 2)
     spec = next(iter(one.results.values())).spec
-    differing = {**other.results, spec.key: finished(spec, 0.5)}
-    other.__dict__["results"] = differing
+    other = with_run(other, finished(spec, 0.5))
     with pytest.raises(SessionError, match=r"the run of .* came out differently in .* 50\.00 %"):
         merge([one, other], tmp_path)
 
@@ -299,19 +305,14 @@ def test_a_run_that_diverged_is_merged_as_any_other(tmp_path: Path) -> None:
     one, other = shards(tmp_path, 2)
     spec = next(iter(one.results.values())).spec
     lost = RunResult(spec, "diverged", "not finite", epochs=finished(spec).epochs)
-    for each in (one, other):
-        each.__dict__["results"] = {**each.results, spec.key: lost}
-    merged = merge([one, other], tmp_path).session
+    merged = merge([with_run(each, lost) for each in (one, other)], tmp_path).session
     assert merged.results[spec.key].status == "diverged"
 
 
 def test_of_a_run_that_two_kinds_of_machine_have_trained_one_is_taken(tmp_path: Path) -> None:
     one, other = shards(tmp_path, 2)
     spec = next(iter(one.results.values())).spec
-    other.__dict__["results"] = {**other.results, spec.key: finished(spec, 0.9512)}
     elsewhere = {**other.document.environment, "processor": "Another CPU"}
-    document = other.document.model_copy(update={"environment": elsewhere})
-    found = StoredSession(other.folder, document)
-    found.__dict__["results"] = other.results
-    merged = merge([one, found], tmp_path).session
+    other = with_document(with_run(other, finished(spec, 0.9512)), environment=elsewhere)
+    merged = merge([one, other], tmp_path).session
     assert merged.results[spec.key].test_accuracy == one.results[spec.key].test_accuracy
