@@ -102,7 +102,9 @@ def timed(
 def epoch_of_batches(setup: Setup, training: Training) -> float:
     size = training.image_size
     part = (training.data, training.spec, training.recipe, size, training.generator)
-    return min(seconds_of(setup, lambda: list(training_batches(*part))) for _ in range(2))
+    return min(
+        seconds_of(setup, lambda: list(training_batches(*part, training.order()))) for _ in range(2)
+    )
 
 
 def evaluation(setup: Setup, training: Training) -> float:

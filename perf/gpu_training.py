@@ -292,7 +292,12 @@ def batches_of(training: Training) -> Iterator[tuple[Tensor, Tensor]]:
     size = training.image_size
     while True:
         yield from training_batches(
-            training.data, training.spec, training.recipe, size, training.generator
+            training.data,
+            training.spec,
+            training.recipe,
+            size,
+            training.generator,
+            training.order(),
         )
 
 

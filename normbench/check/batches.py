@@ -2,11 +2,11 @@
 
 The random numbers are drawn from a generator of the run's seed in the order in which a run has
 them: once, where a part of the training set is trained on, an order of all of its images, of which
-the first are the part; then in each epoch an order of the part, and for its images in this order,
-where the recipe asks for each, six numbers from 0 to 1 of the affine maps (rotation, scale along
-x, scale along y, shear, shift along x, shift along y, each for all images), two whole numbers of
-the crops (down, right, each for all images), and a number from 0 to 1 of the flips. A run draws for
-up to 2,048 images at once; a trace has fewer.
+the first are the part; then in each epoch an order of the part, or of those of its images that the
+recipe selects, and for its images in this order, where the recipe asks for each, six numbers from 0
+to 1 of the affine maps (rotation, scale along x, scale along y, shear, shift along x, shift along
+y, each for all images), two whole numbers of the crops (down, right, each for all images), and a
+number from 0 to 1 of the flips. A run draws for up to 2,048 images at once; a trace has fewer.
 """
 
 import functools
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normbench.check.recording import CPU, RecordedStep, Recording
+from normbench.check.reference import cross_entropy
 from normbench.spec import RunSpec
 from normbench.training.data import ImageData
-from normbench.training.recipes import Augmentation
+from normbench.training.recipes import Augmentation, Recipe
 
 Array = NDArray[np.float64]
 
@@ -225,24 +226,46 @@ class ExpectedEpoch:
     order: tuple[int, ...]
 
 
+def epoch_lengths(recipe: Recipe, count: int, epochs: int) -> list[int]:
+    """Return on how many of ``count`` images each epoch of a run is to train."""
+    fewer = math.ceil(recipe.selection.share * count)
+    return [count if epoch < recipe.selection.after else fewer for epoch in range(epochs)]
+
+
 def expected_epochs(
-    train: Images, spec: RunSpec, augmentation: Augmentation, size: int, device: torch.device = CPU
+    train: Images,
+    spec: RunSpec,
+    recipe: Recipe,
+    size: int,
+    device: torch.device = CPU,
+    steps: Sequence[RecordedStep] = (),
 ) -> list[ExpectedEpoch]:
     """Return the epochs of a run, each image changed by itself.
 
-    A GPU draws other numbers of a seed than a CPU does: they are drawn on the run's device.
+    A GPU draws other numbers of a seed than a CPU does: they are drawn on the run's device. Which
+    images a recipe selects follows from what the run's ``steps`` have answered.
     """
     generator = torch.Generator(device).manual_seed(spec.seed)
     part = drawn_part(spec, len(train.labels), generator)
+    losses = np.full(len(part), np.inf)
+    answered = (
+        cross_entropy(step.logits[[place]].double(), step.labels[[place]]).item()
+        for step in steps
+        for place in range(len(step.labels))
+    )
     epochs = []
-    for _ in range(spec.epochs):
-        draws = drawn_epoch(len(part), spec.batch_size, augmentation, generator)
-        chosen = part[draws.order]
+    for length in epoch_lengths(recipe, len(part), spec.epochs):
+        draws = drawn_epoch(length, spec.batch_size, recipe.augmentation, generator)
+        # the greatest losses, of equal ones the first
+        selected = np.sort(np.argsort(-losses, kind="stable")[:length])[draws.order]
+        chosen = part[selected]
         images = [
-            changed(train.images[index], draws, place, augmentation, size)
+            changed(train.images[index], draws, place, recipe.augmentation, size)
             for place, index in enumerate(chosen)
         ]
         epochs.append(ExpectedEpoch(np.stack(images), train.labels[chosen], tuple(chosen)))
+        for place, loss in zip(selected, answered, strict=False):
+            losses[place] = loss
     return epochs
 
 
@@ -255,18 +278,22 @@ def training_faults(
     """
     training = recording.training
     data, size = training.data, training.spec.batch_size
-    per_epoch = len(epochs[0].labels) // size
-    if len(recording.steps) != per_epoch * len(epochs):
+    counts = [len(epoch.labels) // size for epoch in epochs]
+    if len(recording.steps) != sum(counts):
         yield (
-            f"expected {len(epochs)} epochs of {per_epoch} steps, an incomplete batch left out, "
-            f"seen {len(recording.steps)} steps"
+            f"expected epochs of {', '.join(map(str, counts))} steps, an incomplete batch left "
+            f"out, seen {len(recording.steps)} steps"
         )
     within = tolerance(image_size, data.std)
-    for number, step in enumerate(recording.steps[: per_epoch * len(epochs)]):
-        epoch, start = epochs[number // per_epoch], number % per_epoch * size
-        batch = slice(start, start + size)
+    batches = (
+        (epoch, slice(start, start + size))
+        for epoch in epochs
+        for start in range(0, len(epoch.labels), size)
+    )
+    numbered = enumerate(zip(batches, recording.steps, strict=False), start=1)
+    for number, ((epoch, batch), step) in numbered:
         expected = (epoch.images[batch] / 255 - data.mean) / data.std
-        yield from batch_faults(number + 1, expected, epoch.labels[batch], step, within)
+        yield from batch_faults(number, expected, epoch.labels[batch], step, within)
     yield from order_faults([epoch.order for epoch in epochs], training.spec.train_images or 0)
 
 

@@ -1,11 +1,12 @@
 """The figures that a run reports, worked out again from its logits."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 
-from normbench.check.batches import UNIT, Images
+from normbench.check.batches import UNIT, Images, epoch_lengths
 from normbench.check.recording import Recording
 from normbench.check.reference import cross_entropy
 from normbench.results import Epoch, RunResult
@@ -54,9 +55,11 @@ def trained_figures(
     recording: Recording, result: RunResult
 ) -> Iterator[tuple[Epoch, dict[str, tuple[float, float]]]]:
     """Yield each epoch with what the logits of its steps come to, and what it reports."""
-    per_epoch = len(recording.steps) // len(result.epochs)
-    for number, epoch in enumerate(result.epochs):
-        steps = recording.steps[number * per_epoch : (number + 1) * per_epoch]
+    count = len(recording.training.data.train_labels)
+    lengths = epoch_lengths(recording.training.recipe, count, len(result.epochs))
+    remaining = iter(recording.steps)
+    for length, epoch in zip(lengths, result.epochs, strict=True):
+        steps = list(itertools.islice(remaining, length // result.spec.batch_size))
         logits = torch.cat([step.logits for step in steps]).double()
         labels = torch.cat([step.labels for step in steps])
         accuracy = float((logits.numpy().argmax(1) == labels.numpy()).mean())

@@ -76,11 +76,21 @@ def sources_of(dataset: str) -> tuple[Images, Images]:
     )
 
 
-@functools.cache
-def _epochs(spec: RunSpec, size: int, device: torch.device) -> list[ExpectedEpoch]:
-    """Return the epochs of a trace, which are those of others with any norm and regularizer."""
+def _epochs(recording: Recording, device: torch.device) -> list[ExpectedEpoch]:
+    """Return the epochs of a trace; where none is selected, they are those of any norm's."""
+    spec, size = recording.training.spec, recording.training.image_size
+    recipe = find_recipe(spec.recipe)
+    if recipe.selection.share == 1:
+        alike = dataclasses.replace(spec, norm="none", regularizer=NO_REGULARIZER)
+        return _whole_epochs(alike, size, device)
     train, _ = sources_of(spec.dataset)
-    return expected_epochs(train, spec, find_recipe(spec.recipe).augmentation, size, device)
+    return expected_epochs(train, spec, recipe, size, device, recording.steps)
+
+
+@functools.cache
+def _whole_epochs(spec: RunSpec, size: int, device: torch.device) -> list[ExpectedEpoch]:
+    train, _ = sources_of(spec.dataset)
+    return expected_epochs(train, spec, find_recipe(spec.recipe), size, device)
 
 
 def take_trace(
@@ -163,8 +173,7 @@ def _held(
     comparisons = [] if reason else list(tracer.comparisons())
     worst = max(comparisons, key=lambda comparison: comparison.share, default=None)
     size = recording.training.image_size
-    alike = dataclasses.replace(spec, norm="none", regularizer=NO_REGULARIZER)
-    epochs = _epochs(alike, size, device)
+    epochs = _epochs(recording, device)
     broken = [
         *(() if tracer.norm or reason else tracer.unrepeatable()),
         *(str(comparison) for comparison in comparisons if comparison.broken),

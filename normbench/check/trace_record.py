@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from normbench.spec import NO_REGULARIZER, RunSpec
-from normbench.training.datasets import images_per_epoch
+from normbench.training.datasets import training_images
+from normbench.training.recipes import find_recipe
 
 # What decides whether two traces of one spec have to be equal to the bit, beside the spec.
 GROUND = ("torch", "processor", "threads", "device", "code", "fingerprint")
@@ -50,7 +51,7 @@ def traced_as(spec: RunSpec) -> RunSpec:
     return dataclasses.replace(
         spec,
         batch_size=batch_size,
-        epochs=EPOCHS,
+        epochs=_epochs(spec.recipe),
         dropout=0.0,
         seed=0,
         train_images=STEPS_PER_EPOCH * batch_size + LEFT_OVER,
@@ -67,8 +68,14 @@ def case_trace_spec(spec: RunSpec) -> RunSpec:
 
 def shortened(spec: RunSpec, steps: int) -> RunSpec:
     """Return a run of a few epochs of so many steps, and some images left over that fill none."""
-    images = min(steps * spec.batch_size + LEFT_OVER, images_per_epoch(spec))
-    return dataclasses.replace(spec, epochs=EPOCHS, train_images=images)
+    images = min(steps * spec.batch_size + LEFT_OVER, training_images(spec))
+    return dataclasses.replace(spec, epochs=_epochs(spec.recipe), train_images=images)
+
+
+def _epochs(recipe: str) -> int:
+    """Return how many epochs a trace has: also one of the images that a recipe selects."""
+    selection = find_recipe(recipe).selection
+    return EPOCHS if selection.share == 1 else max(EPOCHS, selection.after + 1)
 
 
 @dataclass(frozen=True)

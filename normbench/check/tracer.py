@@ -25,6 +25,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from normbench.check.batches import epoch_lengths
 from normbench.check.formulas import PENALTIES, formula_of
 from normbench.check.recording import (
     RecordedStep,
@@ -128,7 +129,8 @@ class Tracer:
         spec = self.spec
         # of the spec, and not those that the engine has taken: the schedule is as long as the run
         images = spec.train_images or len(self.recording.training.data.train_labels)
-        steps = images // spec.batch_size * spec.epochs
+        lengths = epoch_lengths(self.recipe, images, spec.epochs)
+        steps = sum(length // spec.batch_size for length in lengths)
         return settings_of(self.recipe, spec.strengths, spec.batch_size, index, steps)
 
     def _stepped(self, index: int, choices: Choices) -> Stepped:

@@ -23,10 +23,15 @@ SECONDS_PER_OPERATION = 7e-11
 
 def estimated_seconds(spec: RunSpec) -> float:
     """Estimate what a run costs one core, to put the longest first."""
-    images = images_per_epoch(spec)
+    return sum(estimated_epochs(spec))
+
+
+def estimated_epochs(spec: RunSpec) -> list[float]:
+    """Estimate what each epoch of a run costs one core."""
     per_image = seconds_per_image(spec.network, spec.dataset)
-    per_epoch = images * per_image + images / spec.batch_size * SECONDS_PER_STEP
-    return spec.epochs * per_epoch * NORM_FACTOR.get(spec.norm, 1.0)
+    per_image += SECONDS_PER_STEP / spec.batch_size
+    factor = NORM_FACTOR.get(spec.norm, 1.0)
+    return [images * per_image * factor for images in images_per_epoch(spec)]
 
 
 @functools.cache
@@ -67,7 +72,7 @@ def measured_factors(runs: Iterable[tuple[RunSpec, Sequence[Epoch]]]) -> Mapping
     for spec, epochs in runs:
         if epochs:
             taken = sum(epoch.train_seconds + epoch.test_seconds for epoch in epochs)
-            expected = estimated_seconds(spec) * len(epochs) / spec.epochs
+            expected = sum(estimated_epochs(spec)[: len(epochs)])
             seconds[spec.network] = seconds.get(spec.network, 0.0) + taken
             estimated[spec.network] = estimated.get(spec.network, 0.0) + expected
     return {network: taken / estimated[network] for network, taken in seconds.items() if taken}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from normbench.engine.costs import estimated_seconds
+from normbench.engine.costs import estimated_epochs
 from normbench.results import Epoch
 from normbench.spec import RunSpec
 
@@ -75,7 +75,7 @@ class Watchdog:
         if self.timeout == 0:
             yield lambda _: None
             return
-        epoch_seconds = BY_ESTIMATE * estimated_seconds(spec) / spec.epochs
+        epoch_seconds = BY_ESTIMATE * estimated_epochs(spec)[0]
         self.limit = self.timeout or max(LEAST_SECONDS_AT_FIRST, epoch_seconds)
         thread = threading.Thread(target=self._watch, name="normbench-watchdog", daemon=True)
         with self._interrupted():

@@ -139,7 +139,8 @@ def describe(run: RunningRun) -> list[str]:
 
 
 def _figures(epoch: Epoch, spec: RunSpec) -> list[str]:
-    rate = images_per_epoch(spec) / epoch.train_seconds if epoch.train_seconds else 0.0
+    images = images_per_epoch(spec)[epoch.epoch - 1]
+    rate = images / epoch.train_seconds if epoch.train_seconds else 0.0
     return [
         f"epoch {epoch.epoch}/{spec.epochs}",
         f"loss {epoch.train_loss:.4f}",

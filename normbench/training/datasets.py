@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from normbench.spec import RunSpec
+from normbench.training.recipes import find_recipe
 
 ENVIRONMENT_VARIABLE = "NORMBENCH_DATA"
 
@@ -216,9 +217,15 @@ def whole_name(name: str) -> str:
     return name.removesuffix(HELDOUT)
 
 
-def images_per_epoch(spec: RunSpec) -> int:
-    """Return how many images an epoch of ``spec`` has."""
+def training_images(spec: RunSpec) -> int:
+    """Return how many images a run of ``spec`` trains on."""
     return spec.train_images or find_dataset(spec.dataset).training_images
+
+
+def images_per_epoch(spec: RunSpec) -> list[int]:
+    """Return how many of them each epoch has; raises ValueError for an unknown recipe."""
+    selection, count = find_recipe(spec.recipe).selection, training_images(spec)
+    return [selection.images(count, epoch) for epoch in range(spec.epochs)]
 
 
 def dataset_on_disk(name: str, root: Path) -> str:

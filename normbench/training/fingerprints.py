@@ -13,7 +13,7 @@ from normbench.models.networks import network_definition
 from normbench.models.norms import norm_family
 from normbench.spec import RunSpec
 from normbench.training.datasets import FOLDER, find_dataset
-from normbench.training.recipes import Augmentation, Recipe, find_recipe
+from normbench.training.recipes import PARTS, Augmentation, Recipe, Selection, find_recipe
 
 # The fields of a recipe, and of its augmentation, that the fingerprints of the first baselines
 # cover. What is added later enters where it is not at its default, so that it makes no older run
@@ -36,14 +36,15 @@ def fingerprint(spec: RunSpec) -> str:
     """
     images = find_dataset(spec.dataset)
     architecture = network_definition(spec.network, images.shape, len(images.classes))
-    training = find_recipe(spec.recipe)
-    settings = {**_settings(training), "augmentation": _settings(training.augmentation)}
+    settings = _settings(find_recipe(spec.recipe))
     definition = json.dumps([architecture, settings], sort_keys=True)
     return hashlib.sha256(definition.encode()).hexdigest()[:12]
 
 
-def _settings(part: Recipe | Augmentation) -> dict[str, Any]:
-    return _entering(vars(part), {f.name: f.default for f in dataclasses.fields(part)})
+def _settings(part: Recipe | Augmentation | Selection) -> dict[str, Any]:
+    entering = _entering(vars(part), {f.name: f.default for f in dataclasses.fields(part)})
+    parts = {name: _settings(entering[name]) for name in PARTS.keys() & entering.keys()}
+    return entering | parts
 
 
 def _entering(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

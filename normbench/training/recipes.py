@@ -29,6 +29,26 @@ class Augmentation:
         return any((self.rotation, self.shift, self.scale, self.shear))
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which images an epoch trains on: all, or those that the network knows least.
+
+    The first ``after`` epochs have all images. Each later one has the ``share`` of them, from 0 to
+    1, that had the greatest losses when they were last trained on: cross-entropies, of the image
+    as it was augmented then, without label smoothing. The others keep theirs meanwhile.
+
+    Source: after Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers, 2019,
+    with stale losses. There chance has a part in it: the greater a loss, the likelier is its image.
+    """
+
+    share: float = 1.0
+    after: int = 1
+
+    def images(self, count: int, epoch: int) -> int:
+        """Return on how many of ``count`` images an epoch trains; the first is epoch 0."""
+        return count if epoch < self.after else math.ceil(self.share * count)
+
+
 # What the learning rate of a recipe is multiplied with at another batch size than 64.
 SCALINGS: dict[str, Callable[[int], float]] = {
     "linear": lambda batch_size: batch_size / 64,
@@ -54,6 +74,8 @@ class Recipe:
     momentum is; or ``package.module:factory``, which is called with the named parameters and the
     learning rate, and returns a torch.optim.Optimizer. ``gradient_clipping`` is the largest norm
     of the gradient of the loss, 0 for none (Pascanu, Mikolov and Bengio, 2013).
+
+    ``selection`` says on which of the images an epoch trains.
     """
 
     learning_rate: float
@@ -65,14 +87,25 @@ class Recipe:
     schedule: str = "one-cycle"
     scaling: str = "linear"
     gradient_clipping: float = 0.0
+    selection: Selection = Selection()
 
     def peak_learning_rate(self, batch_size: int) -> float:
         return self.learning_rate * SCALINGS[self.scaling](batch_size)
+
+    def steps(self, images: int, batch_size: int, epochs: int) -> int:
+        """Return the steps of a run on so many images; an incomplete last batch is left out."""
+        return sum(self.selection.images(images, e) // batch_size for e in range(epochs))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as the table that a cases file would have."""
         return dataclasses.asdict(self)
 
+
+# The tables within a recipe's table.
+PARTS: dict[str, type[Augmentation | Selection]] = {
+    "augmentation": Augmentation,
+    "selection": Selection,
+}
 
 AFFINE = Augmentation(rotation=10, shift=2, scale=0.1, shear=0.1)
 CROP_AND_FLIP = Augmentation(crop=2, flip=True)
@@ -150,9 +183,11 @@ def find_recipe(name: str) -> Recipe:
 
 def _made(changes: Mapping[str, Any], name: str | None) -> Recipe:
     begun = {} if name is None else find_recipe(name).to_dict()
-    augmentation = {**begun.get("augmentation", {}), **changes.get("augmentation", {})}
     try:
-        made = {**begun, **changes, "augmentation": Augmentation(**augmentation)}
-        return Recipe(**made)
+        parts = {
+            part: kind(**{**begun.get(part, {}), **changes.get(part, {})})
+            for part, kind in PARTS.items()
+        }
+        return Recipe(**{**begun, **changes, **parts})
     except TypeError as error:
         raise ValueError(f"a recipe cannot be made of {dict(changes)}: {error}") from error

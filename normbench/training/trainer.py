@@ -102,15 +102,16 @@ def check_images(spec: RunSpec, data: ImageData) -> None:
         )
     there = len(data.train_labels)
     count = spec.train_images or there
+    fewest = find_recipe(spec.recipe).selection.images(count, spec.epochs - 1)
     if count > there:
         raise ValueError(
             f"train_images = {count}: expected at most {there}, the training images of "
             f"{spec.dataset!r}"
         )
-    if spec.batch_size > count:
+    if spec.batch_size > fewest:
         raise ValueError(
-            f"batch_size = {spec.batch_size}: expected at most {count}, the images that the run "
-            "trains on"
+            f"batch_size = {spec.batch_size}: expected at most {fewest}, the images that the run "
+            f"trains on{'' if fewest == count else ' in its last epoch'}"
         )
 
 
@@ -190,18 +191,34 @@ def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
         ) from error
 
 
-def batch_count(images: int, batch_size: int) -> int:
-    """Return an epoch's steps: an incomplete last batch is left out."""
-    return images // batch_size
+def losses_of(trained: Evaluation) -> Tensor:
+    """Return the cross-entropy of each image, in float64: none come close enough to change places.
+
+    So whoever has the same logits selects the same images.
+    """
+    return F.cross_entropy(trained.logits.double(), trained.labels, reduction="none")
+
+
+def greatest(losses: Tensor, count: int) -> Tensor:
+    """Return the indices of the ``count`` greatest losses, ascending; of equal ones the first."""
+    return losses.argsort(descending=True, stable=True)[:count].sort().values
+
+
+def drawn_order(images: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Return indices in a new random order; those of an incomplete last batch are left out."""
+    order = torch.randperm(len(images), generator=generator, device=generator.device)
+    return images[order[: len(images) // batch_size * batch_size]]
 
 
 def training_batches(
-    data: ImageData, spec: RunSpec, recipe: Recipe, size: int, generator: torch.Generator
+    data: ImageData,
+    spec: RunSpec,
+    recipe: Recipe,
+    size: int,
+    generator: torch.Generator,
+    order: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch of augmented batches in a new random order."""
-    count = len(data.train_labels)
-    order = torch.randperm(count, generator=generator, device=generator.device)
-    order = order[: batch_count(count, spec.batch_size) * spec.batch_size]
+    """Yield the training images that ``order`` has, augmented, in batches."""
     chunk = max(1, CHUNK_IMAGES // spec.batch_size) * spec.batch_size
     for indices in order.split(chunk):
         images = data.train_images[indices].float()
@@ -371,7 +388,8 @@ class Training:
         rate = torch.tensor(peak, device=device) if device.type == "cuda" else peak
         weight_decay = spec.strengths.get("l2", 0.0) if fused else 0.0
         self.optimizer = build_optimizer(recipe, flat, rate, weight_decay)
-        steps = batch_count(len(data.train_labels), spec.batch_size) * spec.epochs
+        count = len(data.train_labels)
+        steps = recipe.steps(count, spec.batch_size, spec.epochs)
         self.schedule = build_schedule(self.optimizer, recipe, peak, steps)
         plain = TrainingStep(
             network,
@@ -383,6 +401,8 @@ class Training:
         )
         self.step: Step = CapturedStep(plain) if device.type == "cuda" else plain
         self.test_images = prepare_images(data.test_images, data, self.image_size)
+        # of each training image, when it was last trained on; before that, greater than any
+        self.losses = torch.full((count,), math.inf, dtype=torch.float64, device=device)
         self.epochs: list[Epoch] = []
         self.activations: list[dict[str, Statistics]] = []
         self._cpu_start = time.process_time()
@@ -419,10 +439,12 @@ class Training:
 
     def _epoch(self) -> tuple[Epoch, Evaluation]:
         start = time.perf_counter()
+        order = self.order()
         batches = training_batches(
-            self.data, self.spec, self.recipe, self.image_size, self.generator
+            self.data, self.spec, self.recipe, self.image_size, self.generator, order
         )
         trained = train_epoch(self.network, batches, self.step, self.schedule)
+        self.losses[order] = losses_of(trained)
         train_loss, train_accuracy = trained.loss, trained.accuracy
         middle = time.perf_counter()
         tested = evaluate(self.network, self.test_images, self.data.test_labels)
@@ -439,6 +461,12 @@ class Training:
         )
         return epoch, tested
 
+    def order(self) -> Tensor:
+        """Return the images of the next epoch, in their order."""
+        count = self.recipe.selection.images(len(self.losses), len(self.epochs))
+        images = greatest(self.losses, count)
+        return drawn_order(images, self.spec.batch_size, self.generator)
+
     def state(self) -> dict[str, Any]:
         """Return what restore needs, in tensors and builtin types."""
         on_gpu = self.generator.device.type == "cuda"
@@ -450,6 +478,7 @@ class Training:
             "random": torch.get_rng_state(),
             "other_random": other_random_numbers(),
             "cuda_random": torch.cuda.get_rng_state(self.generator.device) if on_gpu else None,
+            "losses": self.losses,
             "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
             "activations": self.activations,
             "cpu_seconds": self.cpu_seconds,
@@ -470,6 +499,7 @@ class Training:
         set_other_random_numbers(state["other_random"])
         if state["cuda_random"] is not None:
             torch.cuda.set_rng_state(state["cuda_random"], self.generator.device)
+        self.losses.copy_(state["losses"])
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.activations = state["activations"]
         self._cpu_start = time.process_time() - state["cpu_seconds"]

@@ -23,20 +23,23 @@ from normbench.check.batches import (
 from normbench.check.figures import figure_faults
 from normbench.check.recording import Recording, record
 from normbench.check.trace import random_data, trace_data
-from normbench.check.trace_record import trace_spec
+from normbench.check.trace_record import trace_spec, traced_as
+from normbench.training import trainer
 from normbench.training.augmentation import augment
-from normbench.training.recipes import AFFINE, CROP_AND_FLIP, Augmentation
+from normbench.training.recipes import AFFINE, CROP_AND_FLIP, Augmentation, recipe_spelling
+from normbench.training.trainer import greatest
 
 
 def faults(recording: Recording) -> list[str]:
     train, _ = digits_parts()
     spec, recipe = recording.training.spec, recording.training.recipe
-    epochs = expected_epochs(train, spec, recipe.augmentation, 8)
+    epochs = expected_epochs(train, spec, recipe, 8, steps=recording.steps)
     return list(training_faults(recording, epochs, 8))
 
 
-def recorded(seed: int = 0) -> Recording:
-    return record(trace_spec("digits", "layer").with_seed(seed), trace_data("digits"))
+def recorded(seed: int = 0, recipe: str = "digits") -> Recording:
+    spec = trace_spec("digits", "layer").with_seed(seed)
+    return record(traced_as(dataclasses.replace(spec, recipe=recipe)), trace_data("digits"))
 
 
 def test_the_digits_are_those_of_scikit_learn() -> None:
@@ -96,6 +99,20 @@ def test_the_engine_changes_images_as_the_plain_implementation(
 @pytest.mark.parametrize("seed", range(3))
 def test_right_batches_are_not_blamed(seed: int) -> None:
     assert faults(recorded(seed)) == []
+
+
+SELECTING = recipe_spelling({"from": "digits", "selection": {"share": 0.3, "after": 2}})
+
+
+def test_the_images_that_a_recipe_selects_are_not_blamed_and_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recording = recorded(recipe=SELECTING)
+    # of 103 images, 31 fill seven batches of 4
+    assert len(recording.steps) == 25 + 25 + 7
+    assert faults(recording) == []
+    monkeypatch.setattr(trainer, "greatest", lambda losses, count: greatest(-losses, count))
+    assert len(faults(recorded(recipe=SELECTING))) > 20
 
 
 def test_a_pixel_that_is_off_is_told() -> None:

@@ -45,6 +45,7 @@ ADAMW = recipe_spelling({"from": "digits", "optimizer": "adamw", "schedule": "co
 RMSPROP = recipe_spelling(
     {"from": "digits", "optimizer": "torch.optim:RMSprop", "learning_rate": 0.01}
 )
+SELECTING = recipe_spelling({"from": "digits", "selection": {"share": 0.3}})
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,7 @@ RMSPROP = recipe_spelling(
         {"train_images": 300},
         {"recipe": ADAMW, "regularizer": "decoupled:0.1+l2:0.001"},
         {"recipe": RMSPROP, "norm": "batch_renorm"},
+        {"recipe": SELECTING},
     ],
 )
 def test_an_interrupted_run_ends_as_it_would_have(

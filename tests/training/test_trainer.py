@@ -21,12 +21,12 @@ from normbench.spec import RunSpec
 from normbench.training import trainer
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.optimizers import one_cycle
-from normbench.training.recipes import RECIPES, Recipe
+from normbench.training.recipes import RECIPES, Recipe, recipe_spelling
 from normbench.training.steps import FlatParameters, TrainingStep
 from normbench.training.trainer import (
     Evaluation,
     Training,
-    batch_count,
+    drawn_order,
     evaluate,
     on_device,
     prepare_images,
@@ -45,6 +45,12 @@ SPEC = RunSpec("digits", "digits", "batch", batch_size=64, epochs=2, recipe="dig
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     return load_dataset("digits", tmp_path_factory.getbasetemp(), CPU)
+
+
+def epoch_of(digits: ImageData, spec: RunSpec, generator: torch.Generator) -> Iterator[Batch]:
+    """Return the batches of an epoch of all images."""
+    order = drawn_order(torch.arange(1348), spec.batch_size, generator)
+    return training_batches(digits, spec, RECIPES["digits"], 8, generator, order)
 
 
 def without_times(result: RunResult) -> RunResult:
@@ -109,7 +115,7 @@ def test_fifty_steps_have_the_losses_of_the_textbook_loop(
     generator = torch.Generator().manual_seed(0)
     batches: list[Batch] = []
     while len(batches) < 50:
-        epoch = training_batches(digits, spec, RECIPES["digits"], 8, generator)
+        epoch = epoch_of(digits, spec, generator)
         # in float64, as rounding in float32 grows to 2 % of the loss within the fifty steps
         batches += [(images.double(), labels) for images, labels in epoch]
     expected = textbook_losses(spec, batches[:50], smoothing=0.1)
@@ -196,11 +202,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(
 
 def test_an_incomplete_last_batch_is_left_out(digits: ImageData) -> None:
     generator = torch.Generator().manual_seed(0)
-    sizes = [
-        len(labels) for _, labels in training_batches(digits, SPEC, RECIPES["digits"], 8, generator)
-    ]
+    sizes = [len(labels) for _, labels in epoch_of(digits, SPEC, generator)]
     assert sizes == [64] * 21  # 1348 = 21 * 64 + 4
-    assert batch_count(1348, 64) == 21
+    assert RECIPES["digits"].steps(1348, 64, 3) == 3 * 21
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -282,13 +286,44 @@ def test_a_training_of_ones_own_network_is_held_to_its_images(digits: ImageData)
         Training(build_network("digits", "batch"), spec, RECIPES["digits"], digits, CPU)
 
 
+SELECTING = recipe_spelling({"from": "digits", "selection": {"share": 0.25, "after": 2}})
+
+
+def test_a_recipe_that_selects_trains_on_the_images_that_were_known_least(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training.begin(dataclasses.replace(SPEC, recipe=SELECTING, epochs=3), digits, CPU)
+    draw, orders, losses = training.order, [], []
+
+    def watched() -> torch.Tensor:
+        losses.append(training.losses.clone())
+        orders.append(draw())
+        return orders[-1]
+
+    monkeypatch.setattr(training, "order", watched)
+    training.run(lambda _: None)
+    # a quarter of 1348 images is 337, which fill five batches of 64
+    assert [len(order.unique()) for order in orders] == [21 * 64, 21 * 64, 5 * 64]
+    before, chosen = losses[2], torch.zeros(1348, dtype=torch.bool)
+    chosen[orders[2]] = True
+    assert before[chosen].min() >= before.sort(descending=True).values[336]
+    assert torch.equal(training.losses[~chosen], before[~chosen])
+    assert not torch.any(training.losses[chosen] == before[chosen])
+    # and the schedule ends with its last step
+    assert training.epochs[-1].learning_rate < 1e-6 < training.epochs[-2].learning_rate
+
+
+def test_a_batch_that_the_selected_images_do_not_fill_is_refused(digits: ImageData) -> None:
+    spec = dataclasses.replace(SPEC, recipe=SELECTING, batch_size=400)
+    assert train(spec, digits, CPU).status == "ok"
+    with pytest.raises(ValueError, match=r"= 400: expected at most 337, .* in its last epoch"):
+        train(dataclasses.replace(spec, epochs=3), digits, CPU)
+
+
 def test_an_epoch_shows_each_image_once_in_a_new_order(digits: ImageData) -> None:
     spec = dataclasses.replace(SPEC, batch_size=1348)
     generator = torch.Generator().manual_seed(0)
-    epochs = [
-        torch.cat([y for _, y in training_batches(digits, spec, RECIPES["digits"], 8, generator)])
-        for _ in range(2)
-    ]
+    epochs = [torch.cat([y for _, y in epoch_of(digits, spec, generator)]) for _ in range(2)]
     assert not torch.equal(*epochs)
     for labels in epochs:
         assert torch.equal(labels.sort().values, digits.train_labels.sort().values)
