@@ -13,7 +13,7 @@ from normbench.models.networks import NETWORKS, check_network, takes
 from normbench.models.sites import NetworkDoesNotFit
 from normbench.spec import RunSpec, configuration_label
 from normbench.training.datasets import dataset_on_disk, find_dataset
-from normbench.training.recipes import recipe_table
+from normbench.training.recipes import find_recipe, recipe_table
 from normbench.training.trainer import check_recipe, check_regularizer
 
 # These build a network: once is enough for all files of a process, in which a module of the user's
@@ -107,15 +107,17 @@ def _misfits(content: CasesFile, options: GridOptions, fitting: bool) -> Iterato
     elif fitting:
         yield from _misfits_of_training(content, options)
     yield from _misfits_of_recipes(content)
-    images = content.train_images or find_dataset(content.dataset).training_images
-    at_most = Number(1, images).words(whole=True)
+    count = content.train_images or find_dataset(content.dataset).training_images
     for number, grid in enumerate(content.grid, start=1):
         place = f"[[grid]] {number}"
+        selection = find_recipe(str(grid.recipe or content.recipe)).selection
+        images = selection.images(count, content.epochs - 1)
+        at_most = Number(1, images).words(whole=True)
         for size in grid.batch_size:
             if size > images:
                 yield (
                     f"{place}: batch_size = {size}; expected {at_most}, "
-                    "the images that a run trains on"
+                    f"the images that a run trains on{'' if images == count else ' in the end'}"
                 )
         # a network of the user's own that cannot be trained would say so with each norm again
         tried = fitting and included[number - 1] and (not misfit or content.network in NETWORKS)

@@ -278,6 +278,15 @@ class AugmentationTable(Table):
     """Whether every other image is mirrored left to right."""
 
 
+class SelectionTable(Table):
+    """Which images an epoch trains on: all, or those that the network knows least."""
+
+    share: Annotated[float, Number(0.01, 1)] | None = Field(default=None, examples=[0.33])
+    """The part of the images that an epoch has: those whose losses were greatest."""
+    after: Annotated[int, Number(1)] | None = Field(default=None, examples=[2])
+    """After how many epochs of all images; 1 by default."""
+
+
 def _optimizer(name: str) -> str:
     if name not in OPTIMIZERS:
         optimizer_factory(name)
@@ -323,6 +332,8 @@ class RecipeTable(Table):
     """The largest norm of the gradient of the loss; 0, the default, for none."""
     augmentation: AugmentationTable | None = Field(default=None, examples=[{"flip": True}])
     """How each training image is changed at random; not at all by default."""
+    selection: SelectionTable | None = Field(default=None, examples=[{"share": 0.33}])
+    """Which images an epoch trains on; all by default."""
 
     @model_validator(mode="after")
     def _with_a_learning_rate(self) -> Self:

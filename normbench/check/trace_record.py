@@ -20,7 +20,7 @@ DIGITS = 8
 
 # Fifty steps, over whose epochs orders can be compared, with some images left over that fill no
 # batch. The digits, of which there are the most traces, have the smaller batches.
-EPOCHS, STEPS_PER_EPOCH, LEFT_OVER = 2, 25, 3
+EPOCHS, STEPS, LEFT_OVER = 2, 50, 3
 BATCH_SIZE, BATCH_SIZES = 8, {"digits": 4}
 
 # Of a case's own trace: as many steps an epoch as show a difference, at the least cost.
@@ -42,19 +42,21 @@ TRACED_NETWORKS = {"fashion-mnist": "mnist"}
 def trace_spec(recipe: str, norm: str, regularizer: str = NO_REGULARIZER) -> RunSpec:
     """Return the run that a trace of a built-in recipe takes, with its network and data set."""
     network = TRACED_NETWORKS.get(recipe, recipe.partition("-")[0])
-    return traced_as(RunSpec(network, network, norm, regularizer, recipe=recipe))
+    epochs = find_recipe(recipe).selection.after + 1
+    return traced_as(RunSpec(network, network, norm, regularizer, epochs=epochs, recipe=recipe))
 
 
 def traced_as(spec: RunSpec) -> RunSpec:
     """Return the run that a trace takes of what a case trains: the same in small batches."""
-    batch_size = BATCH_SIZES.get(spec.dataset, BATCH_SIZE)
+    batch_size, epochs = BATCH_SIZES.get(spec.dataset, BATCH_SIZE), _epochs(spec)
+    steps = max(1, STEPS // epochs)
     return dataclasses.replace(
         spec,
         batch_size=batch_size,
-        epochs=_epochs(spec.recipe),
+        epochs=epochs,
         dropout=0.0,
         seed=0,
-        train_images=STEPS_PER_EPOCH * batch_size + LEFT_OVER,
+        train_images=steps * batch_size + LEFT_OVER,
     )
 
 
@@ -69,13 +71,14 @@ def case_trace_spec(spec: RunSpec) -> RunSpec:
 def shortened(spec: RunSpec, steps: int) -> RunSpec:
     """Return a run of a few epochs of so many steps, and some images left over that fill none."""
     images = min(steps * spec.batch_size + LEFT_OVER, training_images(spec))
-    return dataclasses.replace(spec, epochs=_epochs(spec.recipe), train_images=images)
+    return dataclasses.replace(spec, epochs=_epochs(spec), train_images=images)
 
 
-def _epochs(recipe: str) -> int:
-    """Return how many epochs a trace has: also one of the images that a recipe selects."""
-    selection = find_recipe(recipe).selection
-    return EPOCHS if selection.share == 1 else max(EPOCHS, selection.after + 1)
+def _epochs(spec: RunSpec) -> int:
+    """Return how many epochs a run's trace has: the first that selects images is one of them."""
+    selection = find_recipe(spec.recipe).selection
+    selects = selection.share < 1 and selection.after < spec.epochs
+    return max(EPOCHS, selection.after + 1) if selects else EPOCHS
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,12 @@ class Selection:
     share: float = 1.0
     after: int = 1
 
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share = {self.share!r}: expected a part of the images, up to 1")
+        if self.after < 1:
+            raise ValueError(f"after = {self.after!r}: expected 1 or more, as losses are of epochs")
+
     def images(self, count: int, epoch: int) -> int:
         """Return on how many of ``count`` images an epoch trains; the first is epoch 0."""
         return count if epoch < self.after else math.ceil(self.share * count)

@@ -111,7 +111,7 @@ def check_images(spec: RunSpec, data: ImageData) -> None:
     if spec.batch_size > fewest:
         raise ValueError(
             f"batch_size = {spec.batch_size}: expected at most {fewest}, the images that the run "
-            f"trains on{'' if fewest == count else ' in its last epoch'}"
+            f"trains on{'' if fewest == count else ' in the end'}"
         )
 
 

@@ -213,6 +213,12 @@ def test_a_recipe_may_be_a_table(load: Load) -> None:
         ("0.1,", "0,", r"recipe: learning_rate = 0; expected a number of at least 1e-12"),
         ('"digits"', '"digit"', r"recipe: from = 'digit'; expected one of 'digits', 'mnist'"),
         ("true", "1", r"recipe: augmentation: flip = 1; expected true or false"),
+        (
+            "0.1,",
+            "0.1, selection = { share = 0, after = 0 },",
+            r"(?s)recipe: selection: share = 0; expected a number of at least 0.01 and at most 1\n"
+            r".*recipe: selection: after = 0; expected a whole number of at least 1",
+        ),
         ("flip", "flop", r"recipe: augmentation: unknown key flop; .*; did you mean flip\?"),
         (
             "learning_rate",
@@ -334,6 +340,11 @@ def test_a_grid_may_have_a_recipe_of_its_own(load: Load) -> None:
         ("{ l1 = 0.001 }", "3", r"regularizer = 3; expected a table such as { l1 = 0.001 }$"),
         ("[64]", "[64, true]", r"batch_size = True; expected a whole number of at least 1"),
         ("[64]", "[]", r"batch_size = \[\]; expected a list of values"),
+        (
+            'recipe = "digits"\nepochs = 1',
+            'recipe = { from = "digits", selection = { share = 0.01 } }\nepochs = 2',
+            r"batch_size = 64; expected .* at most 14, the images that a run trains on in the end",
+        ),
         ("[[grid]]", '[[grid]]\ntier = "all"', r"tier = 'all'; expected one of 'smoke'"),
         ("schema = 1", "schema = 1\nseeds = 0", r"seeds = 0; expected a whole number"),
         ("schema = 1", "schema = 1\ntrain_images = 9999", r"at least 1 and at most 1348"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.check.recording import RecordedTraining
-from normbench.check.trace_record import STEPS_PER_EPOCH
+from normbench.check.trace_record import STEPS
 from normbench.models.regularizers import L1
 from normbench.training.optimizers import one_cycle
 from normbench.training.steps import Step, TrainingStep
@@ -38,7 +38,7 @@ def _optimizer(**settings: float) -> Change:
 
 def _length(factor: float) -> Change:
     def change(training: RecordedTraining) -> None:
-        steps = int(training.spec.epochs * STEPS_PER_EPOCH * factor)
+        steps = int(STEPS * factor)
         recipe = training.recipe
         peak = recipe.peak_learning_rate(training.spec.batch_size)
         training.schedule = one_cycle(training.optimizer, peak, steps, recipe.warmup)

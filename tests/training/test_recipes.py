@@ -29,6 +29,7 @@ from normbench.training.recipes import (
     SCHEDULES,
     Augmentation,
     Recipe,
+    Selection,
     find_recipe,
     recipe_spelling,
 )
@@ -59,12 +60,18 @@ def test_equal_recipes_are_spelled_alike(table: dict[str, object], spelled: str)
 
 
 def test_a_spelling_leads_back_to_its_recipe() -> None:
-    table = {"from": "mnist", "momentum": 0.8, "augmentation": {"crop": 3}}
+    table = {
+        "from": "mnist",
+        "momentum": 0.8,
+        "augmentation": {"crop": 3},
+        "selection": {"share": 0.5},
+    }
     expected = Recipe(
         learning_rate=0.1,
         momentum=0.8,
         label_smoothing=0.1,
         augmentation=Augmentation(rotation=10, shift=2, scale=0.1, shear=0.1, crop=3),
+        selection=Selection(share=0.5, after=1),
     )
     assert find_recipe(recipe_spelling(table)) == expected
     assert find_recipe(recipe_spelling(expected.to_dict())) == expected

@@ -316,7 +316,7 @@ def test_a_recipe_that_selects_trains_on_the_images_that_were_known_least(
 def test_a_batch_that_the_selected_images_do_not_fill_is_refused(digits: ImageData) -> None:
     spec = dataclasses.replace(SPEC, recipe=SELECTING, batch_size=400)
     assert train(spec, digits, CPU).status == "ok"
-    with pytest.raises(ValueError, match=r"= 400: expected at most 337, .* in its last epoch"):
+    with pytest.raises(ValueError, match=r"= 400: expected at most 337, .* in the end"):
         train(dataclasses.replace(spec, epochs=3), digits, CPU)
 
 
