@@ -334,6 +334,8 @@ class RecipeTable(Table):
     """How each training image is changed at random; not at all by default."""
     selection: SelectionTable | None = Field(default=None, examples=[{"share": 0.33}])
     """Which images an epoch trains on; all by default."""
+    whitening: Annotated[bool, Flag()] | None = Field(default=None, examples=[True])
+    """Whether the first convolution begins by whitening the images' patches; it does not."""
 
     @model_validator(mode="after")
     def _with_a_learning_rate(self) -> Self:

@@ -56,6 +56,16 @@ class Elsewhere(Protocol):
         """Return the stored run once there is another one than ``before``."""
 
 
+def leaves_unfit(error: BaseException) -> bool:
+    """Tell whether a process in which a run has ended so is of no use to other runs.
+
+    What a norm has hoarded stays its own, and after an error on a GPU each call there fails.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 def devices_of(options: Options) -> tuple[str, ...]:
     """Return the devices that runs go to; raises ValueError for one that is not there."""
     return parse_device(options.device, torch.cuda.device_count())
@@ -226,6 +236,10 @@ class Runner:
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
             self._append(RunResult(spec, "error", message, epochs=self.store.noted))
+            if leaves_unfit(error) and self.store.worker != MAIN:
+                # the controller stores the row once more, and replaces this worker
+                self.store.note_end("error", message)
+                os._exit(EXIT_CODE)
             raise
         result = self._append(self._held(result))
         # not earlier: until the row is stored, it is all that is left of the run
@@ -240,7 +254,7 @@ class Runner:
         def last_words(told: str) -> None:
             if not alone:
                 # the controller stores the row, and replaces this worker
-                self.store.note_stall(told)
+                self.store.note_end("stalled", told)
                 return
             self._append(RunResult(spec, "stalled", told, epochs=self.store.noted))
             sys.stderr.write(

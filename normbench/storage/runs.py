@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from normbench.locks import locked, locks_work
-from normbench.results import UNFINISHED, Epoch, RunResult
+from normbench.results import UNFINISHED, Epoch, RunResult, Status
 from normbench.spec import RunSpec
 from normbench.storage.files import remove_if_possible, remove_unnamed, write_atomic
 
@@ -231,9 +231,9 @@ class RunStore:
         """Say that such a worker is through with its run."""
         remove_if_possible(self._lease_file(worker))
 
-    def note_stall(self, told: str) -> None:
-        """Let record_crash know that the run which this process is at has stalled."""
-        self._lease["stalled"] = told
+    def note_end(self, status: Status, told: str) -> None:
+        """Let record_crash know how the run has ended that this process is at, and ends with."""
+        self._lease["ended"] = [status, told]
         self._write_lease(self.worker, self._lease)
 
     @property
@@ -310,7 +310,7 @@ class RunStore:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def record_crash(self, worker: str) -> str | None:
-        """Store what ``worker`` was training when it died as crashed, or stalled.
+        """Store what ``worker`` was training when it died: as crashed, or as it had noted.
 
         Returns the case's id.
         """
@@ -327,13 +327,14 @@ class RunStore:
         # it may have died in the moment after it had stored the row
         if known is None or known.status in UNFINISHED:
             died = f"the process of worker {worker} died while it trained this run"
-            stalled: str = running.get("stalled", "")
+            status: Status
+            status, told = running.get("ended") or ("crashed", died)
             ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
             self.append(
                 RunResult(
                     spec,
-                    "stalled" if stalled else "crashed",
-                    stalled or died,
+                    status,
+                    told,
                     epochs=_epochs(running),
                     worker=worker,
                     ended=ended,

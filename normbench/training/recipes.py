@@ -81,7 +81,8 @@ class Recipe:
     learning rate, and returns a torch.optim.Optimizer. ``gradient_clipping`` is the largest norm
     of the gradient of the loss, 0 for none (Pascanu, Mikolov and Bengio, 2013).
 
-    ``selection`` says on which of the images an epoch trains.
+    ``selection`` says on which of the images an epoch trains. With ``whitening``, the network's
+    first convolution begins with the principal directions of the images' patches.
     """
 
     learning_rate: float
@@ -94,6 +95,7 @@ class Recipe:
     scaling: str = "linear"
     gradient_clipping: float = 0.0
     selection: Selection = Selection()
+    whitening: bool = False
 
     def peak_learning_rate(self, batch_size: int) -> float:
         return self.learning_rate * SCALINGS[self.scaling](batch_size)

@@ -40,6 +40,7 @@ from normbench.training.optimizers import UnknownOptimizer, build_optimizer, bui
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.training.recipes import OPTIMIZERS, Recipe, find_recipe
 from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
+from normbench.training.whitening import IMAGES, first_convolution, whiten
 
 # Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
 CHUNK_IMAGES = 2048
@@ -167,8 +168,8 @@ def check_regularizer(regularizer: str, network: str, shape: Shape, classes: int
 def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
     """Raise ValueError for a recipe that is none, or that cannot train a network.
 
-    For an optimizer of a user's own, builds the network without a norm; leaves the global random
-    numbers as they were.
+    For whitening and for an optimizer of a user's own, builds the network without a norm; leaves
+    the global random numbers as they were.
     """
     found = find_recipe(recipe)
     size = min(seen_shape(network, shape)[1:])
@@ -177,10 +178,18 @@ def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
             f"crop = {found.augmentation.crop}: expected at most {size - 1}, as the network sees "
             f"{size} pixels a side"
         )
-    if found.optimizer in OPTIMIZERS:
-        return
+    if found.whitening or found.optimizer not in OPTIMIZERS:
+        _check_recipe_with(found, network, shape, classes)
+
+
+def _check_recipe_with(found: Recipe, network: str, shape: Shape, classes: int) -> None:
     with torch.random.fork_rng(devices=[]):
-        flat = FlatParameters(build_network(network, "none", shape=shape, classes=classes))
+        built = build_network(network, "none", shape=shape, classes=classes)
+        if found.whitening:
+            first_convolution(built, shape[0])
+        if found.optimizer in OPTIMIZERS:
+            return
+        flat = FlatParameters(built)
         optimizer = build_optimizer(found, flat, found.learning_rate, 0.0)
     try:
         optimizer.step()
@@ -374,6 +383,10 @@ class Training:
         if spec.train_images:
             data = data.training_part(spec.train_images, self.generator)
         self.data = data
+        if recipe.whitening:
+            seen = center_crop(data.train_images[:IMAGES], self.image_size).float()
+            images = normalize_(seen, data.mean, data.std)
+            whiten(first_convolution(network, images.shape[1]), images)
         # SGD adds L2 itself
         fused = {"l2"} if recipe.optimizer == "sgd" else set()
         others = {name: value for name, value in spec.strengths.items() if name not in fused}

@@ -15,7 +15,7 @@ import torch
 
 from normbench.cases.case import Case, GridOptions
 from normbench.engine.options import Options
-from normbench.engine.runner import Runner
+from normbench.engine.runner import Runner, leaves_unfit
 from normbench.engine.watchdog import RunStalled
 from normbench.results import Epoch, Outcome, RunFailed, RunResult, Status
 from normbench.spec import RunSpec
@@ -387,6 +387,14 @@ def test_processes_that_ask_at_once_share_one_training(tmp_path: Path) -> None:
         assert process.exitcode == 0
     assert len((tmp_path / "trained").read_text().splitlines()) == 3
     assert len(RunStore(tmp_path).results()) == 3
+
+
+def test_only_errors_that_stay_with_a_process_make_it_unfit() -> None:
+    staying = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")]
+    staying += [torch.AcceleratorError("CUDA error: an illegal memory access")]
+    assert all(map(leaves_unfit, staying))
+    passing = [RuntimeError("no gradient today"), ValueError("DefaultCPUAllocator"), SystemExit(1)]
+    assert not any(map(leaves_unfit, passing))
 
 
 def test_what_a_killed_worker_was_training_is_stored_as_crashed(tmp_path: Path) -> None:

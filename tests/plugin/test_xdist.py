@@ -9,7 +9,7 @@ from ..conftest import Project
 
 # Each does what it should not in the first step of training, on more than the images of a check.
 HARMFUL = """
-import os, signal, time
+import os, resource, signal, time
 import torch
 from torch import nn
 
@@ -34,6 +34,17 @@ class Forks(Killer):
     def harm(self):
         if not hasattr(self, "forked"):
             self.forked = os.fork()
+
+HOARD = []
+
+class Leaks(Killer):
+    def harm(self):
+        # as where this is all the memory that there is
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        taken = 4096 * int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 2**29, most))
+        while True:
+            HOARD.append(torch.ones(2**22))
 
 class RaisesInBackward(Killer):
     def forward(self, x):
@@ -118,7 +129,7 @@ def test_workers_share_the_cores_and_sign_their_rows(
 
 def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
     spread.write("harmful.py", HARMFUL)
-    norms = ("Killer", "Exits", "Hangs", "Forks", "RaisesInBackward")
+    norms = ("Killer", "Exits", "Hangs", "Forks", "Leaks", "RaisesInBackward")
     added = [f"--bench-norm=harmful:{norm}" for norm in norms]
     result = spread.run_apart("-k", "none", "--bench-stall-timeout", "20", *added)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -130,9 +141,13 @@ def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
         "tiny-harmful:Hangs-none-b64": "stalled",
         # what it has forked leaves no row and no outcome
         "tiny-harmful:Forks-none-b64": "measured",
+        # its worker goes with what it has hoarded: the others find the memory that they need
+        "tiny-harmful:Leaks-none-b64": "error",
         "tiny-harmful:RaisesInBackward-none-b64": "error",
     }
-    assert len((spread.session / "runs.jsonl").read_text().splitlines()) == 7
+    assert len(spread.rows) == 8
+    leaked = next(run for run in spread.rows if "Leaks" in run.spec.norm)
+    assert "DefaultCPUAllocator" in leaked.message
     result.stdout.fnmatch_lines(["harmful:Killer *crashed*"])
     stalled = next(run for run in spread.rows if run.status == "stalled")
     assert "it made no progress for 20 s, after 0 epochs; where it was is in" in stalled.message
