@@ -1,9 +1,9 @@
-"""Standard: norm x regularizer x batch size on MNIST, beside the published tables."""
+"""Standard and full: norm x regularizer x batch size on MNIST, beside the published tables."""
 
 import pytest
 
 
-@pytest.mark.cases("mnist")
+@pytest.mark.cases("mnist", "mnist_plain")
 def test_mnist(case, run_case):
     runs = run_case(case)
     assert runs.test_accuracy > case.target

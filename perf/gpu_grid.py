@@ -15,7 +15,7 @@ from typing import Any
 from gpu_tests import ROOT, pytest_run
 from gpu_training import Setup, Tell
 
-BASELINE = "cpu-mnist"
+BASELINE = "cpu-mnist-plain"
 IMAGES = 60_000
 
 GRID = """

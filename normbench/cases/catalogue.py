@@ -44,11 +44,13 @@ def checked_names(options: GridOptions) -> dict[str, list[str]]:
     }
 
 
-# A norm for each recipe that no grid of the smoke tier trains, each another one. Batch
-# normalization, whose traces are the largest, is traced on the digits.
+# A norm for each recipe that no grid of the smoke tier trains, together all but batch
+# normalization, whose traces are the largest: it is traced on the digits.
 TRACED_RECIPES = {
     "mnist": "layer",
     "mnist-l1": "layer_chw",
+    "mnist-fast": "instance",
+    "mnist-fast-l1": "group:4",
     "mnist-batch-size": "group:2",
     "fashion-mnist": "none",
     "cifar10": "group:4",
@@ -64,7 +66,7 @@ def traced_runs(options: GridOptions, cases: Sequence[Case]) -> list[Traced]:
     found = {}
     for recipe, norm in reversed(TRACED_RECIPES.items()) if options.tier != OWN else ():
         if norm in options.grid_norms([norm]):
-            regularizer = "l1:0.001" if recipe == "mnist-l1" else NO_REGULARIZER
+            regularizer = "l1:0.001" if recipe.endswith("-l1") else NO_REGULARIZER
             found[f"{recipe}-{norm}"] = trace_spec(recipe, norm, regularizer)
     for case in cases:
         spec = case.spec

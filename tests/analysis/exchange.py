@@ -181,7 +181,7 @@ PLANS = [
 
 def main() -> None:
     sessions = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    names = sys.argv[2:] or ["digits", "cpu-mnist", "cpu-cifar10-jpeg"]
+    names = sys.argv[2:] or ["digits", "cpu-mnist-plain", "cpu-cifar10-jpeg"]
     for name in names:
         rows = digits_rows() if name == "digits" else stored_rows(name)
         print(f"\n{name}: {len(rows)} cases, {min(map(len, rows.values()))} runs each\n")

@@ -447,7 +447,7 @@ def simulated_changes(histories: int) -> dict[str, Sequence[History]]:
 
 
 def switched_changes(histories: int) -> dict[str, Sequence[History]]:
-    digits, mnist = digits_rows(), stored_rows("cpu-mnist")
+    digits, mnist = digits_rows(), stored_rows("cpu-mnist-plain")
     named: dict[str, Sequence[History]] = {}
     for family, rows, bounds in (
         ("digits", digits, ((0.01, 0.015), (0.015, 0.03), (0.03, 0.08))),

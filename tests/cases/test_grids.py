@@ -682,11 +682,16 @@ def test_bad_published_figures_are_told(
         load('published = "figures.csv"\n' + tiny_grid())
 
 
-def test_the_mnist_grid_is_the_product_and_has_every_published_row() -> None:
-    cases = load_cases(BENCH_CASES / "mnist.toml", GridOptions(tier="standard"))
-    assert len(cases) == 6 * 5 * 3
+@pytest.mark.parametrize(
+    ("grid", "tier", "more"), [("mnist", "standard", 0), ("mnist_plain", "full", 2)]
+)
+def test_both_mnist_grids_are_the_product_and_have_every_published_row(
+    grid: str, tier: str, more: int
+) -> None:
+    cases = load_cases(BENCH_CASES / f"{grid}.toml", GridOptions(tier=tier))
+    assert len(cases) == 6 * 5 * 3 + more
     assert sum(case.published is not None for case in cases) == 17
-    best = next(case for case in cases if case.id == "mnist-batch-none-b64")
+    best = next(case for case in cases if case.id == f"{grid}-batch-none-b64")
     assert best.published is not None
     assert best.published.test_accuracy == pytest.approx(0.9958)
     assert best.published.floor == pytest.approx(0.9948)

@@ -86,7 +86,7 @@ def test_the_engine_on_a_gpu_is_held_against_the_reference(recipe: str) -> None:
     assert first.digests == second.digests
 
 
-@pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "cifar10"])
+@pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "mnist-fast", "cifar10"])
 def test_a_right_engine_is_not_blamed_with_another_recipe(recipe: str) -> None:
     assert take_trace(Traced("right", trace_spec(recipe, "group:2", "l1:0.001"))).broken == ()
 

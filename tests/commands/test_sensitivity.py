@@ -361,10 +361,10 @@ def test_a_fault_that_is_compiled_is_found_where_the_sound_one_was_compiled_befo
 
 def test_a_session_that_is_no_pass_is_red_without_a_failed_test(tmp_path: Path) -> None:
     one = ("--bench-tier", "smoke", "-k", "digits-batch-none-b64")
-    other = Stage("baseline", "test_digits.py", (*one, "--bench-baseline", "cpu-mnist"))
+    other = Stage("baseline", "test_digits.py", (*one, "--bench-baseline", "cpu-mnist-plain"))
     ended = StageRunner(tmp_path, 300.0)(other, None)
     assert (ended.code, ended.red, ended.test) == (1, True, "")
-    assert ended.told.startswith("nothing was compared with the baseline cpu-mnist")
+    assert ended.told.startswith("nothing was compared with the baseline cpu-mnist-plain")
 
 
 def test_a_stage_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -36,19 +36,27 @@ def test_a_committed_baseline_is_of_the_recipes_as_they_are(baseline: Baseline) 
 
 
 @pytest.mark.parametrize(
-    ("name", "grid", "fits", "seeds"),
+    ("name", "grid", "tier", "fits", "seeds"),
     [
-        ("digits", "digits", lambda spec: True, 20),
-        ("cpu-mnist", "mnist", lambda spec: spec.batch_size == 64, 10),
-        ("cpu-cifar10-jpeg", "cifar10", lambda spec: spec.label.endswith("-none-b128"), 5),
+        ("digits", "digits", "smoke", lambda spec: True, 20),
+        (
+            "cpu-mnist-plain",
+            "mnist_plain",
+            "full",
+            lambda s: (
+                s.batch_size == 64 and s.norm != "layer_chw" and "0.0005" not in s.regularizer
+            ),
+            10,
+        ),
+        ("cpu-cifar10-jpeg", "cifar10", "standard", lambda s: s.label.endswith("-none-b128"), 5),
     ],
 )
 def test_a_committed_baseline_has_every_case_that_it_stands_for(
-    name: str, grid: str, fits: Callable[[RunSpec], bool], seeds: int, tmp_path: Path
+    name: str, grid: str, tier: str, fits: Callable[[RunSpec], bool], seeds: int, tmp_path: Path
 ) -> None:
     (tmp_path / "cifar10-jpeg").mkdir()  # as where only the copy of CIFAR-10 is on disk
     baseline = Baseline.read(ROOT / "results" / "reference" / f"{name}.json")
-    options = GridOptions(tier="standard", data=tmp_path)
+    options = GridOptions(tier=tier, data=tmp_path)
     cases = load_cases(ROOT / "bench" / "cases" / f"{grid}.toml", options)
     assert baseline.cases.keys() == {case.spec for case in cases if fits(case.spec)}
     assert {len(case.runs) for case in baseline.cases.values()} == {seeds}
