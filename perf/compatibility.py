@@ -34,7 +34,7 @@ ROOMS = (
 )
 BESIDE = (
     "tests/test_spec.py tests/test_locks.py tests/test_package.py tests/test_gpu_stages.py "
-    "tests/test_matrix.py "
+    "tests/test_matrix.py tests/test_measurements.py "
     "tests/test_norms_page.py tests/test_reference_page.py tests/test_torture.py"
 )
 

@@ -1,5 +1,6 @@
 """docs/norms.md: its properties are those that the norms claim, its results those of sessions."""
 
+import dataclasses
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +79,7 @@ def test_results_are_mean_and_deviation_of_the_runs_without_a_regularizer(
             finished(spec("mnist", "batch", 1, 64), 0.97),
             finished(spec("mnist", "batch", 2, 64, "l2:0.001"), 0.1),
             finished(spec("mnist", "batch", 3, 128), 0.1),
+            finished(dataclasses.replace(spec("mnist", "batch", 4, 64), recipe="mnist-fast"), 0.1),
             finished(spec("cifar10-jpeg", "ghost:16", 0, 128), 0.8),
         ],
     )
