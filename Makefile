@@ -28,7 +28,7 @@ STAGES ?=
 # how many mutated files each test of make fuzz makes
 EXAMPLES ?= 1000
 KILLS ?= 20
-# of make baselines and make norms-table: digits, mnist and so on; all without one
+# of make baselines: digits, mnist and so on; all without one
 PARTS ?=
 
 .PHONY: help bench test tests fuzz torture lint style types workflows check baseline nightly merge summary comment alarm package compatibility baselines claims norms-table norms-page pictures reference gpu vendor clean
@@ -100,15 +100,15 @@ compatibility: $(BIN)/installed ## run STAGES in each of CELLS, and write docs/c
 reference: $(BIN)/installed ## write docs/reference.md out of the docstrings
 	$(BIN)/python perf/reference_page.py
 
-baselines: $(BIN)/installed ## train the committed baselines anew, or the PARTS of them; goes on where it was stopped
+baselines: $(BIN)/installed ## train the committed baselines, or the PARTS of them, in results/measurements; goes on where it was stopped
 	$(BIN)/python perf/measurements.py baselines $(PARTS) --workers $(WORKERS)
 
 claims: $(BIN)/installed ## judge all claims; goes on where it was stopped
 	$(BIN)/python perf/measurements.py claims --workers $(WORKERS)
 
 norms-table: $(BIN)/installed ## train what docs/norms.md compares, and write it; goes on where it was stopped
-	$(BIN)/python perf/measurements.py norms $(PARTS) --workers $(WORKERS)
-	$(BIN)/python perf/norms_page.py results/measurements/norms-*/latest
+	$(BIN)/python perf/measurements.py norms --workers $(WORKERS)
+	$(BIN)/python perf/norms_page.py results/measurements/norms/*/latest
 
 norms-page: $(BIN)/installed ## write docs/norms.md: costs measured here, results out of the folders SESSIONS
 	$(BIN)/python perf/norms_page.py $(SESSIONS)

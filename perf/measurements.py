@@ -2,10 +2,11 @@
 
     python perf/measurements.py baselines|claims|norms [PART ...]
 
-Each part is a session in a folder of its own, ``results/measurements/PART``. Stopped, by Ctrl-C or
-by whatever, it goes on where it was when it is started again; what has ended is left alone.
-``make baselines``, ``make claims`` and ``make norms-table`` are the same. A baseline's part writes
-``results/reference/NAME.json`` when it has ended.
+Each part is a session in a folder of its own, ``results/measurements/WHAT/PART``. Stopped, by
+Ctrl-C or by whatever, it goes on where it was when it is started again. What has ended is left
+alone: to take it anew, as by another recipe, remove its folder. ``make baselines``, ``make claims``
+and ``make norms-table`` are the same. A baseline's part writes ``results/reference/NAME.json``
+when it has ended.
 """
 
 import argparse
@@ -56,8 +57,7 @@ MEASUREMENTS = {
     # each claim says how many seeds it needs
     "claims": (Part("claims", "bench/test_claims.py --bench-tier full"),),
     "norms": tuple(
-        Part(f"norms-{dataset}", f"bench {command} {ALL_NORMS}")
-        for (dataset, _), command in RESULTS.items()
+        Part(dataset, f"bench {command} {ALL_NORMS}") for (dataset, _), command in RESULTS.items()
     ),
 }
 
@@ -109,8 +109,8 @@ def main() -> int:
     if unknown := [name for name in options.parts if name not in known]:
         parser.error(f"unknown part {unknown[0]!r}: expected some of {', '.join(known)}")
     for name in options.parts or known:
-        if not measure(known[name], options.stored, options.workers):
-            print(f"{name} was stopped: the same command goes on with it", flush=True)
+        if not measure(known[name], options.stored / options.what, options.workers):
+            print(f"{name} has not come to its end: see above", flush=True)
             return 1
     return 0
 

@@ -228,7 +228,7 @@ class ExpectedEpoch:
 
 def epoch_lengths(recipe: Recipe, count: int, epochs: int) -> list[int]:
     """Return on how many of ``count`` images each epoch of a run is to train."""
-    fewer = math.ceil(recipe.selection.share * count)
+    fewer = math.ceil(round(recipe.selection.share * count, 6))
     return [count if epoch < recipe.selection.after else fewer for epoch in range(epochs)]
 
 

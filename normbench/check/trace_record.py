@@ -18,8 +18,9 @@ GROUND = ("torch", "processor", "threads", "device", "code", "fingerprint")
 # Hexadecimal digits of a digest.
 DIGITS = 8
 
-# Fifty steps, over whose epochs orders can be compared, with some images left over that fill no
-# batch. The digits, of which there are the most traces, have the smaller batches.
+# Fifty steps of all images, over whose epochs orders can be compared, with some left over that fill
+# no batch; fewer with a recipe that selects images in the last epoch. The digits, of which there
+# are the most traces, have the smaller batches.
 EPOCHS, STEPS, LEFT_OVER = 2, 50, 3
 BATCH_SIZE, BATCH_SIZES = 8, {"digits": 4}
 
@@ -49,29 +50,32 @@ def trace_spec(recipe: str, norm: str, regularizer: str = NO_REGULARIZER) -> Run
 def traced_as(spec: RunSpec) -> RunSpec:
     """Return the run that a trace takes of what a case trains: the same in small batches."""
     batch_size, epochs = BATCH_SIZES.get(spec.dataset, BATCH_SIZE), _epochs(spec)
-    steps = max(1, STEPS // epochs)
-    return dataclasses.replace(
-        spec,
-        batch_size=batch_size,
-        epochs=epochs,
-        dropout=0.0,
-        seed=0,
-        train_images=steps * batch_size + LEFT_OVER,
+    small = dataclasses.replace(
+        spec, batch_size=batch_size, epochs=epochs, dropout=0.0, seed=0, train_images=None
     )
+    return dataclasses.replace(small, train_images=_images(small, max(1, STEPS // epochs)))
 
 
 def case_trace_spec(spec: RunSpec) -> RunSpec:
     """Return the run that a trace of a configuration takes: two short epochs of its own kind.
 
-    Of equal configurations that differ in their seeds or epochs alone it is the same one.
+    With a recipe that selects images there are as many more as it takes until it does. Of equal
+    configurations that differ in their seeds alone, or in their epochs without a selection, it is
+    the same one.
     """
     return shortened(spec, CASE_STEPS).with_seed(0)
 
 
 def shortened(spec: RunSpec, steps: int) -> RunSpec:
     """Return a run of a few epochs of so many steps, and some images left over that fill none."""
-    images = min(steps * spec.batch_size + LEFT_OVER, training_images(spec))
-    return dataclasses.replace(spec, epochs=_epochs(spec), train_images=images)
+    short = dataclasses.replace(spec, epochs=_epochs(spec))
+    return dataclasses.replace(short, train_images=_images(short, steps))
+
+
+def _images(spec: RunSpec, steps: int) -> int:
+    """Return on how many images a trace trains: those that a recipe selects fill a batch."""
+    selected = math.ceil(spec.batch_size / find_recipe(spec.recipe).selection.share)
+    return min(max(steps * spec.batch_size + LEFT_OVER, selected), training_images(spec))
 
 
 def _epochs(spec: RunSpec) -> int:

@@ -34,6 +34,12 @@ def estimated_epochs(spec: RunSpec) -> list[float]:
     return [images * per_image * factor for images in images_per_epoch(spec)]
 
 
+def share_done(spec: RunSpec, epochs: int) -> float:
+    """Return the part of a run's cost that is spent after so many epochs."""
+    estimated = estimated_epochs(spec)
+    return sum(estimated[:epochs]) / sum(estimated)
+
+
 @functools.cache
 def seconds_per_image(network: str, dataset: str) -> float:
     """Estimate what an image costs; the same in every process, as they have to agree on an order.

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -63,7 +64,8 @@ def leaves_unfit(error: BaseException) -> bool:
     """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    told = ("DefaultCPUAllocator", "CUDA error", "cuDNN error")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
 
 
 def devices_of(options: Options) -> tuple[str, ...]:
@@ -235,8 +237,15 @@ class Runner:
         # a norm may raise SystemExit, and end no more than its own case
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
+            ends = leaves_unfit(error) and self.store.worker != MAIN
+            if ends:
+                # pytest has no report of a process that ends
+                stacks = self._stacks(spec)
+                stacks.parent.mkdir(exist_ok=True)
+                stacks.write_text(traceback.format_exc(), encoding="utf-8")
+                message += f"; where it was is in {stacks}"
             self._append(RunResult(spec, "error", message, epochs=self.store.noted))
-            if leaves_unfit(error) and self.store.worker != MAIN:
+            if ends:
                 # the controller stores the row once more, and replaces this worker
                 self.store.note_end("error", message)
                 os._exit(EXIT_CODE)
@@ -262,8 +271,8 @@ class Runner:
                 "the session ends; run it with -n 2, where a worker takes its place\n"
             )
 
-        stacks = self.store.folder / "stalls" / f"{spec.key}.txt"
-        watchdog = Watchdog(self.options.stall_timeout, stacks, last_words, interrupts=alone)
+        timeout = self.options.stall_timeout
+        watchdog = Watchdog(timeout, self._stacks(spec), last_words, interrupts=alone)
         process = os.getpid()
         try:
             with watchdog.watching(spec) as note:
@@ -276,6 +285,10 @@ class Runner:
         finally:
             if os.getpid() != process:
                 os._exit(EXIT_CODE)
+
+    def _stacks(self, spec: RunSpec) -> Path:
+        """Return the file that tells where a run was whose process had to be ended."""
+        return self.store.folder / "stalls" / f"{spec.key}.txt"
 
     def _held(self, result: RunResult) -> RunResult:
         """Hold a run that is an audit against the row that it stands for; it notes a difference."""

@@ -185,6 +185,17 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Collection[str]) -> No
     if selection is not None and SESSION not in config.stash:
         _session(config).open(selection, workers=len(node.nodemanager.specs))
         _workers(config).put_longest_first()
+        _allow_crashes(config, len(selection.cases))
+
+
+def _allow_crashes(config: pytest.Config, cases: int) -> None:
+    """Let each case cost a worker: after four for each, xdist would leave out all that is left.
+
+    It has no public way to be told so once the cases are known, and no user's word is overridden.
+    """
+    distributed: Any = config.pluginmanager.get_plugin("dsession")
+    if config.option.maxworkerrestart is None and distributed is not None:
+        distributed._max_worker_restart = max(distributed._max_worker_restart or 0, cases)
 
 
 # before a plugin that has the test run again, which looks for the row
@@ -192,7 +203,10 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Collection[str]) -> No
 def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
     node: Any = getattr(report, "node")  # noqa: B009 (xdist adds it)
     if SESSION in node.config.stash:
-        case = node.config.stash[SESSION].record_crash(node.gateway.id)
+        session, worker = node.config.stash[SESSION], node.gateway.id
+        if told := session.controller.store.last_words(worker):
+            report.longrepr = f"{told} ({report.longrepr})"
+        case = session.record_crash(worker)
         if case is not None:
             report.user_properties.append((CASE_PROPERTY, case))
 

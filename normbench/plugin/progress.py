@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normbench.cases.case import Case
-from normbench.engine.costs import estimated_seconds, measured_factors
+from normbench.engine.costs import estimated_seconds, measured_factors, share_done
 from normbench.results import Epoch, RunResult
 from normbench.spec import RunSpec
 from normbench.storage.runs import RunningRun, RunStore
@@ -116,7 +116,8 @@ class SessionProgress:
         """Return where the session is; ``outcomes`` are those of the cases that are over."""
         finished = self.store.results()
         running = self.store.running()
-        parts = {run.spec.key: run.share for run in running} | dict.fromkeys(finished, 1.0)
+        begun = {run.spec.key: share_done(run.spec, len(run.epochs)) for run in running}
+        parts = begun | dict.fromkeys(finished, 1.0)
         over = [case for case in self._costs if case in outcomes]
         costs = self._costs_now(finished, running)
         return Snapshot(

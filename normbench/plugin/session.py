@@ -186,10 +186,14 @@ class SessionPlugin:
             self.progress.stop()
         if self.cluster is not None:
             self.cluster.close()
-        # pytest calls it a failure, no interruption, where -x or --maxfail leaves out the rest
+        # pytest calls it a failure, no interruption, where -x, --maxfail or --max-worker-restart
+        # leaves out the rest
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        distributed = self.config.pluginmanager.get_plugin("dsession")
+        gave_up = getattr(distributed, "_summary_report", None)
+        finished = ended and not session.shouldfail and not gave_up
         try:
-            self.outcome = self.controller.finish(finished=ended and not session.shouldfail)
+            self.outcome = self.controller.finish(finished=finished)
         except SessionError as error:  # as on a full disk: it stays as it was, to be resumed
             self.controller.session.close()
             self.outcome = SessionOutcome(notes=(str(error),))

@@ -45,11 +45,6 @@ class RunningRun:
     spec: RunSpec
     epochs: tuple[Epoch, ...]
 
-    @property
-    def share(self) -> float:
-        """The part of the run that is done."""
-        return len(self.epochs) / self.spec.epochs
-
 
 class RunStore:
     """The rows of ``folder/runs.jsonl``, shared by all processes of a session.
@@ -314,13 +309,8 @@ class RunStore:
 
         Returns the case's id.
         """
-        lease = self._lease_file(worker)
-        if not lease.exists():
-            # it may have died before the first one that it wrote had got its name
-            lease = next(self._running.glob(f".{lease.name}.*"), lease)
-        try:
-            running = json.loads(lease.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        lease, running = self._left_by(worker)
+        if running is None:
             return None
         spec = RunSpec.of_dict(running["spec"])
         known = self.find(spec)
@@ -343,6 +333,23 @@ class RunStore:
             )
         remove_if_possible(lease)
         return str(running["case"])
+
+    def last_words(self, worker: str) -> str:
+        """Return what note_end told before ``worker`` died; empty where it told nothing."""
+        _, running = self._left_by(worker)
+        _, told = (running or {}).get("ended") or ("", "")
+        return str(told)
+
+    def _left_by(self, worker: str) -> tuple[Path, dict[str, Any] | None]:
+        """Return the lease of a worker that died, and what it says; None if it was at nothing."""
+        lease = self._lease_file(worker)
+        if not lease.exists():
+            # it may have died before the first one that it wrote had got its name
+            lease = next(self._running.glob(f".{lease.name}.*"), lease)
+        try:
+            return lease, dict(json.loads(lease.read_text()))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return lease, None
 
 
 def _epochs(lease: dict[str, Any]) -> tuple[Epoch, ...]:

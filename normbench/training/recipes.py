@@ -52,7 +52,8 @@ class Selection:
 
     def images(self, count: int, epoch: int) -> int:
         """Return on how many of ``count`` images an epoch trains; the first is epoch 0."""
-        return count if epoch < self.after else math.ceil(self.share * count)
+        # 0.07 * 100 is a little more than 7
+        return count if epoch < self.after else math.ceil(self.share * count - 1e-9)
 
 
 # What the learning rate of a recipe is multiplied with at another batch size than 64.

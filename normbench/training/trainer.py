@@ -40,7 +40,7 @@ from normbench.training.optimizers import UnknownOptimizer, build_optimizer, bui
 from normbench.training.probes import Statistics, activation_statistics, by_layer, weight_histogram
 from normbench.training.recipes import OPTIMIZERS, Recipe, find_recipe
 from normbench.training.steps import CapturedStep, FlatParameters, Step, TrainingStep
-from normbench.training.whitening import IMAGES, first_convolution, whiten
+from normbench.training.whitening import first_convolution, spread, whiten
 
 # Images that are augmented at once: enough to amortize the calls, few enough to stay in the cache.
 CHUNK_IMAGES = 2048
@@ -186,7 +186,7 @@ def _check_recipe_with(found: Recipe, network: str, shape: Shape, classes: int) 
     with torch.random.fork_rng(devices=[]):
         built = build_network(network, "none", shape=shape, classes=classes)
         if found.whitening:
-            first_convolution(built, shape[0])
+            first_convolution(built, shape[0], seen_shape(network, shape)[1])
         if found.optimizer in OPTIMIZERS:
             return
         flat = FlatParameters(built)
@@ -384,9 +384,9 @@ class Training:
             data = data.training_part(spec.train_images, self.generator)
         self.data = data
         if recipe.whitening:
-            seen = center_crop(data.train_images[:IMAGES], self.image_size).float()
+            seen = center_crop(spread(data.train_images), self.image_size).float()
             images = normalize_(seen, data.mean, data.std)
-            whiten(first_convolution(network, images.shape[1]), images)
+            whiten(first_convolution(network, images.shape[1], self.image_size), images)
         # SGD adds L2 itself
         fused = {"l2"} if recipe.optimizer == "sgd" else set()
         others = {name: value for name, value in spec.strengths.items() if name not in fused}

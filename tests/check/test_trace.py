@@ -9,7 +9,7 @@ import torch
 
 from normbench.check.recording import record
 from normbench.check.trace import take_trace, trace_data
-from normbench.check.trace_record import Trace, Traced, trace_spec
+from normbench.check.trace_record import Trace, Traced, case_trace_spec, trace_spec, traced_as
 from normbench.check.tracer import Tracer, quantile, relative, unreferenced
 from normbench.training.recipes import recipe_spelling
 from normbench.training.trainer import train
@@ -84,6 +84,17 @@ def test_the_engine_on_a_gpu_is_held_against_the_reference(recipe: str) -> None:
     assert first.broken == ()
     assert first.ground["device"] == torch.cuda.get_device_name(0)
     assert first.digests == second.digests
+
+
+@pytest.mark.parametrize(("share", "after"), [(0.03, 2), (0.33, 9)])
+def test_a_trace_has_as_many_images_as_selected_ones_need_to_fill_a_batch(
+    share: float, after: int
+) -> None:
+    table = {"from": "digits", "selection": {"share": share, "after": after}}
+    spec = dataclasses.replace(PLAIN, recipe=recipe_spelling(table), epochs=after + 1)
+    assert take_trace(Traced("right", traced_as(spec))).broken == ()
+    short = case_trace_spec(dataclasses.replace(spec, batch_size=64))
+    assert (short.train_images or 0) >= min(64 / share, 1348)
 
 
 @pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "mnist-fast", "cifar10"])

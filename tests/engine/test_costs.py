@@ -4,7 +4,12 @@ import dataclasses
 
 import pytest
 
-from normbench.engine.costs import estimated_seconds, measured_factors, seconds_per_image
+from normbench.engine.costs import (
+    estimated_seconds,
+    measured_factors,
+    seconds_per_image,
+    share_done,
+)
 from normbench.results import Epoch
 from normbench.spec import RunSpec
 
@@ -23,6 +28,13 @@ def test_estimates_rank_runs_as_their_work_does() -> None:
 def test_half_of_the_images_cost_half() -> None:
     part = dataclasses.replace(SPEC, train_images=30_000)
     assert estimated_seconds(part) == pytest.approx(estimated_seconds(SPEC) / 2)
+
+
+def test_an_epoch_of_some_of_the_images_costs_its_part() -> None:
+    # two epochs of all images, and five of two fifths
+    selecting = dataclasses.replace(SPEC, recipe="mnist-fast", epochs=7)
+    assert estimated_seconds(selecting) == pytest.approx(estimated_seconds(SPEC) / 2)
+    assert [share_done(selecting, n) for n in (0, 2, 7)] == pytest.approx([0, 0.5, 1])
 
 
 def own(network: str) -> str:

@@ -118,7 +118,7 @@ def test_a_sessions_share_counts_finished_runs_and_epochs(tmp_path: Path) -> Non
         store.note_epoch(EPOCH)
         now = progress.snapshot({})
         assert now.share == pytest.approx((1 + 0.5) / 3)
-        assert [(run.worker, run.case, run.share) for run in now.running] == [("main", "c", 0.5)]
+        assert [(run.worker, run.case) for run in now.running] == [("main", "c")]
     store.append(RunResult(SPEC.with_seed(1), "ok", epochs=(EPOCH,) * 4))
     over = progress.snapshot({"digits-batch-none-b64": "failed"})
     assert (over.done, over.failed) == (1, ("digits-batch-none-b64",))

@@ -35,6 +35,10 @@ class Forks(Killer):
         if not hasattr(self, "forked"):
             self.forked = os.fork()
 
+class Aborts(Killer):
+    def harm(self):
+        os.abort()
+
 HOARD = []
 
 class Leaks(Killer):
@@ -129,7 +133,9 @@ def test_workers_share_the_cores_and_sign_their_rows(
 
 def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
     spread.write("harmful.py", HARMFUL)
-    norms = ("Killer", "Exits", "Hangs", "Forks", "Leaks", "RaisesInBackward")
+    # one worker, of which xdist would take the place four times and no more
+    spread.workers = ("-n", "1")
+    norms = ("Killer", "Exits", "Aborts", "Hangs", "Leaks", "Forks", "RaisesInBackward")
     added = [f"--bench-norm=harmful:{norm}" for norm in norms]
     result = spread.run_apart("-k", "none", "--bench-stall-timeout", "20", *added)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -138,6 +144,7 @@ def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
         "tiny-layer-none-b64": "passed",
         "tiny-harmful:Killer-none-b64": "crashed",
         "tiny-harmful:Exits-none-b64": "crashed",
+        "tiny-harmful:Aborts-none-b64": "crashed",
         "tiny-harmful:Hangs-none-b64": "stalled",
         # what it has forked leaves no row and no outcome
         "tiny-harmful:Forks-none-b64": "measured",
@@ -145,9 +152,11 @@ def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
         "tiny-harmful:Leaks-none-b64": "error",
         "tiny-harmful:RaisesInBackward-none-b64": "error",
     }
-    assert len(spread.rows) == 8
+    assert len(spread.rows) == 9
     leaked = next(run for run in spread.rows if "Leaks" in run.spec.norm)
     assert "DefaultCPUAllocator" in leaked.message
+    result.stdout.fnmatch_lines(["*DefaultCPUAllocator*where it was is in*worker 'gw*' crashed*"])
+    assert "HOARD.append" in (spread.session / "stalls" / f"{leaked.spec.key}.txt").read_text()
     result.stdout.fnmatch_lines(["harmful:Killer *crashed*"])
     stalled = next(run for run in spread.rows if run.status == "stalled")
     assert "it made no progress for 20 s, after 0 epochs; where it was is in" in stalled.message

@@ -245,7 +245,6 @@ def test_others_see_what_a_worker_is_at_until_it_ends(tmp_path: Path) -> None:
         (run,) = other.running()
         assert (run.worker, run.device, run.case, run.spec) == ("gw0", "cuda:1", "my-case", SPEC)
         assert run.epochs == (EPOCH,)
-        assert run.share == 0.5
     assert other.running() == []
 
 

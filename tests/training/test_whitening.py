@@ -7,13 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from normbench.models.sites import BuildNorm, Shape
 from normbench.spec import RunSpec
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.recipes import recipe_spelling
 from normbench.training.trainer import Training, check_recipe
-from normbench.training.whitening import EPS, NothingToWhiten, first_convolution, whiten
+from normbench.training.whitening import EPS, NothingToWhiten, first_convolution, spread, whiten
 
 CPU = torch.device("cpu")
 WHITENING = recipe_spelling({"from": "digits", "whitening": True})
@@ -46,7 +47,8 @@ def test_the_outputs_are_uncorrelated_with_a_mean_square_of_one() -> None:
 
 def test_the_first_kernels_are_the_directions_of_the_largest_variance(digits: ImageData) -> None:
     training = Training.begin(SPEC, digits, CPU)
-    first = first_convolution(training.network, 1)
+    first = first_convolution(training.network, 1, 8)
+    # of 1,348 images, every one of the first 1,000
     images = (digits.train_images[:1000].float() / 255 - digits.mean) / digits.std
     patches = F.unfold(images.double(), 3, stride=2).transpose(1, 2).reshape(-1, 9)
     values = torch.linalg.eigvalsh(patches.T @ patches / len(patches)).flip(0)
@@ -68,7 +70,35 @@ def in_groups(norm: BuildNorm, shape: Shape, classes: int) -> nn.Module:
 
 def test_a_network_without_such_a_convolution_is_refused() -> None:
     check_recipe(WHITENING, "digits", (1, 8, 8), 10)
-    with pytest.raises(NothingToWhiten, match=r"takes the 2 channels of the images, in one group"):
+    with pytest.raises(NothingToWhiten, match=r"takes the 2 channels of images of 8 pixels a side"):
         check_recipe(WHITENING, f"{__name__}:in_groups", (2, 8, 8), 10)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Linear(3, 3),
+        nn.Conv2d(3, 1, 3),
+        nn.Conv2d(3, 4, 5, dilation=2, padding=4),
+        weight_norm(nn.Conv2d(3, 4, 3)),
+    ],
+    ids=["none", "one channel", "larger than the images", "a computed weight"],
+)
+def test_what_cannot_be_whitened_is_refused(network: nn.Module) -> None:
     with pytest.raises(NothingToWhiten, match="leave it out of the recipe"):
-        first_convolution(nn.Linear(3, 3), 1)
+        first_convolution(network, 3, 8)
+
+
+def test_patches_are_those_that_the_convolution_sees() -> None:
+    # each pixel is like its neighbour and unlike the one after that
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(50, 1, 8, 8, generator=generator).repeat_interleave(2, dim=3)
+    convolution = nn.Conv2d(1, 2, (1, 3), dilation=(1, 2))
+    whiten(convolution, images)
+    made = F.conv2d(images, convolution.weight, dilation=(1, 2), stride=2)
+    assert made[:, 0].square().mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_images_are_taken_from_all_over() -> None:
+    assert spread(torch.arange(3500.0)).tolist() == list(range(0, 3000, 3))
+    assert spread(torch.arange(7.0)).tolist() == list(range(7))
