@@ -30,7 +30,8 @@ class RunFailed(AssertionError):
 class Epoch:
     """Losses are mean cross-entropies per image, accuracies fractions, times wall-clock seconds.
 
-    The training figures are taken over the augmented batches as they were trained on.
+    The training figures are taken over the augmented batches as they were trained on: of a recipe
+    that selects images, over those alone.
     """
 
     epoch: int

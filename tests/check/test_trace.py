@@ -91,7 +91,8 @@ def test_a_trace_has_as_many_images_as_selected_ones_need_to_fill_a_batch(
     share: float, after: int
 ) -> None:
     table = {"from": "digits", "selection": {"share": share, "after": after}}
-    spec = dataclasses.replace(PLAIN, recipe=recipe_spelling(table), epochs=after + 1)
+    plain = dataclasses.replace(PLAIN, epochs=after + 1, train_images=None)
+    spec = dataclasses.replace(plain, recipe=recipe_spelling(table))
     assert take_trace(Traced("right", traced_as(spec))).broken == ()
     short = case_trace_spec(dataclasses.replace(spec, batch_size=64))
     assert (short.train_images or 0) >= min(64 / share, 1348)
