@@ -240,10 +240,11 @@ class Runner:
             ends = leaves_unfit(error) and self.store.worker != MAIN
             if ends:
                 # pytest has no report of a process that ends
-                stacks = self._stacks(spec)
-                stacks.parent.mkdir(exist_ok=True)
-                stacks.write_text(traceback.format_exc(), encoding="utf-8")
-                message += f"; where it was is in {stacks}"
+                with suppress(OSError):
+                    stacks = self._stacks(spec)
+                    stacks.parent.mkdir(exist_ok=True)
+                    stacks.write_text(traceback.format_exc(), encoding="utf-8")
+                    message += f"; where it was is in {stacks}"
             self._append(RunResult(spec, "error", message, epochs=self.store.noted))
             if ends:
                 # the controller stores the row once more, and replaces this worker

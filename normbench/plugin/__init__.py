@@ -194,8 +194,9 @@ def _allow_crashes(config: pytest.Config, cases: int) -> None:
     It has no public way to be told so once the cases are known, and no user's word is overridden.
     """
     distributed: Any = config.pluginmanager.get_plugin("dsession")
-    if config.option.maxworkerrestart is None and distributed is not None:
-        distributed._max_worker_restart = max(distributed._max_worker_restart or 0, cases)
+    limit = getattr(distributed, "_max_worker_restart", None)
+    if config.option.maxworkerrestart is None and limit is not None:
+        distributed._max_worker_restart = max(limit, cases)
 
 
 # before a plugin that has the test run again, which looks for the row
