@@ -86,7 +86,7 @@ def test_a_name_a_file_and_a_folder_lead_to_a_baseline(tmp_path: Path) -> None:
     assert find_baseline(str(folder), reference) == baseline
     # those that the package brings are known everywhere
     assert find_baseline("digits", reference).name == "digits"
-    known = r"\(cpu-cifar10-jpeg, cpu-mnist-plain, digits, mine\)"
+    known = r"\(cpu-cifar10-jpeg, cpu-mnist, cpu-mnist-plain, digits, mine\)"
     with pytest.raises(BaselineError, match=rf"there is no baseline 'yours': .* {known}"):
         find_baseline("yours", reference)
 
