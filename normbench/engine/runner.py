@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 
@@ -237,19 +237,9 @@ class Runner:
         # a norm may raise SystemExit, and end no more than its own case
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
-            ends = leaves_unfit(error) and self.store.worker != MAIN
-            if ends:
-                # pytest has no report of a process that ends
-                with suppress(OSError):
-                    stacks = self._stacks(spec)
-                    stacks.parent.mkdir(exist_ok=True)
-                    stacks.write_text(traceback.format_exc(), encoding="utf-8")
-                    message += f"; where it was is in {stacks}"
+            if leaves_unfit(error) and self.store.worker != MAIN:
+                self._end_with(spec, message)
             self._append(RunResult(spec, "error", message, epochs=self.store.noted))
-            if ends:
-                # the controller stores the row once more, and replaces this worker
-                self.store.note_end("error", message)
-                os._exit(EXIT_CODE)
             raise
         result = self._append(self._held(result))
         # not earlier: until the row is stored, it is all that is left of the run
@@ -286,6 +276,17 @@ class Runner:
         finally:
             if os.getpid() != process:
                 os._exit(EXIT_CODE)
+
+    def _end_with(self, spec: RunSpec, message: str) -> NoReturn:
+        """End this process with a run's error: the controller stores the row, and replaces it."""
+        # pytest has no report of a process that ends
+        with suppress(OSError):
+            stacks = self._stacks(spec)
+            stacks.parent.mkdir(exist_ok=True)
+            stacks.write_text(traceback.format_exc(), encoding="utf-8")
+            message += f"; where it was is in {stacks}"
+        self.store.note_end("error", message)
+        os._exit(EXIT_CODE)
 
     def _stacks(self, spec: RunSpec) -> Path:
         """Return the file that tells where a run was whose process had to be ended."""

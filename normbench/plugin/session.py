@@ -189,6 +189,7 @@ class SessionPlugin:
         # pytest calls it a failure, no interruption, where -x, --maxfail or --max-worker-restart
         # leaves out the rest
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        # xdist tells that it gave up in no public way
         distributed = self.config.pluginmanager.get_plugin("dsession")
         gave_up = getattr(distributed, "_summary_report", None)
         finished = ended and not session.shouldfail and not gave_up

@@ -178,19 +178,19 @@ def check_recipe(recipe: str, network: str, shape: Shape, classes: int) -> None:
             f"crop = {found.augmentation.crop}: expected at most {size - 1}, as the network sees "
             f"{size} pixels a side"
         )
-    if found.whitening or found.optimizer not in OPTIMIZERS:
-        _check_recipe_with(found, network, shape, classes)
-
-
-def _check_recipe_with(found: Recipe, network: str, shape: Shape, classes: int) -> None:
+    own_optimizer = found.optimizer not in OPTIMIZERS
+    if not (found.whitening or own_optimizer):
+        return
     with torch.random.fork_rng(devices=[]):
         built = build_network(network, "none", shape=shape, classes=classes)
         if found.whitening:
             first_convolution(built, shape[0], seen_shape(network, shape)[1])
-        if found.optimizer in OPTIMIZERS:
-            return
-        flat = FlatParameters(built)
-        optimizer = build_optimizer(found, flat, found.learning_rate, 0.0)
+        if own_optimizer:
+            _check_optimizer(found, built)
+
+
+def _check_optimizer(found: Recipe, built: nn.Module) -> None:
+    optimizer = build_optimizer(found, FlatParameters(built), found.learning_rate, 0.0)
     try:
         optimizer.step()
     except (Exception, SystemExit) as error:

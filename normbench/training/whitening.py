@@ -24,7 +24,8 @@ def first_convolution(network: nn.Module, channels: int, size: int) -> nn.Conv2d
         reach = max(d * (k - 1) + 1 for d, k in zip(first.dilation, first.kernel_size, strict=True))
         takes_images = first.in_channels == channels and first.groups == 1 and reach <= size
         # a parametrization computes its weight anew in each pass
-        if takes_images and first.out_channels > 1 and "weight" in first._parameters:
+        plain = "weight" in dict(first.named_parameters(recurse=False))
+        if takes_images and first.out_channels > 1 and plain:
             return first
     raise NothingToWhiten(
         f"whitening needs a network whose first nn.Conv2d takes the {channels} channels of images "

@@ -43,6 +43,7 @@ def scroll(page: webdriver.Chrome, *sections: str) -> None:
 
 def log(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
     """Return what the browser has logged since it was last asked."""
+    # selenium gives get_log no types
     entries: list[dict[str, Any]] = browser.get_log(kind)  # type: ignore[no-untyped-call]
     return entries
 
