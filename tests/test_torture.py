@@ -1,5 +1,6 @@
 """What ``make torture`` counts, and how it looks at a session: without killing anything."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from normbench.spec import RunSpec
 from normbench.storage.runs import RunStore
 
 from .storage.stored import finished
-from .torture import Torture, section, stored_calls
+from .torture import Torture, changed, section, stored_calls
 from .torture_point import Point
 
 SPECS = [RunSpec("digits", "digits", "batch", epochs=1).with_seed(seed) for seed in range(3)]
@@ -23,7 +24,7 @@ def wrong(results: Path, *after: RunResult) -> dict[str, int]:
     (results / "latest").symlink_to(folder)
     RunStore(folder).write(after)
     expected = {key: run.decided for key, run in RUNS.items()}
-    found = Torture(results, random.Random(0), expected).wrong(results, RUNS)
+    found = Torture(results, random.Random(0), expected=expected).wrong(results, RUNS)
     return {name: number for name, number in found.items() if number}
 
 
@@ -41,6 +42,15 @@ def test_what_is_wrong_with_a_session_is_counted(tmp_path: Path) -> None:
     (folder / "session.json").write_text('{"schema": ')
     (folder / ".session.json.4711").touch()
     assert wrong(tmp_path, *RUNS.values()) == {"unreadable": 1, "left": 1}
+
+
+def test_a_finished_row_may_not_change_and_a_crashed_one_may() -> None:
+    first, second, _ = RUNS.values()
+    assert changed(RUNS, RUNS) == set()
+    assert changed(RUNS, {}) == set(RUNS)
+    assert changed(RUNS, RUNS | {second.spec.key: finished(second.spec, 0.8)}) == {second.spec.key}
+    crashed = dataclasses.replace(first, status="crashed")
+    assert changed(RUNS | {first.spec.key: crashed}, RUNS) == set()
 
 
 def test_counts_add_up_over_calls() -> None:

@@ -1,5 +1,7 @@
 """Kill sessions at random moments, resume them, and see whether anything is lost.
 
+A session that was killed is resumed, and that one may be killed as well, until one comes to an end.
+
 ``make torture KILLS=50`` kills as often, adds the counts to results/torture.json, and writes them
 into docs/reliability.md. It may be stopped at any time: each kill is counted once its session has
 been looked at. Needs Linux, and for a disk that is full or read-only the right to mount one.
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +36,7 @@ BEGIN, END = "<!-- written by make torture -->", "<!-- end of what make torture 
 # Batch, layer, and group normalization in two and four groups, with three regularizers each.
 CASES = "b64 and not l2 and not layer_chw and (batch or layer or group)"
 NUMBER_OF_CASES = 12
+RESUMED_AT_MOST = 10
 COMMAND = (
     *(sys.executable, "-m", "pytest", "bench/test_digits.py", "--bench-tier", "smoke", "-k", CASES),
     *("-n", "2", "-q", "-p", "no:cacheprovider", "-p", "tests.torture_point"),
@@ -58,10 +61,14 @@ CHECKED = {
 
 @dataclass
 class Torture:
-    """A folder in which sessions are killed, and the rows that each of them has to come to."""
+    """A folder in which sessions are killed, and the rows that each of them has to come to.
+
+    Kills of one ``kind``, or where there is none, of kinds that are drawn.
+    """
 
     folder: Path
     drawn: random.Random
+    kind: str | None = None
     expected: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -109,7 +116,8 @@ class Torture:
         if not environment:
             before = time.time()
             wait_for(lambda: _is_open(results, before), process)
-            time.sleep(self.drawn.uniform(0, self.seconds))
+            # A half, so that a session is killed several times before it has trained everything.
+            time.sleep(self.drawn.uniform(0, self.seconds / 2))
             self._kill_now(kind, process, died)
         output, _ = process.communicate()
         return died.exists(), output
@@ -127,40 +135,53 @@ class Torture:
         with suppress(ProcessLookupError):
             (os.killpg if kind == "group" else os.kill)(victim, signal.SIGKILL)
 
-    def tortured(self, kind: str) -> dict[str, int]:
-        """Kill a session, resume it if it did not end, and count what is wrong with it then."""
-        results = self.folder / f"{kind}-{self.drawn.getrandbits(40):x}"
+    def tortured(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """Kill a session, and then those that resume it, until one ends; count after each kill.
+
+        What is wrong with the session once it has ended is counted with the last kill.
+        """
+        results = self.folder / f"{self.drawn.getrandbits(40):x}"
         results.mkdir()
-        in_time, output = self.kill(kind, results)
-        counts = Counter({"kills": int(in_time), "resumed": 0, "crashed": 0})
-        if not (results / "latest").exists():  # it was killed before there was a session
-            return dict(counts + Counter({"before_the_session": 1}))
-        before = rows_of(results)
-        if status_of(results) != "finished":
-            code, output = self.finish(results, "--bench-resume")
-            counts["resumed"] = 1
-            counts["not_resumed"] = int(status_of(results) != "finished" or code not in (0, 1))
-        counts.update(self.wrong(results, before))
-        if any(counts[name] for name in CHECKED):
-            print(f"{kind}: {dict(counts)} in {results}\n{output[-3000:]}", file=sys.stderr)
-        return dict(counts)
+        before: dict[str, RunResult] = {}
+        for resumed in range(RESUMED_AT_MOST + 1):
+            kind = self.kind or self.drawn.choice(list(KINDS))
+            more = ("--bench-resume",) if before else ()
+            in_time, output = self.kill(kind, results, *more)
+            counts = Counter({"kills": int(in_time)})
+            if not (results / "latest").exists():  # it was killed before there was a session
+                yield kind, dict(counts + Counter({"before_the_session": 1}))
+                continue
+            after = rows_of(results)
+            ended = status_of(results) == "finished"
+            if not ended and (not in_time or resumed == RESUMED_AT_MOST):
+                code, output = self.finish(results, "--bench-resume")
+                counts["resumed"] = 1
+                counts["not_resumed"] = int(status_of(results) != "finished" or code not in (0, 1))
+                ended = True
+
+            if ended:
+                counts.update(self.wrong(results, before))
+            else:
+                counts.update(resumed=1, lost=len(changed(before, after)))
+            counts["crashed"] = len(crashed(rows_of(results)) - crashed(before))
+            if any(counts[name] for name in CHECKED):
+                print(f"{kind}: {dict(counts)} in {results}\n{output[-3000:]}", file=sys.stderr)
+            yield kind, dict(counts)
+            if ended:
+                return
+            before = after
 
     def wrong(self, results: Path, before: Mapping[str, RunResult]) -> dict[str, int]:
         """Count what is wrong with a session that has ended; ``before`` are rows that it had."""
         after = rows_of(results)
-        crashed = {key for key, run in after.items() if run.status == "crashed"}
-        kept = {key for key, run in before.items() if run.status == "ok"}
-        lost = (self.expected.keys() - after.keys()) | {
-            k for k in kept if after.get(k) != before[k]
-        }
         different = [
-            k for k, run in after.items() if k not in crashed and run.decided != self.expected[k]
+            key
+            for key, run in after.items()
+            if key not in crashed(after) and run.decided != self.expected[key]
         ]
-        folder = latest_session(results)
-        files = [file for file in folder.rglob("*") if file.is_file()]
+        files = [file for file in latest_session(results).rglob("*") if file.is_file()]
         return {
-            "crashed": len(crashed),
-            "lost": len(lost),
+            "lost": len((self.expected.keys() - after.keys()) | changed(before, after)),
             "different": len(different),
             "unreadable": sum(not _is_readable(file) for file in files),
             "left": sum(file.name.startswith(".") or file.suffix == ".lock" for file in files),
@@ -210,6 +231,15 @@ class Torture:
         if any(counts.values()):
             print(f"{counts}\n{output[-5000:]}\n{more[-2000:]}", file=sys.stderr)
         return counts
+
+
+def crashed(rows: Mapping[str, RunResult]) -> set[str]:
+    return {key for key, run in rows.items() if run.status == "crashed"}
+
+
+def changed(before: Mapping[str, RunResult], after: Mapping[str, RunResult]) -> set[str]:
+    """Return the finished rows that are gone, or are not what they were."""
+    return {key for key, run in before.items() if run.status == "ok" and after.get(key) != run}
 
 
 def run(*command: str) -> None:
@@ -315,7 +345,7 @@ def main() -> None:
     counts: dict[str, Counter[str]] = {}
     call = {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "counts": counts}
     with tempfile.TemporaryDirectory(prefix="normbench-torture-") as folder:
-        torture = Torture(Path(folder), random.Random())
+        torture = Torture(Path(folder), random.Random(), given.kind)
         torture.undisturbed()
         disks = {"full": torture.full, "read-only": torture.read_only} if given.disks else {}
         for kind, hindered in disks.items():
@@ -324,12 +354,11 @@ def main() -> None:
             add(call)
         killed = 0
         while killed < given.kills:
-            kind = given.kind or torture.drawn.choice(list(KINDS))
-            found = torture.tortured(kind)
-            killed += found["kills"]
-            counts.setdefault(kind, Counter()).update(found)
-            add(call)
-            print(f"{killed} of {given.kills}: {kind}: {found}", flush=True)
+            for kind, found in torture.tortured():
+                killed += found["kills"]
+                counts.setdefault(kind, Counter()).update(found)
+                add(call)
+                print(f"{killed} of {given.kills}: {kind}: {found}", flush=True)
 
 
 if __name__ == "__main__":
