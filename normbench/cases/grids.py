@@ -12,9 +12,9 @@ from normbench.cases.values import SCHEMA, Number, one_of
 from normbench.models.networks import NETWORKS, check_network, takes
 from normbench.models.sites import NetworkDoesNotFit
 from normbench.spec import RunSpec, configuration_label
+from normbench.training.checks import check_recipe, check_regularizer
 from normbench.training.datasets import dataset_on_disk, find_dataset
 from normbench.training.recipes import find_recipe, recipe_table
-from normbench.training.trainer import check_recipe, check_regularizer
 
 # These build a network: once is enough for all files of a process, in which a module of the user's
 # is imported once as well.

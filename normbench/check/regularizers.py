@@ -16,9 +16,10 @@ from normbench.models.regularizers import (
     find_regularizer,
 )
 from normbench.spec import RunSpec, regularizer_name, regularizer_strengths
+from normbench.training.checks import check_regularizer
 from normbench.training.data import ImageData
 from normbench.training.recipes import find_recipe
-from normbench.training.trainer import Training, check_regularizer
+from normbench.training.trainer import Training
 
 SECTION = "penalty"
 IMAGES = 32

@@ -16,6 +16,7 @@ from normbench.check.trace_record import Traced, case_trace_spec
 from normbench.models.networks import build_network
 from normbench.models.regularizers import find_regularizers
 from normbench.spec import RunSpec
+from normbench.training.checks import check_recipe
 from normbench.training.data import load_dataset
 from normbench.training.fingerprints import fingerprint
 from normbench.training.optimizers import (
@@ -34,7 +35,7 @@ from normbench.training.recipes import (
     recipe_spelling,
 )
 from normbench.training.steps import FlatParameters, TrainingStep
-from normbench.training.trainer import check_recipe, train
+from normbench.training.trainer import train
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from normbench.models.sites import BuildNorm, Shape
 from normbench.spec import RunSpec
+from normbench.training.checks import check_recipe
 from normbench.training.data import ImageData, load_dataset
 from normbench.training.recipes import recipe_spelling
-from normbench.training.trainer import Training, check_recipe
+from normbench.training.trainer import Training
 from normbench.training.whitening import EPS, NothingToWhiten, first_convolution, spread, whiten
 
 CPU = torch.device("cpu")
