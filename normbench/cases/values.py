@@ -321,9 +321,9 @@ class RecipeTable(Table):
         ]
         | None
     ) = Field(default=None, examples=["sgd"])
-    """sgd, adamw, or package.module:factory for one of your own; sgd by default."""
+    """sgd, muon, adamw, or package.module:factory for one of your own; sgd by default."""
     momentum: Annotated[float, Number(0, below=1)] | None = Field(default=None, examples=[0.9])
-    """SGD's momentum, or AdamW's first beta; 0.9 by default."""
+    """The momentum of SGD and Muon, or AdamW's first beta; 0.9 by default."""
     label_smoothing: Annotated[float, Number(0, below=1)] | None = Field(
         default=None, examples=[0.1]
     )
@@ -336,6 +336,8 @@ class RecipeTable(Table):
     """Which images an epoch trains on; all by default."""
     whitening: Annotated[bool, Flag()] | None = Field(default=None, examples=[True])
     """Whether the first convolution begins by whitening the images' patches; it does not."""
+    test_time_flip: Annotated[bool, Flag()] | None = Field(default=None, examples=[True])
+    """Whether test images are classified together with their mirror images; they are not."""
 
     @model_validator(mode="after")
     def _with_a_learning_rate(self) -> Self:

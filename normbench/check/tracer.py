@@ -200,9 +200,14 @@ class Tracer:
         norms = recording.training.norm_layers() if self.norm is None else {}
         reference, state = self.reference(norms), state_of(last)
 
-        def logits(images: Tensor) -> Tensor:
+        def answers(images: Tensor) -> Tensor:
             choices = Choices()
             return reference.logits(images, state.parameters, state.buffers, False, choices)[0]
+
+        def logits(images: Tensor) -> Tensor:
+            if not recording.training.recipe.test_time_flip:
+                return answers(images)
+            return (answers(images) + answers(images.flip(3))) / 2
 
         with torch.no_grad():
             expected = logits(images)

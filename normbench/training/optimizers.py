@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from normbench.models.factories import SPELLING, named_object, signature_problem, told
+from normbench.training.muon import Muon
 from normbench.training.recipes import OPTIMIZERS, Recipe
 from normbench.training.steps import FlatParameters
 
@@ -90,15 +91,17 @@ def build_optimizer(
         return torch.optim.AdamW(
             [flat.values], rate, betas, weight_decay=0.0, capturable=capturable, fused=True
         )
+    if recipe.optimizer == "muon":
+        return Muon(flat.named.values(), rate, recipe.momentum)
     return own_optimizer(recipe.optimizer, flat.named, rate)
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, peak: float, steps: int) -> LRScheduler:
     """Return the recipe's schedule of ``steps`` steps, of which the first is at step 0."""
     if recipe.schedule == "one-cycle":
-        if recipe.optimizer in OPTIMIZERS:
+        if len(optimizer.param_groups) == 1 and recipe.optimizer in OPTIMIZERS:
             return one_cycle(optimizer, peak, steps, recipe.warmup)
-        # groups of a user's optimizer may have rates of their own
+        # groups may have rates of their own
         peaks = [float(group["lr"]) for group in optimizer.param_groups]
         return one_cycle(optimizer, peaks, steps, recipe.warmup)
     return LambdaLR(optimizer, functools.partial(share_of_peak, recipe, steps))

@@ -63,7 +63,7 @@ SCALINGS: dict[str, Callable[[int], float]] = {
     "none": lambda _: 1.0,
 }
 SCHEDULES = ("one-cycle", "cosine", "linear", "constant")
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "muon", "adamw")
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,15 @@ class Recipe:
     way up and then half a cosine (Loshchilov and Hutter, SGDR, 2017) or a line down to 0, or none.
     The way up takes ``warmup``, a fraction of all steps.
 
-    ``optimizer`` is ``sgd``, with Nesterov's ``momentum``; ``adamw``, whose first beta the
-    momentum is; or ``package.module:factory``, which is called with the named parameters and the
+    ``optimizer`` is ``sgd``, with Nesterov's ``momentum``; ``muon``, the same with the updates of
+    kernels orthogonalized; ``adamw``, whose first beta the momentum is; or
+    ``package.module:factory``, which is called with the named parameters and the
     learning rate, and returns a torch.optim.Optimizer. ``gradient_clipping`` is the largest norm
     of the gradient of the loss, 0 for none (Pascanu, Mikolov and Bengio, 2013).
 
     ``selection`` says on which of the images an epoch trains. With ``whitening``, the network's
-    first convolution begins with the principal directions of the images' patches.
+    first convolution begins with the principal directions of the images' patches. With
+    ``test_time_flip``, the logits of a test image are the mean of its own and its mirror image's.
     """
 
     learning_rate: float
@@ -97,6 +99,7 @@ class Recipe:
     gradient_clipping: float = 0.0
     selection: Selection = Selection()
     whitening: bool = False
+    test_time_flip: bool = False
 
     def peak_learning_rate(self, batch_size: int) -> float:
         return self.learning_rate * SCALINGS[self.scaling](batch_size)

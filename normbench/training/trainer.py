@@ -160,14 +160,21 @@ def train_epoch(
 
 # no inference mode: a tensor that a norm keeps from this could not be used in the next epoch
 @torch.no_grad()
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluation:
+def evaluate(
+    network: nn.Module, images: Tensor, labels: Tensor, test_time_flip: bool = False
+) -> Evaluation:
     """Return the network's answers in evaluation mode; ``images`` are prepared already.
 
+    With ``test_time_flip``, each is the mean of the answers to an image and its mirror image.
     A GPU takes them all at once: a network this small leaves it waiting for launches otherwise.
     """
     network.eval()
     size = len(images) if images.is_cuda else EVALUATION_BATCH
-    return Evaluation(torch.cat([network(b) for b in images.split(size)]), labels)
+    answers = [network(batch) for batch in images.split(size)]
+    if test_time_flip:
+        mirrored = [network(batch.flip(3)) for batch in images.split(size)]
+        answers = [(one + other) / 2 for one, other in zip(answers, mirrored, strict=True)]
+    return Evaluation(torch.cat(answers), labels)
 
 
 def prepare_images(images: Tensor, data: ImageData, size: int) -> Tensor:
@@ -364,7 +371,9 @@ class Training:
         self.losses[order] = losses_of(trained)
         train_loss, train_accuracy = trained.loss, trained.accuracy
         middle = time.perf_counter()
-        tested = evaluate(self.network, self.test_images, self.data.test_labels)
+        tested = evaluate(
+            self.network, self.test_images, self.data.test_labels, self.recipe.test_time_flip
+        )
         test_loss, test_accuracy = tested.loss, tested.accuracy
         epoch = Epoch(
             epoch=len(self.epochs) + 1,

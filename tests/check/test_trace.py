@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from normbench.check.recording import record
 from normbench.check.trace import take_trace, trace_data
 from normbench.check.trace_record import Trace, Traced, case_trace_spec, trace_spec, traced_as
 from normbench.check.tracer import Tracer, quantile, relative, unreferenced
+from normbench.training import trainer
 from normbench.training.recipes import recipe_spelling
-from normbench.training.trainer import train
+from normbench.training.trainer import Evaluation, evaluate, train
 from tests.check.wrong_engines import WRONG_ENGINES, engine
 
 PLAIN = trace_spec("digits", "batch", "l2:0.001")
@@ -101,6 +103,21 @@ def test_a_trace_has_as_many_images_as_selected_ones_need_to_fill_a_batch(
 @pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "mnist-fast", "cifar10"])
 def test_a_right_engine_is_not_blamed_with_another_recipe(recipe: str) -> None:
     assert take_trace(Traced("right", trace_spec(recipe, "group:2", "l1:0.001"))).broken == ()
+
+
+def test_an_evaluation_that_forgets_the_mirror_image_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flipping = recipe_spelling({"from": "digits", "test_time_flip": True})
+    traced = Traced("flipping", dataclasses.replace(PLAIN, recipe=flipping))
+    assert take_trace(traced).broken == ()
+
+    def forgetting(network: nn.Module, images: Tensor, labels: Tensor, _: bool) -> Evaluation:
+        return evaluate(network, images, labels)
+
+    monkeypatch.setattr(trainer, "evaluate", forgetting)
+    (broken,) = take_trace(traced).broken
+    assert broken.startswith("evaluation, logits: off by ")
 
 
 @pytest.mark.parametrize("name", WRONG_ENGINES)

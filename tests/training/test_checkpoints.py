@@ -46,6 +46,7 @@ RMSPROP = recipe_spelling(
     {"from": "digits", "optimizer": "torch.optim:RMSprop", "learning_rate": 0.01}
 )
 SELECTING = recipe_spelling({"from": "digits", "selection": {"share": 0.3}})
+MUON = recipe_spelling({"from": "digits", "optimizer": "muon", "test_time_flip": True})
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ SELECTING = recipe_spelling({"from": "digits", "selection": {"share": 0.3}})
         {"recipe": ADAMW, "regularizer": "decoupled:0.1+l2:0.001"},
         {"recipe": RMSPROP, "norm": "batch_renorm"},
         {"recipe": SELECTING},
+        {"recipe": MUON, "regularizer": "l2:0.001"},
     ],
 )
 def test_an_interrupted_run_ends_as_it_would_have(

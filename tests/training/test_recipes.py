@@ -219,7 +219,7 @@ def test_a_run_with_an_optimizer_of_ones_own_can_be_traced(own: Callable[[str], 
     [
         (
             "lion",
-            r"unknown optimizer 'lion': expected one of sgd, adamw, or package.module:factory",
+            r"unknown optimizer 'lion': expected one of sgd, muon, adamw, or package.module:fact",
         ),
         ("no.such:thing", r"unknown optimizer 'no.such:thing': No module named 'no'; expected"),
         ("part", r"holds 1 of the network's 8 trained parameters: expected all of them"),

@@ -351,6 +351,17 @@ def test_evaluation_uses_running_statistics_and_counts_every_image(digits: Image
     assert all(norm.num_batches_tracked == 0 for norm in norms)
 
 
+def test_a_test_image_is_classified_with_its_mirror_image(digits: ImageData) -> None:
+    flipping = recipe_spelling({"from": "digits", "test_time_flip": True})
+    training = Training.begin(dataclasses.replace(SPEC, recipe=flipping, epochs=1), digits, CPU)
+    found = training.run(lambda _: None)
+    with torch.no_grad():
+        images = training.test_images
+        plain, mirrored = training.network(images), training.network(images.flip(3))
+    torch.testing.assert_close(found.logits, (plain + mirrored) / 2)
+    assert not torch.allclose(plain, mirrored, atol=0.1)
+
+
 def test_a_part_of_the_training_images_is_trained_on(digits: ImageData) -> None:
     spec = dataclasses.replace(SPEC, train_images=100, batch_size=50)
     first, again = train(spec, digits, CPU), train(spec, digits, CPU)
