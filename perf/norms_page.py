@@ -16,7 +16,8 @@ from tabulate import tabulate
 
 from normbench.check.costs import times_of_batch
 from normbench.engine.devices import tune_malloc
-from normbench.models.norms import FAMILIES, INVARIANCES, NormSite, norm_factory
+from normbench.models.families import FAMILIES, INVARIANCES
+from normbench.models.norms import NormSite, norm_factory
 from normbench.results import RunResult
 from normbench.storage.environment import processor
 from normbench.storage.session import StoredSession, read_session

@@ -8,7 +8,8 @@ from typing import Any
 
 from normbench.cases.case import Case, Claim, Contrast, MeansCount, Published
 from normbench.models import networks, norms
-from normbench.models.norms import NormClaims, NormSite, norm_factory
+from normbench.models.families import NormClaims
+from normbench.models.norms import NormSite, norm_factory
 from normbench.models.regularizers import Regularizer, drop_branch, find_regularizer
 from normbench.plugin import MARKERS, hookspec
 from normbench.plugin import check as check_fixture

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from normbench.models.norms import FAMILIES
+from normbench.models.families import FAMILIES
 from normbench.spec import RunSpec
 from tests.storage.stored import finished, store_session
 

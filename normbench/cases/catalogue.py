@@ -11,8 +11,8 @@ from normbench.cases.claims import is_claims_file, load_claims
 from normbench.cases.errors import CasesError, Mistakes
 from normbench.cases.grids import load_cases
 from normbench.check.trace_record import Traced, trace_spec, traced_as
+from normbench.models.families import FAMILIES, norm_family
 from normbench.models.networks import NETWORKS, has_reference
-from normbench.models.norms import FAMILIES, norm_family
 from normbench.models.regularizers import REGULARIZERS
 from normbench.spec import NO_REGULARIZER, RunSpec, regularizer_strengths
 

@@ -27,8 +27,8 @@ from pydantic_core import (
 from pydantic_core import core_schema as cs
 
 from normbench.cases.case import TIERS
+from normbench.models.families import FAMILIES
 from normbench.models.networks import NETWORKS
-from normbench.models.norms import FAMILIES
 from normbench.models.regularizers import REGULARIZERS
 from normbench.results import JUDGED
 from normbench.training.optimizers import optimizer_factory

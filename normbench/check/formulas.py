@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from normbench.models.norms import STANDARDIZED, norm_parameter
+from normbench.models.families import STANDARDIZED, norm_parameter
 
 EPSILON = 1e-5
 MOMENTUM = 0.1  # the weight of a new batch in the running statistics, as torch has it

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from normbench.check.layers import Subject, call, drawn, measured
 from normbench.check.properties import Property, Standing
-from normbench.models.norms import INVARIANCES
+from normbench.models.families import INVARIANCES
 
 SECTION = "invariance"
 # Features of this deviation leave the layer's epsilon no weight.

@@ -11,16 +11,8 @@ from torch import Tensor, nn
 
 from normbench.check.formulas import EPSILON, Formula, formula_of
 from normbench.check.properties import Property, Standing
-from normbench.models.norms import (
-    NormClaims,
-    NormDoesNotFit,
-    NormSite,
-    bare_layer,
-    check_layer,
-    claims_of,
-    norm_factory,
-    norm_parameter,
-)
+from normbench.models.families import NormClaims, claims_of, norm_parameter
+from normbench.models.norms import NormDoesNotFit, NormSite, bare_layer, check_layer, norm_factory
 
 # Rounding errors that the outcome of one element goes through, beside those of the sums.
 ROUNDINGS = 16

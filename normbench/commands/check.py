@@ -61,8 +61,9 @@ def main(options: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))
     from normbench.check.conformance import check_network, check_norm, check_regularizer
     from normbench.check.properties import Checked
+    from normbench.models.families import claims_of
     from normbench.models.networks import find_network
-    from normbench.models.norms import claims_of, norm_factory
+    from normbench.models.norms import norm_factory
     from normbench.models.regularizers import find_regularizers
     from normbench.report.checks import print_checked
     from normbench.spec import regularizer_strengths

@@ -25,7 +25,7 @@ from normbench.cases.grids import cases_file_of
 from normbench.check.trace_record import EPOCHS, LEFT_OVER, shortened
 from normbench.engine.processes import RunProcess, environment_of_a_user, last_words
 from normbench.engine.revisions import GitError, Repository, Revision, Worktrees
-from normbench.models.norms import norm_family
+from normbench.models.families import norm_family
 from normbench.results import RunResult
 from normbench.spec import RunSpec
 from normbench.storage.environment import available_cores, processor

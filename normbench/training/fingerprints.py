@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from normbench.models.families import norm_family
 from normbench.models.networks import network_definition
-from normbench.models.norms import norm_family
 from normbench.spec import RunSpec
 from normbench.training.datasets import FOLDER, find_dataset
 from normbench.training.recipes import PARTS, Augmentation, Recipe, Selection, find_recipe

@@ -2,7 +2,8 @@ import pytest
 
 from normbench.check.conformance import check_network, check_norm, check_regularizer
 from normbench.check.properties import Checked, Standing
-from normbench.models.norms import FAMILIES, NormDoesNotFit, UnknownNorm
+from normbench.models.families import FAMILIES, UnknownNorm
+from normbench.models.norms import NormDoesNotFit
 
 from ..models import own_networks
 

@@ -12,12 +12,7 @@ from torch import nn
 
 from normbench.models.layers import StandardizedConv2d
 from normbench.models.networks import build_network, network_with
-from normbench.models.norms import (
-    NormDoesNotFit,
-    NormFactory,
-    NormSite,
-    standardize_weights,
-)
+from normbench.models.norms import NormDoesNotFit, NormFactory, NormSite, standardize_weights
 from normbench.models.stacks import DigitsNet
 
 SITE = NormSite("norm", channels=6, height=3, width=3)

@@ -9,16 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from normbench.models.families import FAMILIES, UnknownNorm, norm_family
 from normbench.models.networks import check_network
 from normbench.models.norms import (
-    FAMILIES,
     NormDoesNotFit,
     NormSite,
-    UnknownNorm,
     brings_activation,
     check_layer,
     norm_factory,
-    norm_family,
     standardizes_weights,
 )
 

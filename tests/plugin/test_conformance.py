@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from normbench.models.families import FAMILIES
 from normbench.models.networks import NETWORKS
-from normbench.models.norms import FAMILIES
 from normbench.models.regularizers import REGULARIZERS
 
 from ..conftest import Project

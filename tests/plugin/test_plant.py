@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from normbench.commands.main import main
-from normbench.models.norms import FAMILIES
+from normbench.models.families import FAMILIES
 from normbench.storage.history import open_history
 
 from ..conftest import Project

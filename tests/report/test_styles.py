@@ -4,7 +4,7 @@ import hashlib
 import json
 from importlib.resources import files
 
-from normbench.models.norms import FAMILIES
+from normbench.models.families import FAMILIES
 from normbench.report.styles import COLOURS, norm_style, regularizer_style
 
 
