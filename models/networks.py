@@ -67,12 +67,13 @@ from .sites import (
     sized,
     with_norms,
 )
-from .stacks import CifarNet, ConvolutionalNetwork, DigitsNet, MnistNet
+from .stacks import CifarBestNet, CifarNet, ConvolutionalNetwork, DigitsNet, MnistNet
 
 NETWORKS: dict[str, type[BuiltInNetwork]] = {
     "digits": DigitsNet,
     "mnist": MnistNet,
     "cifar10": CifarNet,
+    "cifar10-best": CifarBestNet,
     "preact": PreactivationNet,
 }
 

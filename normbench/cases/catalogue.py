@@ -55,6 +55,7 @@ TRACED_RECIPES = {
     "fashion-mnist": "none",
     "cifar10": "group:4",
     "cifar10-batch-size": "instance",
+    "cifar10-best": "layer",
 }
 
 

@@ -119,17 +119,19 @@ class RecordedTraining(Training):
         )
 
     def _momenta(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return SGD's momenta; of an optimizer that has other ones, which is not traced, zeros."""
-        flat, *others = self.optimizer.param_groups[0]["params"]
-        momentum = None if others else self.optimizer.state[flat].get("momentum_buffer")
-        if momentum is None:
-            return {name: torch.zeros_like(p) for name, p in trained.items()}
-        # it has all parameters as one vector, of which the network's are views
-        start = flat.storage_offset()
-        return {
-            name: momentum.as_strided(p.shape, p.stride(), p.storage_offset() - start)
-            for name, p in trained.items()
-        }
+        """Return the momenta of SGD and Muon; zeros where there are none yet, or other ones."""
+        flat, states = self.optimizer.param_groups[0]["params"][0], self.optimizer.state
+        momentum = states[flat].get("momentum_buffer") if self.recipe.optimizer == "sgd" else None
+        if momentum is not None:
+            # SGD has all parameters as one vector, of which the network's are views
+            start = flat.storage_offset()
+            return {
+                name: momentum.as_strided(p.shape, p.stride(), p.storage_offset() - start)
+                for name, p in trained.items()
+            }
+        named = dict(self.network.named_parameters())
+        kept = {name: states.get(named[name], {}).get("momentum_buffer") for name in trained}
+        return {n: torch.zeros_like(p) if (k := kept[n]) is None else k for n, p in trained.items()}
 
     def norm_layers(self) -> dict[str, nn.Module]:
         """Return copies of the norm layers by their names in the network."""

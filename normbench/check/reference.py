@@ -41,6 +41,7 @@ class Settings:
     """What the loss and the update depend on."""
 
     strengths: Mapping[str, float]
+    optimizer: str
     momentum: float
     label_smoothing: float
     learning_rate: float
@@ -258,11 +259,11 @@ class Reference:
     def step(
         self, state: State, images: Tensor, labels: Tensor, settings: Settings, choices: Choices
     ) -> Stepped:
-        """Take one step of SGD with Nesterov momentum on the regularized loss.
+        """Take one step of SGD with Nesterov momentum, or Muon's, on the regularized loss.
 
         ``v <- m v + g`` and ``p <- p - r (g + m v)``, where ``g`` is the gradient of the
         cross-entropy and the penalties of normbench.check.formulas. Decoupled weight decay makes
-        ``p <- p - r d p`` of the parameters before.
+        ``p <- p - r d p`` of the parameters before. Muon orthogonalizes ``g + m v`` of kernels.
 
         Source: Sutskever et al., On the Importance of Initialization and Momentum, 2013, in the
         form that torch.optim.SGD's documentation gives.
@@ -284,13 +285,37 @@ class Reference:
         velocity = settings.momentum * _joined(state.momenta[name] for name in leaves) + g
         decay = settings.strengths.get("decoupled", 0.0)
         before = before * (1 - settings.learning_rate * decay)
-        moved = before - settings.learning_rate * (g + settings.momentum * velocity)
+        update = g + settings.momentum * velocity
+        moved = _parted(before - settings.learning_rate * update, leaves)
+        if settings.optimizer == "muon":
+            befores, updates = _parted(before, leaves), _parted(update, leaves)
+            for name, kernel in befores.items():
+                if kernel.ndim == 4 and len(kernel) > 1:
+                    moved[name] = muon_step(kernel, updates[name], settings.learning_rate)
         buffers = {name: tensor.detach() for name, tensor in after.items()}
         return Stepped(
-            logits.detach(),
-            loss.item(),
-            State(_parted(moved, leaves), _parted(velocity, leaves), buffers),
+            logits.detach(), loss.item(), State(moved, _parted(velocity, leaves), buffers)
         )
+
+
+def muon_step(kernel: Tensor, update: Tensor, learning_rate: float) -> Tensor:
+    """Return a kernel W of ``(O, I, K, K)`` after a step of Muon, U being the update as a matrix.
+
+    ``W - r (0.1 W + sqrt(max(1, O / (I K K))) P(P(P(P(P(U / |U|))))))``, where r is 0.15 of the
+    learning rate, and ``P(X) = 3.4445 X - 4.775 X X' X + 2.0315 X X' X X' X``.
+
+    Source: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
+    """
+    matrix = update.reshape(len(update), -1)
+    columns = matrix.shape[1]
+    direction = matrix / (matrix.square().sum().sqrt() + 1e-7)
+    for _ in range(5):
+        gram = direction.T @ direction
+        third = direction @ gram
+        direction = 3.4445 * direction - 4.775 * third + 2.0315 * (third @ gram)
+    direction = max(1.0, len(update) / columns) ** 0.5 * direction.reshape(kernel.shape)
+    moved: Tensor = kernel - 0.15 * learning_rate * (0.1 * kernel + direction)
+    return moved
 
 
 def settings_of(
@@ -305,6 +330,7 @@ def settings_of(
     peak = recipe.learning_rate * (batch_size / 64) ** power
     return Settings(
         strengths=strengths,
+        optimizer=recipe.optimizer,
         momentum=recipe.momentum,
         label_smoothing=recipe.label_smoothing,
         learning_rate=scheduled_rate(recipe, step, steps, peak),

@@ -104,8 +104,11 @@ def unreferenced(spec: RunSpec) -> str:
         if name not in PENALTIES and name != "decoupled":
             return f"the regularizer {name} has no formula: its steps are held against nothing"
     recipe = find_recipe(spec.recipe)
-    if recipe.optimizer != "sgd" or recipe.gradient_clipping:
-        return "the reference takes steps of SGD without clipping: these are held against nothing"
+    if recipe.optimizer not in ("sgd", "muon") or recipe.gradient_clipping:
+        return (
+            "the reference takes steps of SGD and Muon, without clipping: these are held "
+            "against nothing"
+        )
     return ""
 
 

@@ -73,9 +73,10 @@ class Muon(Optimizer):
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"]
+        # called as SGD calls it
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum_buffer"]
         return momentum
 
 

@@ -153,8 +153,18 @@ RECIPES: dict[str, Recipe] = {
     "cifar10": Recipe(
         learning_rate=0.1, warmup=0.2, label_smoothing=0.1, augmentation=CROP_AND_FLIP
     ),
-    # As above: in the 312 steps that batches of 256 leave, layer normalization reached 52.2 % at a
-    # peak of 0.05 and 57.6 % at 0.025.
+    # The most that was found for 20 epochs and three times the cost of a run of cifar10. L2 does
+    # little to kernels that Muon updates, so that regularizers are compared by cifar10 alone.
+    "cifar10-best": Recipe(
+        learning_rate=0.1,
+        warmup=0.2,
+        label_smoothing=0.1,
+        augmentation=CROP_AND_FLIP,
+        optimizer="muon",
+        test_time_flip=True,
+    ),
+    # As for MNIST: in the 312 steps that batches of 256 leave, layer normalization reached 52.2 %
+    # at a peak of 0.05 and 57.6 % at 0.025.
     "cifar10-batch-size": Recipe(
         learning_rate=0.025, warmup=0.2, label_smoothing=0.1, augmentation=CROP_AND_FLIP
     ),

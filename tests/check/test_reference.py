@@ -111,7 +111,7 @@ def test_a_step_regularizes_and_accelerates_as_defined() -> None:
     images, labels = recorded.images.double(), recorded.labels
 
     def step(l1: float, l2: float, momentum: float) -> State:
-        settings = Settings({"l1": l1, "l2": l2}, momentum, 0.0, 0.5)
+        settings = Settings({"l1": l1, "l2": l2}, "sgd", momentum, 0.0, 0.5)
         return reference.step(state, images, labels, settings, Choices()).after
 
     name = "classifier.weight"

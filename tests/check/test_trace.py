@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from normbench.check.recording import record
 from normbench.check.trace import take_trace, trace_data
 from normbench.check.trace_record import Trace, Traced, case_trace_spec, trace_spec, traced_as
 from normbench.check.tracer import Tracer, quantile, relative, unreferenced
-from normbench.training import trainer
+from normbench.training import muon, trainer
 from normbench.training.recipes import recipe_spelling
 from normbench.training.trainer import Evaluation, evaluate, train
 from tests.check.wrong_engines import WRONG_ENGINES, engine
@@ -51,8 +52,8 @@ def test_other_recipes_and_regularizers_are_held_against_theirs(changes: dict[st
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"recipe": '{"from": "digits", "optimizer": "adamw"}'}, "takes steps of SGD without cl"),
-        ({"recipe": '{"from": "digits", "gradient_clipping": 1.0}'}, "of SGD without clipping"),
+        ({"recipe": '{"from": "digits", "optimizer": "adamw"}'}, "of SGD and Muon, without cl"),
+        ({"recipe": '{"from": "digits", "gradient_clipping": 1.0}'}, "and Muon, without clipping"),
         ({"regularizer": "torch.nn:L1Loss:0.1"}, "the regularizer torch.nn:L1Loss has no form"),
     ],
 )
@@ -100,9 +101,32 @@ def test_a_trace_has_as_many_images_as_selected_ones_need_to_fill_a_batch(
     assert (short.train_images or 0) >= min(64 / share, 1348)
 
 
-@pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "mnist-fast", "cifar10"])
+@pytest.mark.parametrize("recipe", ["mnist", "mnist-l1", "mnist-fast", "cifar10", "cifar10-best"])
 def test_a_right_engine_is_not_blamed_with_another_recipe(recipe: str) -> None:
     assert take_trace(Traced("right", trace_spec(recipe, "group:2", "l1:0.001"))).broken == ()
+
+
+MUON = dataclasses.replace(PLAIN, recipe=recipe_spelling({"from": "digits", "optimizer": "muon"}))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_of_muon_are_held_against_theirs(seed: int) -> None:
+    found = take_trace(Traced("muon", MUON.with_seed(seed)))
+    assert (found.broken, found.note) == ((), "")
+    assert 0 < found.share < 0.3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "value"),
+    [("KERNELS_SHARE", 0.149), ("KERNELS_DECAY", 0.0), ("NEWTON_SCHULZ_STEPS", 4)],
+)
+def test_wrong_steps_of_muon_are_found(
+    wrong: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, wrong, value)
+    first = take_trace(Traced("wrong", MUON)).broken[0]
+    # the rate begins low
+    assert re.match(r"step \d, parameter blocks\.block1\.convolution\.weight: off by ", first)
 
 
 def test_an_evaluation_that_forgets_the_mirror_image_is_found(
