@@ -280,7 +280,7 @@ def test_each_recipe_that_no_grid_of_the_smoke_tier_trains_is_traced() -> None:
     assert {run.spec.recipe for run in runs} == RECIPES.keys()
     assert len(runs) == 7 * 5 + 9
     # the longest first
-    assert [run.name for run in runs[:2]] == ["cifar10-best-layer", "cifar10-batch-size-instance"]
+    assert [run.name for run in runs[:2]] == ["cifar10-group:4", "fashion-mnist-none"]
     assert [run.name for run in runs[9:11]] == ["digits-none-none", "digits-none-l1:0.001"]
     assert {run.spec.batch_size for run in runs} == {4, 8}
     # of the norms that the digits have, each but that with the largest traces
