@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.mark.cases("mnist", "mnist_plain")
+@pytest.mark.cases("mnist", "mnist_plain", "mnist_textbook")
 def test_mnist(case, run_case):
     runs = run_case(case)
     assert runs.test_accuracy > case.target

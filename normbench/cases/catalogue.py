@@ -47,6 +47,7 @@ def checked_names(options: GridOptions) -> dict[str, list[str]]:
 # A norm for each recipe that no grid of the smoke tier trains, together all but batch
 # normalization, whose traces are the largest: it is traced on the digits.
 TRACED_RECIPES = {
+    "mnist-textbook": "layer",
     "mnist-batch-size": "group:2",
     "cifar10-batch-size": "instance",
     "cifar10-best": "layer",

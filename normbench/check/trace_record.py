@@ -40,6 +40,7 @@ class Traced:
 # with the network of their own: on the digits their steps take a sixth of the time.
 TRACED_NETWORKS = {
     "fashion-mnist": "mnist",
+    "mnist-textbook": "digits",
     "mnist-batch-size": "digits",
     "cifar10-batch-size": "digits",
     "cifar10-best": "digits",

@@ -278,14 +278,14 @@ def test_each_recipe_that_no_grid_of_the_smoke_tier_trains_is_traced() -> None:
     digits = load_cases(SUITE / "cases" / "digits.toml", SMOKE)
     runs = traced_runs(SMOKE, digits)
     assert {run.spec.recipe for run in runs} == RECIPES.keys()
-    assert len(runs) == 7 * 5 + 9
+    assert len(runs) == 7 * 5 + 10
     # the longest first
     assert [run.name for run in runs[:2]] == ["cifar10-group:4", "fashion-mnist-none"]
-    assert [run.name for run in runs[9:11]] == ["digits-none-none", "digits-none-l1:0.001"]
+    assert [run.name for run in runs[10:12]] == ["digits-none-none", "digits-none-l1:0.001"]
     assert {run.spec.batch_size for run in runs} == {4, 8}
     # of the norms that the digits have, each but that with the largest traces
-    others = {run.spec.norm for run in runs[:9]}
-    assert others == {run.spec.norm for run in runs[9:]} - {"batch"}
+    others = {run.spec.norm for run in runs[:10]}
+    assert others == {run.spec.norm for run in runs[10:]} - {"batch"}
 
 
 def test_own_files_alone_are_traced_alone() -> None:
