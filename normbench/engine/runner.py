@@ -263,7 +263,9 @@ class Runner:
             )
 
         timeout = self.options.stall_timeout
-        watchdog = Watchdog(timeout, self._stacks(spec), last_words, interrupts=alone)
+        watchdog = Watchdog(
+            timeout, self._stacks(spec), last_words, interrupts=alone, beats=self.store.beat
+        )
         process = os.getpid()
         try:
             with watchdog.watching(spec) as note:

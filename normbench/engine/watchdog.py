@@ -1,4 +1,4 @@
-"""Runs that make no progress: found, told of with their stacks, and ended."""
+"""Runs that make no progress, and workers in which nothing runs: found, told of, and ended."""
 
 import faulthandler
 import os
@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from normbench.engine.costs import estimated_epochs
 from normbench.results import Epoch
 from normbench.spec import RunSpec
+from normbench.storage.runs import Beat, RunStore
 
 # How many times what it should take an epoch may take: by the run's own first one, or, until that
 # has ended, by an estimate that is for any machine.
@@ -21,6 +22,8 @@ BY_FIRST_EPOCH, LEAST_SECONDS = 20.0, 60.0
 BY_ESTIMATE, LEAST_SECONDS_AT_FIRST = 100.0, 600.0
 
 POLL_SECONDS = 0.5
+# How often a worker gives a sign of life, and looks are taken for those of others.
+BEAT_SECONDS = 5.0
 # What a run that was told to end may take to do so, before its process is ended.
 GRACE_SECONDS = 20.0
 EXIT_CODE = 70
@@ -43,7 +46,8 @@ class Watchdog:
     or, where ``interrupts`` says so and the run is in the main thread, RunStalled is raised in it;
     the process is ended if that does not help.
 
-    ``limit`` is how many seconds without progress it now has at most. Time in which the process did
+    ``beats`` is called every BEAT_SECONDS, for Warden. ``limit`` is how many seconds without
+    progress it now has at most. Time in which the process did
     not run, as it was stopped or had no processor, is not counted.
     """
 
@@ -54,11 +58,13 @@ class Watchdog:
         last_words: Callable[[str], None],
         interrupts: bool = False,
         exits: Callable[[int], None] = os._exit,
+        beats: Callable[[], None] = lambda: None,
     ) -> None:
         self.timeout = timeout
         self.stacks = stacks
         self.last_words = last_words
         self.exits = exits
+        self.beats = beats
         in_main = threading.current_thread() is threading.main_thread()
         self.interrupts = interrupts and in_main and INTERRUPT > 0
         self._idle = 0.0
@@ -127,9 +133,12 @@ class Watchdog:
 
     def _stalls(self) -> bool:
         """Wait until the run is over, or has made no progress for too long."""
-        looked = time.monotonic()
+        beaten = looked = time.monotonic()
         while not self._over.wait(POLL_SECONDS):
             since, looked = looked, time.monotonic()
+            if looked - beaten > BEAT_SECONDS:
+                beaten = looked
+                self.beats()
             if not debugging.is_set():
                 self._idle += min(looked - since, 2 * POLL_SECONDS)
             if self._idle > self.limit:
@@ -144,3 +153,78 @@ class Watchdog:
         except OSError as error:  # as on a full disk
             print(f"normbench: {self.stacks}: {error}", file=sys.stderr)
             faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+
+
+class Warden:
+    """Ends workers in which nothing runs any more, from the process that looks after all of them.
+
+    A library that holds Python's lock for ever stops a worker's Watchdog as well: what it does not
+    do any more is to give a sign of life. Where that is so for as long as a run may make no
+    progress, the process is ended by SIGABRT, at which Python's faulthandler, which pytest enables,
+    writes all stacks to the terminal; if it is still there after ``grace`` seconds, it is killed.
+
+    ``timeout`` is the watchdogs'. A process that is stopped gives no sign, and is left alone.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        timeout: float | None,
+        ends: Callable[[int, int], None] = os.kill,
+        grace: float = BEAT_SECONDS,
+    ) -> None:
+        self.store, self.grace = store, grace
+        self.limit = LEAST_SECONDS_AT_FIRST if timeout is None else timeout + GRACE_SECONDS
+        self.ends = ends
+        self._silent: dict[Beat, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="normbench-warden", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        looked = time.monotonic()
+        while not self._over.wait(BEAT_SECONDS):
+            since, looked = looked, time.monotonic()
+            # time in which this process did not run is not counted
+            self.look(min(looked - since, 2 * BEAT_SECONDS))
+
+    def look(self, elapsed: float) -> None:
+        """End the workers that have been silent for too long, ``elapsed`` after the last look."""
+        silent = {}
+        for beat in self.store.beats():
+            silent[beat] = self._silent.get(beat, -elapsed) + elapsed
+            if is_stopped(beat.process):
+                silent[beat] -= elapsed
+            elif silent[beat] > self.limit:
+                self._end(beat)
+        self._silent = silent
+
+    def _end(self, beat: Beat) -> None:
+        told = (
+            f"its process gave no sign of life for {self.limit:.0f} s, as where a library holds "
+            "Python's lock; where it was stands in the worker's output"
+        )
+        self.store.note_end_of(beat.worker, "stalled", told)
+        with suppress(OSError):
+            self.ends(beat.process, signal.SIGABRT)
+        self._over.wait(self.grace)
+        # it is gone from there as soon as its end was noticed
+        if beat.process in {other.process for other in self.store.beats()}:
+            with suppress(OSError):
+                self.ends(beat.process, getattr(signal, "SIGKILL", signal.SIGABRT))
+
+
+def is_stopped(process: int) -> bool:
+    """Tell whether a process is stopped, as by SIGSTOP; False where that cannot be seen."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    # after the name of the program, which may have brackets in it
+    return told.rpartition(")")[2].split()[0] in ("T", "t")

@@ -12,7 +12,7 @@ from _pytest.junitxml import xml_key
 
 from normbench.analysis.verdicts import replay_lines
 from normbench.engine.controller import Controller, SessionOutcome
-from normbench.engine.watchdog import debugging
+from normbench.engine.watchdog import Warden, debugging
 from normbench.plugin.options import options_of
 from normbench.plugin.outputs import json_files, make_way, tell_others, write_files
 from normbench.plugin.progress import LiveProgress, SessionProgress
@@ -48,6 +48,7 @@ class SessionPlugin:
         self.outcome = SessionOutcome()
         self.progress: LiveProgress | None = None
         self.cluster: Cluster | None = None
+        self.warden: Warden | None = None
         try:
             options = options_of(config)
             self.json_files = json_files(config)
@@ -86,6 +87,10 @@ class SessionPlugin:
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter and selection.cases and reporter.verbosity >= 0:
             self._show_progress(reporter)
+        timeout = self.controller.options.stall_timeout
+        if self.config.getoption("dist", "no") != "no" and timeout != 0:
+            self.warden = Warden(RunStore(self.controller.session.folder), timeout)
+            self.warden.start()
 
     def _show_progress(self, reporter: Any) -> None:
         """Tell of the session on a board, where nobody else writes to the terminal."""
@@ -184,6 +189,8 @@ class SessionPlugin:
     def _finish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.progress is not None:
             self.progress.stop()
+        if self.warden is not None:
+            self.warden.stop()
         if self.cluster is not None:
             self.cluster.close()
         # pytest calls it a failure, no interruption, where -x, --maxfail or --max-worker-restart

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import os
+import platform
 import re
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -44,6 +45,15 @@ class RunningRun:
     case: str
     spec: RunSpec
     epochs: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The last sign of life of a worker's process while it is at a run: ``at`` tells it apart."""
+
+    worker: str
+    process: int
+    at: int
 
 
 class RunStore:
@@ -197,6 +207,8 @@ class RunStore:
             "spec": spec.to_dict(),
             "case": case,
             "device": self.device,
+            "process": os.getpid(),
+            "host": platform.node(),
             "planted": self.planted,
             "epochs": [],
         }
@@ -210,6 +222,22 @@ class RunStore:
         """Let others see that the run which this process is at has finished an epoch."""
         self._lease["epochs"].append(dataclasses.asdict(epoch))
         self._write_lease(self.worker, self._lease)
+
+    def beat(self) -> None:
+        """Let others see that this process runs, whatever its run does."""
+        with suppress(OSError):
+            os.utime(self._lease_file(self.worker))
+
+    def beats(self) -> list[Beat]:
+        """Return the signs of life of this machine's workers, those that are at a run."""
+        found = []
+        for lease in sorted(self._running.glob("*.json")):
+            # it may have ended since it was listed
+            with suppress(FileNotFoundError, json.JSONDecodeError):
+                at, told = lease.stat().st_mtime_ns, json.loads(lease.read_text())
+                if told.get("host") == platform.node():
+                    found.append(Beat(lease.stem, told["process"], at))
+        return found
 
     def note_running(self, run: RunningRun) -> None:
         """Say what a worker is at that does not share this folder."""
@@ -230,6 +258,12 @@ class RunStore:
         """Let record_crash know how the run has ended that this process is at, and ends with."""
         self._lease["ended"] = [status, told]
         self._write_lease(self.worker, self._lease)
+
+    def note_end_of(self, worker: str, status: Status, told: str) -> None:
+        """Do so for another worker, which is about to be ended."""
+        _, running = self._left_by(worker)
+        if running is not None:
+            self._write_lease(worker, running | {"ended": [status, told]})
 
     @property
     def noted(self) -> tuple[Epoch, ...]:

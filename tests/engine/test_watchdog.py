@@ -1,6 +1,10 @@
 """Runs that make no progress are ended, and those that make some are left alone."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -8,9 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from normbench.engine.watchdog import EXIT_CODE, RunStalled, Watchdog, debugging
+from normbench.engine import watchdog
+from normbench.engine.watchdog import (
+    EXIT_CODE,
+    RunStalled,
+    Warden,
+    Watchdog,
+    debugging,
+    is_stopped,
+)
 from normbench.results import Epoch
 from normbench.spec import RunSpec
+from normbench.storage.runs import RunStore
 
 SPEC = RunSpec("digits", "digits", "batch", recipe="digits", epochs=3)
 
@@ -114,3 +127,86 @@ def test_with_a_timeout_of_zero_nothing_is_watched(tmp_path: Path) -> None:
 
 def test_the_exit_code_is_none_that_pytest_or_a_signal_has() -> None:
     assert EXIT_CODE == os.EX_SOFTWARE
+
+
+def silent_worker(folder: Path, program: str) -> tuple["subprocess.Popen[str]", RunStore]:
+    """Start a process that says it is at a run; the store is that of the process beside."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, stdin=subprocess.PIPE
+    )
+    store = RunStore(folder, "gw1")
+    with store.exclusive(SPEC), store.lease(SPEC, "case"):
+        lease = folder / "running" / "gw1.json"
+        told = json.loads(lease.read_text()) | {"process": process.pid}
+    lease.write_text(json.dumps(told))
+    return process, RunStore(folder)
+
+
+# sleeps for ever with Python's lock, as PyDLL does not give it up
+HOLDS_THE_LOCK = """
+import ctypes, faulthandler, sys
+faulthandler.enable()
+def holds_the_lock():
+    ctypes.PyDLL(None).sleep(1000)
+print("ready", file=sys.stderr, flush=True)
+holds_the_lock()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill sends no signals there")
+def test_a_worker_in_which_nothing_runs_is_ended_with_its_stacks(tmp_path: Path) -> None:
+    process, store = silent_worker(tmp_path, HOLDS_THE_LOCK)
+    assert process.stderr
+    assert process.stderr.readline() == "ready\n"
+    warden = Warden(store, timeout=40.0)
+    for _ in range(7):
+        warden.look(10.0)
+    # silent for 60 seconds, which is the timeout and what a run may take to end
+    assert process.poll() is None
+    warden.look(10.0)
+    _, output = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGABRT
+    assert "in holds_the_lock" in output
+    assert store.record_crash("gw1") == "case"
+    (run,) = store.results().values()
+    assert run.status == "stalled"
+    assert run.message.startswith("its process gave no sign of life for 60 s")
+
+
+def test_a_worker_that_gives_signs_of_life_is_left_alone(tmp_path: Path) -> None:
+    store, sent = RunStore(tmp_path, "gw0"), []
+    warden = Warden(RunStore(tmp_path), None, lambda *given: sent.append(given), grace=0.0)
+    with store.exclusive(SPEC), store.lease(SPEC, "case"):
+        for _ in range(5):
+            warden.look(300.0)
+            store.beat()
+        assert sent == []
+        warden.look(0.0)
+        for _ in range(3):
+            warden.look(300.0)
+    # it is still there after the first signal
+    assert sent == [(os.getpid(), signal.SIGABRT), (os.getpid(), signal.SIGKILL)]
+
+
+def test_a_process_that_is_stopped_is_not_silent(tmp_path: Path) -> None:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc")
+    process, store = silent_worker(tmp_path, "import time; time.sleep(1000)")
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_for(lambda: is_stopped(process.pid))
+    warden = Warden(store, timeout=1.0)
+    for _ in range(5):
+        warden.look(1000.0)
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert not is_stopped(os.getpid())
+
+
+def test_a_watchdog_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "BEAT_SECONDS", 0.1)
+    beats: list[float] = []
+    looking = Watchdog(None, tmp_path / "stacks", print, beats=lambda: beats.append(0.0))
+    with looking.watching(SPEC):
+        wait_for(lambda: len(beats) >= 2)
+    assert len(beats) >= 2

@@ -9,7 +9,7 @@ from ..conftest import Project
 
 # Each does what it should not in the first step of training, on more than the images of a check.
 HARMFUL = """
-import os, resource, signal, time
+import ctypes, os, resource, signal, time
 import torch
 from torch import nn
 
@@ -29,6 +29,11 @@ class Exits(Killer):
 class Hangs(Killer):
     def harm(self):
         time.sleep(300)
+
+class HoldsTheLock(Killer):
+    def harm(self):
+        # PyDLL does not give up Python's lock
+        ctypes.PyDLL(None).sleep(300)
 
 class Forks(Killer):
     def harm(self):
@@ -131,12 +136,22 @@ def test_workers_share_the_cores_and_sign_their_rows(
     assert {run.threads for run in spread.rows} == {3}
 
 
+# No need to wait as long for signs of life as on a machine that does other work.
+IMPATIENT = """
+from normbench.engine import watchdog
+
+watchdog.GRACE_SECONDS, watchdog.BEAT_SECONDS = 1.0, 1.0
+pytest_plugins = ["normbench.plugin"]
+"""
+
+
 def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
     spread.write("harmful.py", HARMFUL)
     # one worker, of which xdist would take the place four times and no more
     spread.workers = ("-n", "1")
-    norms = ("Killer", "Exits", "Aborts", "Hangs", "Leaks", "Forks", "RaisesInBackward")
-    added = [f"--bench-norm=harmful:{norm}" for norm in norms]
+    norms = ("Killer", "Exits", "Aborts", "Hangs", "HoldsTheLock", "Leaks", "Forks")
+    added = [f"--bench-norm=harmful:{norm}" for norm in (*norms, "RaisesInBackward")]
+    spread.pytester.makeconftest(IMPATIENT)
     result = spread.run_apart("-k", "none", "--bench-stall-timeout", "20", *added)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert spread.verdicts == {
@@ -146,19 +161,23 @@ def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
         "tiny-harmful:Exits-none-b64": "crashed",
         "tiny-harmful:Aborts-none-b64": "crashed",
         "tiny-harmful:Hangs-none-b64": "stalled",
+        "tiny-harmful:HoldsTheLock-none-b64": "stalled",
         # what it has forked leaves no row and no outcome
         "tiny-harmful:Forks-none-b64": "measured",
         # its worker goes with what it has hoarded: the others find the memory that they need
         "tiny-harmful:Leaks-none-b64": "error",
         "tiny-harmful:RaisesInBackward-none-b64": "error",
     }
-    assert len(spread.rows) == 9
+    assert len(spread.rows) == 10
     leaked = next(run for run in spread.rows if "Leaks" in run.spec.norm)
     assert "DefaultCPUAllocator" in leaked.message
     result.stdout.fnmatch_lines(["*DefaultCPUAllocator*where it was is in*worker 'gw*' crashed*"])
     assert "HOARD.append" in (spread.session / "stalls" / f"{leaked.spec.key}.txt").read_text()
     result.stdout.fnmatch_lines(["harmful:Killer *crashed*"])
-    stalled = next(run for run in spread.rows if run.status == "stalled")
+    result.stdout.fnmatch_lines(["*its process gave no sign of life for 21 s*crashed*"])
+    # the stacks, by Python's faulthandler
+    assert "in harm" in result.stderr.str()
+    stalled = next(run for run in spread.rows if "Hangs" in run.spec.norm)
     assert "it made no progress for 20 s, after 0 epochs; where it was is in" in stalled.message
     stacks = (spread.session / "stalls" / f"{stalled.spec.key}.txt").read_text()
     assert "in harm" in stacks
