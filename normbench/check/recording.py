@@ -120,15 +120,16 @@ class RecordedTraining(Training):
 
     def _momenta(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the momenta of SGD and Muon; zeros where there are none yet, or other ones."""
-        flat, states = self.optimizer.param_groups[0]["params"][0], self.optimizer.state
-        momentum = states[flat].get("momentum_buffer") if self.recipe.optimizer == "sgd" else None
-        if momentum is not None:
-            # SGD has all parameters as one vector, of which the network's are views
+        states = self.optimizer.state
+        if self.recipe.optimizer == "sgd" and states:
+            # it has all parameters as one vector, of which the network's are views
+            ((flat, state),) = states.items()
             start = flat.storage_offset()
-            return {
-                name: momentum.as_strided(p.shape, p.stride(), p.storage_offset() - start)
-                for name, p in trained.items()
-            }
+            if (momentum := state.get("momentum_buffer")) is not None:
+                return {
+                    name: momentum.as_strided(p.shape, p.stride(), p.storage_offset() - start)
+                    for name, p in trained.items()
+                }
         named = dict(self.network.named_parameters())
         kept = {name: states.get(named[name], {}).get("momentum_buffer") for name in trained}
         return {n: torch.zeros_like(p) if (k := kept[n]) is None else k for n, p in trained.items()}
