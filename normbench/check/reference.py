@@ -290,7 +290,7 @@ class Reference:
         if settings.optimizer == "muon":
             befores, updates = _parted(before, leaves), _parted(update, leaves)
             for name, kernel in befores.items():
-                if kernel.ndim == 4 and len(kernel) > 1:
+                if kernel.ndim == 4 and len(kernel) > 1 and kernel[0].numel() > 1:
                     moved[name] = muon_step(kernel, updates[name], settings.learning_rate)
         buffers = {name: tensor.detach() for name, tensor in after.items()}
         return Stepped(

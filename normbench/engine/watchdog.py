@@ -46,9 +46,10 @@ class Watchdog:
     or, where ``interrupts`` says so and the run is in the main thread, RunStalled is raised in it;
     the process is ended if that does not help.
 
-    ``beats`` is called every BEAT_SECONDS, for Warden. ``limit`` is how many seconds without
-    progress it now has at most. Time in which the process did
-    not run, as it was stopped or had no processor, is not counted.
+    ``beats`` is called at once and every BEAT_SECONDS, for Warden.
+
+    ``limit`` is how many seconds without progress the run now has at most. Time in which the
+    process did not run, as it was stopped or had no processor, is not counted.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Watchdog:
         epoch_seconds = BY_ESTIMATE * estimated_epochs(spec)[0]
         self.limit = self.timeout or max(LEAST_SECONDS_AT_FIRST, epoch_seconds)
         thread = threading.Thread(target=self._watch, name="normbench-watchdog", daemon=True)
+        self.beats()
         with self._interrupted():
             thread.start()
             try:
@@ -197,7 +199,11 @@ class Warden:
     def look(self, elapsed: float) -> None:
         """End the workers that have been silent for too long, ``elapsed`` after the last look."""
         silent = {}
-        for beat in self.store.beats():
+        try:
+            beats = self.store.beats()
+        except OSError:  # nobody can give a sign of life
+            return
+        for beat in beats:
             silent[beat] = self._silent.get(beat, -elapsed) + elapsed
             if is_stopped(beat.process):
                 silent[beat] -= elapsed
@@ -215,8 +221,8 @@ class Warden:
             self.ends(beat.process, signal.SIGABRT)
         self._over.wait(self.grace)
         # it is gone from there as soon as its end was noticed
-        if beat.process in {other.process for other in self.store.beats()}:
-            with suppress(OSError):
+        with suppress(OSError):
+            if beat.process in {other.process for other in self.store.beats()}:
                 self.ends(beat.process, getattr(signal, "SIGKILL", signal.SIGABRT))
 
 

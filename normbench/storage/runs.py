@@ -207,8 +207,6 @@ class RunStore:
             "spec": spec.to_dict(),
             "case": case,
             "device": self.device,
-            "process": os.getpid(),
-            "host": platform.node(),
             "planted": self.planted,
             "epochs": [],
         }
@@ -224,16 +222,25 @@ class RunStore:
         self._write_lease(self.worker, self._lease)
 
     def beat(self) -> None:
-        """Let others see that this process runs, whatever its run does."""
+        """Let others see that this process runs, whatever its run does; from the first time on."""
+        if "process" not in self._lease:
+            self._lease |= {"process": os.getpid(), "host": platform.node()}
+            self._write_lease(self.worker, self._lease)
+            return
         with suppress(OSError):
             os.utime(self._lease_file(self.worker))
 
     def beats(self) -> list[Beat]:
-        """Return the signs of life of this machine's workers, those that are at a run."""
+        """Return the signs of life of this machine's workers that have given any at their run.
+
+        Raises OSError where none can be given, as on a disk that was made read-only.
+        """
         found = []
+        if self._running.exists():
+            (self._running / ".beats").touch()
         for lease in sorted(self._running.glob("*.json")):
             # it may have ended since it was listed
-            with suppress(FileNotFoundError, json.JSONDecodeError):
+            with suppress(OSError, ValueError):
                 at, told = lease.stat().st_mtime_ns, json.loads(lease.read_text())
                 if told.get("host") == platform.node():
                     found.append(Beat(lease.stem, told["process"], at))

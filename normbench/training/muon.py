@@ -30,7 +30,8 @@ class Muon(Optimizer):
         ``W <- (1 - rate KERNELS_DECAY) W - rate sqrt(max(1, rows / columns)) orthogonalized(u)``
 
     L1 and L2, which are added to the gradient, have a part in the direction alone. All other
-    parameters, and kernels of one output channel, take ``p <- p - learning_rate u``.
+    parameters, and kernels of one output channel or of one weight for each, take
+    ``p <- p - learning_rate u``.
 
     torch.optim.Muon takes the same steps of matrices, in bfloat16, and none of a kernel; nor can it
     be captured in a CUDA graph, as it looks at the learning rate.
@@ -44,7 +45,7 @@ class Muon(Optimizer):
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for parameter in parameters:
-            (kernels if parameter.ndim == 4 and len(parameter) > 1 else others).append(parameter)
+            (kernels if is_kernel(parameter) else others).append(parameter)
         # the first group has the rate that regularizers go by
         groups: list[dict[str, Any]] = [
             {"params": others, "lr": learning_rate, "orthogonalized": False},
@@ -78,6 +79,11 @@ class Muon(Optimizer):
             state["momentum_buffer"] = torch.zeros_like(parameter)
         momentum: Tensor = state["momentum_buffer"]
         return momentum
+
+
+def is_kernel(parameter: Tensor) -> bool:
+    """Tell whether a parameter is a kernel of ``(O, I, H, W)`` that makes a matrix."""
+    return parameter.ndim == 4 and len(parameter) > 1 and parameter[0].numel() > 1
 
 
 def _scaled(update: Tensor) -> Tensor:

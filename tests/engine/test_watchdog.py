@@ -1,5 +1,6 @@
 """Runs that make no progress are ended, and those that make some are left alone."""
 
+import errno
 import json
 import os
 import signal
@@ -136,6 +137,7 @@ def silent_worker(folder: Path, program: str) -> tuple["subprocess.Popen[str]", 
     )
     store = RunStore(folder, "gw1")
     with store.exclusive(SPEC), store.lease(SPEC, "case"):
+        store.beat()
         lease = folder / "running" / "gw1.json"
         told = json.loads(lease.read_text()) | {"process": process.pid}
     lease.write_text(json.dumps(told))
@@ -147,8 +149,8 @@ HOLDS_THE_LOCK = """
 import ctypes, faulthandler, sys
 faulthandler.enable()
 def holds_the_lock():
+    print("ready", file=sys.stderr, flush=True)
     ctypes.PyDLL(None).sleep(1000)
-print("ready", file=sys.stderr, flush=True)
 holds_the_lock()
 """
 
@@ -177,15 +179,34 @@ def test_a_worker_that_gives_signs_of_life_is_left_alone(tmp_path: Path) -> None
     store, sent = RunStore(tmp_path, "gw0"), []
     warden = Warden(RunStore(tmp_path), None, lambda *given: sent.append(given), grace=0.0)
     with store.exclusive(SPEC), store.lease(SPEC, "case"):
+        # before its run is watched, nobody gives signs
         for _ in range(5):
-            warden.look(300.0)
+            warden.look(1000.0)
+        for _ in range(5):
             store.beat()
+            warden.look(300.0)
         assert sent == []
         warden.look(0.0)
         for _ in range(3):
             warden.look(300.0)
     # it is still there after the first signal
     assert sent == [(os.getpid(), signal.SIGABRT), (os.getpid(), signal.SIGKILL)]
+
+
+def test_where_no_sign_can_be_given_nobody_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    store, sent = RunStore(tmp_path, "gw0"), []
+    warden = Warden(RunStore(tmp_path), 1.0, lambda *given: sent.append(given))
+    with store.exclusive(SPEC), store.lease(SPEC, "case"):
+        store.beat()
+        monkeypatch.setattr(Path, "touch", refuse)
+        for _ in range(5):
+            warden.look(1000.0)
+    assert sent == []
 
 
 def test_a_process_that_is_stopped_is_not_silent(tmp_path: Path) -> None:

@@ -94,11 +94,12 @@ def test_kernels_take_the_steps_that_torchs_muon_takes_of_matrices(shape: tuple[
     assert (moved - moved_too).norm() < 0.05 * moved.norm()
 
 
-def test_a_kernel_of_one_channel_is_no_matrix_to_orthogonalize() -> None:
-    parameters = nn.Parameter(torch.ones(1, 2, 3, 3)), nn.Parameter(torch.ones(2, 1, 3, 3))
+def test_a_kernel_of_one_channel_or_weight_is_no_matrix_to_orthogonalize() -> None:
+    shapes = (1, 2, 3, 3), (2, 1, 3, 3), (2, 1, 1, 1)
+    parameters = [nn.Parameter(torch.ones(shape)) for shape in shapes]
     optimizer = Muon(parameters, 0.1, 0.9)
-    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
-    one, two = parameters
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 1]
+    one, two, _ = parameters
     one.grad, two.grad = torch.ones_like(one), None
     optimizer.step()
     torch.testing.assert_close(one.detach(), torch.full_like(one, 1 - 0.1 * 1.9))
