@@ -4,6 +4,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Controller:
         self.judged: set[str] = set()
         self.checked: set[str] = set()
         self._cases: dict[str, Case] = {}
+        self._tests: dict[str, str] = {}
         self._elsewhere: dict[str, Case] = {}
         self._claims: list[Claim] = []
 
@@ -107,6 +109,7 @@ class Controller:
         to, and for damaged data.
         """
         self._cases = {stored.case.id: stored.case for stored in selection.cases}
+        self._tests = selection.tests
         self._elsewhere = {stored.case.id: stored.case for stored in selection.elsewhere}
         known = self._elsewhere | self._cases
         self._claims = [stored.claim(known) for stored in selection.claims]
@@ -215,6 +218,21 @@ class Controller:
             self.outcomes[case] = outcome
         if seeds:
             self.seeds[case] = max(seeds, self.seeds.get(case, 0))
+
+    def record_crash(self, worker: str, test: str) -> str | None:
+        """Store what a worker was at when it died in a test; return its case's id.
+
+        It may have died before it had begun to train: then the first of the runs that the test's
+        case still lacks has crashed.
+        """
+        name = self.store.record_crash(worker)
+        if name is None and (case := self._cases.get(self._tests.get(test, ""))):
+            name = case.id
+            if lacking := next((s for s in case.specs if self.store.find(s) is None), None):
+                told = f"the process of worker {worker} died before it trained this run"
+                ended = datetime.now(UTC).isoformat(timespec="seconds")
+                self.store.append(RunResult(lacking, "crashed", told, worker=worker, ended=ended))
+        return name
 
     def finish(self, *, finished: bool) -> SessionOutcome:
         """Close the session with its verdicts, save its baseline, then draw it; lose nothing.
@@ -364,16 +382,19 @@ def selected(
     claims: Sequence[Claim],
     elsewhere: Sequence[Case] = (),
     whole: Sequence[str] = (),
+    tests: Mapping[str, str] | None = None,
 ) -> Selection:
     """Return what collected tests will ask for, as a controller takes it.
 
-    ``elsewhere`` are the cases of the other shards, where this is one, ``whole`` the ids of all.
+    ``elsewhere`` are the cases of the other shards, where this is one, ``whole`` the ids of all;
+    ``tests`` has the ids of cases by those of their tests.
     """
     configurations = [*cases, *elsewhere, *(case for claim in claims for case in claim.cases)]
     return Selection(
         datasets=facts_of(case.spec.dataset for case in configurations),
         cases=tuple(map(StoredCase.of, cases)),
         claims=tuple(map(StoredClaim.of, claims)),
+        tests=dict(tests or {}),
         elsewhere=tuple(map(StoredCase.of, elsewhere)),
         whole=tuple(whole),
     )

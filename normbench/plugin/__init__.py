@@ -207,7 +207,7 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any
         session, worker = node.config.stash[SESSION], node.gateway.id
         if told := session.controller.store.last_words(worker):
             report.longrepr = f"{told} ({report.longrepr})"
-        case = session.record_crash(worker)
+        case = session.record_crash(worker, crashitem)
         if case is not None:
             report.user_properties.append((CASE_PROPERTY, case))
 

@@ -192,6 +192,7 @@ class Collected:
             [claim for claim in self.catalogue.claims if claim.name in names],
             [case for case in cases if case.id not in ids],
             [case.id for case in cases] if self._elsewhere else (),
+            {item.nodeid: case.id for item in items if (case := self.case_of(item))},
         )
         self.sure_runs = dict(run for item in items for run in self._sure_runs(item))
         self.asked = bool(runs or ids or names)

@@ -108,13 +108,13 @@ class SessionPlugin:
         )
         self.progress.start()
 
-    def record_crash(self, worker: str) -> str | None:
-        """Store what a worker was training when it died; return its case's id.
+    def record_crash(self, worker: str, test: str) -> str | None:
+        """Store what a worker was at when it died in a test; return its case's id.
 
         Where it cannot be stored, as on a full disk, that is told, and the session goes on.
         """
         try:
-            return self.controller.store.record_crash(worker)
+            return self.controller.record_crash(worker, test)
         except RunNotStored as error:
             self._tell(str(error))
             return None

@@ -282,13 +282,15 @@ class SessionDocument(Document):
 class Selection(Document):
     """What the collected tests will ask for; ``error`` says why nothing can be run.
 
-    ``elsewhere`` are the cases of the other shards, where this is one, and ``whole`` the names of
-    all, in the order of their grids. Workers leave it to the controller, which never collects.
+    ``tests`` has the tests of single cases, by their ids. ``elsewhere`` are the cases of the other
+    shards, where this is one, and ``whole`` the names of all, in the order of their grids. Workers
+    leave it to the controller, which never collects.
     """
 
     datasets: StoredDatasets = Field(default_factory=dict)
     cases: tuple[StoredCase, ...] = ()
     claims: tuple[StoredClaim, ...] = ()
+    tests: dict[str, str] = Field(default_factory=dict)
     elsewhere: tuple[StoredCase, ...] = ()
     whole: tuple[str, ...] = ()
     error: str = ""

@@ -152,6 +152,28 @@ def test_traces_of_cases_are_dropped_where_a_session_goes_on_with_another_proces
     assert has_case_traces(folder) is kept
 
 
+def test_a_worker_that_dies_before_it_trains_costs_a_run_of_its_tests_case(tmp_path: Path) -> None:
+    controller = Controller(options(tmp_path), NAME, tmp_path)
+    first, second = CASES
+    tests = {"test_tiny[first]": first.id, "test_tiny[second]": second.id}
+    controller.prepare(selected(CASES, [], tests=tests), workers=1)
+    store = controller.store
+    store.append(perfect(first.specs[0]))
+    assert controller.record_crash("gw0", "test_tiny[first]") == first.id
+    crashed = store.find(first.specs[1])
+    assert crashed is not None
+    assert (crashed.status, crashed.worker) == ("crashed", "gw0")
+    assert crashed.message == "the process of worker gw0 died before it trained this run"
+    assert crashed.ended
+    assert store.find(first.specs[2]) is None
+    # all that the other one asks for is there, so that it died of something else
+    for spec in second.specs:
+        store.append(perfect(spec))
+    assert controller.record_crash("gw1", "test_tiny[second]") == second.id
+    assert all(run.status == "ok" for run in map(store.find, second.specs) if run)
+    assert controller.record_crash("gw1", "test_of_something_else") is None
+
+
 def test_a_session_that_is_not_prepared_leaves_nothing(tmp_path: Path) -> None:
     controller = Controller(options(tmp_path), NAME, tmp_path)
     assert controller.finish(finished=True) == SessionOutcome()

@@ -22,6 +22,9 @@ class Killer(nn.BatchNorm2d):
     def harm(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Early(nn.BatchNorm2d):
+    pass
+
 class Exits(Killer):
     def harm(self):
         os._exit(0)
@@ -136,9 +139,20 @@ def test_workers_share_the_cores_and_sign_their_rows(
     assert {run.threads for run in spread.rows} == {3}
 
 
-# No need to wait as long for signs of life as on a machine that does other work.
-IMPATIENT = """
+# No need to wait as long for signs of life as on a machine that does other work. One worker dies
+# before it has begun to train.
+CONFTEST = """
+import os
+import signal
+
+import pytest
+
 from normbench.engine import watchdog
+
+@pytest.fixture(autouse=True)
+def early_end(request):
+    if "Early" in request.node.name:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 watchdog.GRACE_SECONDS, watchdog.BEAT_SECONDS = 1.0, 1.0
 pytest_plugins = ["normbench.plugin"]
@@ -149,15 +163,16 @@ def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
     spread.write("harmful.py", HARMFUL)
     # one worker, of which xdist would take the place four times and no more
     spread.workers = ("-n", "1")
-    norms = ("Killer", "Exits", "Aborts", "Hangs", "HoldsTheLock", "Leaks", "Forks")
+    norms = ("Killer", "Early", "Exits", "Aborts", "Hangs", "HoldsTheLock", "Leaks", "Forks")
     added = [f"--bench-norm=harmful:{norm}" for norm in (*norms, "RaisesInBackward")]
-    spread.pytester.makeconftest(IMPATIENT)
+    spread.pytester.makeconftest(CONFTEST)
     result = spread.run_apart("-k", "none", "--bench-stall-timeout", "20", *added)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert spread.verdicts == {
         "tiny-batch-none-b64": "passed",
         "tiny-layer-none-b64": "passed",
         "tiny-harmful:Killer-none-b64": "crashed",
+        "tiny-harmful:Early-none-b64": "crashed",
         "tiny-harmful:Exits-none-b64": "crashed",
         "tiny-harmful:Aborts-none-b64": "crashed",
         "tiny-harmful:Hangs-none-b64": "stalled",
@@ -168,7 +183,7 @@ def test_a_norm_that_does_harm_costs_only_its_own_case(spread: Project) -> None:
         "tiny-harmful:Leaks-none-b64": "error",
         "tiny-harmful:RaisesInBackward-none-b64": "error",
     }
-    assert len(spread.rows) == 10
+    assert len(spread.rows) == 11
     leaked = next(run for run in spread.rows if "Leaks" in run.spec.norm)
     assert "DefaultCPUAllocator" in leaked.message
     result.stdout.fnmatch_lines(["*DefaultCPUAllocator*where it was is in*worker 'gw*' crashed*"])
