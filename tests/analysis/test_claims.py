@@ -146,4 +146,8 @@ def test_a_count_holds_or_is_refuted_by_what_was_found(claimed: int, verdict: Cl
     claim = Claim("means", "So many means.", "hearsay", "smoke", JUDGED, counts=(count,))
     result = judge(claim, {}, {count: 8})
     assert (result.verdict, result.evidence[0].found) == (verdict, "8 means")
-    assert judge(claim, {}, {}).verdict == ClaimVerdict.NOT_JUDGED
+    assert result.evidence[0].subject == "batch, 3 images x 8 channels"
+    assert result.evidence[0].says == f"{claimed} means"
+    unknown = judge(claim, {}, {})
+    assert unknown.verdict == ClaimVerdict.NOT_JUDGED
+    assert unknown.evidence[0].found == ""

@@ -68,3 +68,12 @@ def test_auto_holds_what_the_baseline_does_not_have_against_its_target_alone() -
     changed = reference.look(other, cases=90)
     assert changed.outcome is Outcome.NOT_COMPARABLE
     assert not goes_on(changed, [0.9950], 0.98, Variance(1e-7, 9), sequential=True)
+
+
+def test_two_standard_errors_of_room_are_not_close() -> None:
+    # of one run, with a standard deviation of an eighth
+    sixty_fourth = Variance(1 / 64, 9)
+    assert not goes_on(None, [0.5], 0.25, sixty_fourth, sequential=True)
+    assert not goes_on(None, [0.25], 0.5, sixty_fourth, sequential=True)
+    assert goes_on(None, [0.5], 0.26, sixty_fourth, sequential=True)
+    assert goes_on(None, [0.25], 0.49, sixty_fourth, sequential=True)
