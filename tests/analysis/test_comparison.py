@@ -8,6 +8,7 @@ import pytest
 
 from normbench.analysis.comparison import (
     CaseComparison,
+    Comparison,
     Reference,
     compare,
     margin_in_standard_errors,
@@ -136,6 +137,66 @@ def test_further_seeds_that_would_decide_are_told() -> None:
     assert compare(before, before).seeds_to_decide() == (0, 0)
 
 
+def undecided(needs: float, spec: RunSpec = BATCH) -> CaseComparison:
+    """Return a case of one run, equal to the baseline's mean, that is decided by ``needs`` more."""
+    before = (0.995,) * 1000
+    # a drop of 0.001 is ruled out at 1.645 * deviation * sqrt(1 / (1 + seeds) + 1 / 1000)
+    deviation = 0.001 / 1.644854 / math.sqrt(1 / (1 + needs) + 1 / 1000)
+    known = Variance(deviation**2, 1e9)
+    return CaseComparison(spec, Outcome.UNDECIDED, before, before[:1], known, minimum_effect=0.001)
+
+
+def test_the_fewest_seeds_that_decide_three_quarters_are_told() -> None:
+    cases = tuple(undecided(needs) for needs in (0.5, 2.5, 2.5, 6.5))
+    assert Comparison("b", cases).seeds_to_decide() == (3, 3)
+    assert Comparison("b", cases[:3]).seeds_to_decide() == (3, 3)
+    assert Comparison("b", cases[1:]).seeds_to_decide() == (7, 3)
+
+
+def test_no_more_than_twenty_seeds_are_asked_for() -> None:
+    assert Comparison("b", (undecided(19.5),)).seeds_to_decide() == (20, 1)
+    assert Comparison("b", (undecided(20.5),)).seeds_to_decide() == (0, 0)
+
+
+def test_further_seeds_dilute_the_difference_of_those_that_there_are() -> None:
+    # 0.0008 below, of 0.001 that matters, and a deviation of 0.0004:
+    # 1.646 * 0.0004 * sqrt(1 / 4 + 1 / 16) is 0.00037; with a fifth run,
+    # 0.0008 * 4 / 5 + 1.646 * 0.0004 * sqrt(1 / 5 + 1 / 16) is 0.00098
+    case = CaseComparison(
+        BATCH,
+        Outcome.UNDECIDED,
+        (0.995,) * 16,
+        (0.9942,) * 4,
+        Variance(1.6e-7, 1000),
+        minimum_effect=0.001,
+    )
+    assert [case.decided_by(seeds) for seeds in (0, 1)] == [False, True]
+
+
+def test_no_seeds_decide_where_the_spread_or_what_matters_is_not_known() -> None:
+    case = undecided(1.5)
+    assert case.decided_by(20)
+    assert not dataclasses.replace(case, variance=UNKNOWN).decided_by(20)
+    assert not dataclasses.replace(case, minimum_effect=0.0).decided_by(20)
+
+
+def test_a_comparison_is_read_as_it_was_stored() -> None:
+    case = CaseComparison(
+        BATCH,
+        Outcome.REGRESSION,
+        before=(0.99, 0.98),
+        now=(0.5,),
+        variance=Variance(1e-6, 7.5),
+        minimum_effect=0.002,
+        adjusted_p=0.003,
+        reason="1 of 2 runs diverged",
+        other_code=True,
+    )
+    bare = CaseComparison(LAYER, Outcome.ONLY_NOW)
+    comparison = Comparison("b", (case, bare), speed=0.8, elsewhere=True, idle=("other",))
+    assert Comparison.of_stored(comparison.to_stored()) == comparison
+
+
 def test_of_several_baselines_the_first_that_has_a_case_counts() -> None:
     first, second = baseline_of({BATCH: USUAL}), baseline_of({BATCH: [0.5] * 5, LAYER: USUAL})
     second = dataclasses.replace(second, name="second")
@@ -160,6 +221,10 @@ def test_a_part_of_a_selection_has_its_share_of_the_level_of_the_whole() -> None
     assert (alone.outcome, part.outcome) == (Outcome.REGRESSION, Outcome.SUSPECTED)
     assert Reference([before]).look(now.cases[BATCH], 1).outcome is Outcome.REGRESSION
     assert Reference([before]).look(now.cases[BATCH], 100).outcome is Outcome.SUSPECTED
+    # a single case has the whole level
+    just = Reference([before], level=1.5 * alone.adjusted_p)
+    assert just.look(now.cases[BATCH], 1).outcome is Outcome.REGRESSION
+    assert just.look(now.cases[BATCH], 2).outcome is Outcome.SUSPECTED
 
 
 def test_a_run_that_diverged_is_a_regression_unless_the_baselines_did() -> None:

@@ -4,14 +4,24 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from normbench.analysis.comparison import Reference, compare
-from normbench.analysis.verdicts import gaps, shortcomings, to_decide
+from normbench.analysis.comparison import CaseComparison, Comparison, Reference, compare
+from normbench.analysis.verdicts import (
+    gaps,
+    replay_lines,
+    shortcomings,
+    to_decide,
+    verdict_counts,
+    without_comparison,
+)
 from normbench.cases.case import Case
+from normbench.results import CaseVerdict, Outcome, RunResult
 from normbench.spec import RunSpec
+from normbench.storage.documents import StoredCase
 from normbench.storage.session import read_session
+from normbench.storage.traces import store_trace
 from normbench.training.datasets import find_dataset
 
-from ..storage.stored import edit_document, finished, judged, store_session
+from ..storage.stored import TRACE, edit_document, finished, judged, store_session
 from .simulation import baseline_of
 
 SPECS = [RunSpec("digits", "digits", norm, recipe="digits") for norm in ("batch", "layer", "none")]
@@ -102,4 +112,112 @@ def test_what_would_decide_is_told_where_something_is_undecided() -> None:
     assert to_decide(compare(usual, usual)) == ""
     # 0.9 points below, of 1 that matters, with a deviation of 0.07: 0.45 + 0.07 once there are two
     low = baseline_of({SPECS[0]: [0.962]})
+    assert to_decide(compare(usual, low)) == "1 more seed decides 1 of the 1 undecided"
     assert to_decide(compare(usual, low), "; ") == "; 1 more seed decides 1 of the 1 undecided"
+
+
+def test_what_a_shard_leaves_open_is_not_held_against_it(tmp_path: Path) -> None:
+    single = compare(baseline_of({SPECS[0]: [0.9]}), baseline_of({SPECS[0]: [0.9]}))
+    passed = ["passed"] * 3
+    assert found(tmp_path / "part", passed, comparison=single, shard="1/2", strict=True) == []
+    whole = found(tmp_path / "whole", passed, comparison=single, strict=True)
+    assert [line.partition(":")[0] for line in whole] == [
+        "nothing was compared with the baseline simulated (1 not comparable)",
+        "--bench-strict",
+    ]
+
+
+def test_traces_without_cases_need_no_comparison_of_cases(tmp_path: Path) -> None:
+    nothing = Comparison("b", ())
+    told = [
+        "nothing was compared with the baseline b (no case): expected a case that both have, with "
+        "two runs or more in the baseline"
+    ]
+    session = store_session(tmp_path / "empty", comparison=nothing)
+    assert shortcomings(session) == told
+    store_trace(session.folder, TRACE)
+    assert shortcomings(read_session(session.folder)) == []
+    # with cases, traces do not stand in for them
+    runs = [finished(spec, 0.9) for spec in SPECS]
+    session = store_session(tmp_path / "both", judged(CASES, runs), runs, comparison=nothing)
+    store_trace(session.folder, TRACE)
+    assert shortcomings(read_session(session.folder)) == told
+
+
+def test_what_was_not_compared_is_counted_by_its_reason() -> None:
+    cases = (
+        CaseComparison(SPECS[0], Outcome.NOT_COMPARABLE),
+        CaseComparison(SPECS[1], Outcome.ONLY_NOW),
+        CaseComparison(SPECS[2], Outcome.ONLY_NOW),
+    )
+    (told,) = without_comparison(Comparison("b", cases))
+    assert "the baseline b (1 not comparable, 2 not in the baseline): expected" in told
+
+
+def test_a_strict_session_may_leave_a_quarter_open_or_what_it_says(tmp_path: Path) -> None:
+    noisy = [0.95, 0.97, 0.96, 0.94, 0.98] * 4
+    before = baseline_of({SPECS[0]: noisy, SPECS[1]: noisy})
+    half = compare(before, baseline_of({SPECS[0]: [0.96], SPECS[1]: noisy}))
+    assert [case.outcome for case in half.cases] == [Outcome.UNDECIDED, Outcome.NO_REGRESSION]
+    passed = ["passed"] * 3
+    (told,) = found(tmp_path / "quarter", passed, comparison=half, strict=True)
+    assert told.startswith(
+        "--bench-strict: 1 of 2 compared cases undecided or suspected, more than 25 %; "
+    )
+    options = {"strict": True, "max_undecided": 0.5}
+    assert found(tmp_path / "half", passed, comparison=half, **options) == []
+
+
+def test_three_cases_are_named_and_the_rest_counted() -> None:
+    cases = tuple(
+        CaseComparison(dataclasses.replace(SPECS[0], epochs=n), Outcome.ONLY_NOW)
+        for n in range(2, 7)
+    )
+    (three,), (five,) = (gaps(Comparison("b", cases[:n]), 0.25) for n in (3, 5))
+    listed = ", ".join(f"digits batch-none-b64, {n} epochs" for n in (2, 3, 4))
+    assert three == f"3 cases not in the baseline: {listed}"
+    assert five == f"5 cases not in the baseline: {listed} and 2 more"
+
+
+def test_verdicts_are_counted_the_most_frequent_first() -> None:
+    verdicts = ["failed", "passed", None, "passed"]
+    cases = [StoredCase.of(CASES[0], verdict=verdict) for verdict in verdicts]
+    assert [*verdict_counts(cases).items()] == [(CaseVerdict.PASSED, 2), (CaseVerdict.FAILED, 1)]
+
+
+def told_of(folder: Path, *runs: RunResult, **options: Any) -> list[str]:
+    """Return what a session under torch 2.15.0 says of the rows that it took, and of its audits."""
+    return replay_lines(store_session(folder, runs=runs, options=options))
+
+
+def test_rows_that_were_taken_are_told_by_their_session_and_torch(tmp_path: Path) -> None:
+    taken = [
+        dataclasses.replace(finished(spec, 0.9), replayed=session, torch=torch)
+        for spec, session, torch in zip(
+            SPECS, ("s1", "s1", "s2"), ("2.15.0", "2.15.0", "2.14.0"), strict=True
+        )
+    ]
+    lines = [
+        "2 rows taken from the session s1",
+        "1 row taken from the session s2, trained by torch 2.14.0: the traces are equal to the bit",
+    ]
+    own = finished(SPECS[0].with_seed(1), 0.9)
+    assert told_of(tmp_path / "untold", own, *taken) == lines
+    assert told_of(tmp_path / "asked", own, *taken, replay_audit=2.5) == [
+        *lines,
+        "audit: nothing was trained again, as no case takes 2.5 s or less",
+    ]
+    # where no row was taken, none is missed
+    assert told_of(tmp_path / "trained", own, replay_audit=2.5) == []
+
+
+def test_an_audit_is_told_with_what_it_found(tmp_path: Path) -> None:
+    audit = dataclasses.replace(finished(SPECS[0], 0.9), audits="s1")
+    differing = dataclasses.replace(finished(SPECS[1], 0.9), audits="s1", message="it differs")
+    own = finished(SPECS[2], 0.9)
+    assert told_of(tmp_path / "equal", audit, own, replay_audit=2.5) == [
+        "audit: 1 run trained again, all equal to the stored rows"
+    ]
+    assert told_of(tmp_path / "differing", audit, differing, own) == [
+        "audit: 2 runs trained again, 1 of them differ"
+    ]
