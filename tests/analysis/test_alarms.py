@@ -136,6 +136,32 @@ def test_equal_commits_are_no_suspects(tmp_path: Path) -> None:
     assert since.changed == {}
 
 
+def test_each_subject_has_its_own_last_good_session(tmp_path: Path) -> None:
+    regressed, well = Outcome.REGRESSION, Outcome.NO_REGRESSION
+    group = RunSpec("mnist", "mnist", "group:4")
+    sessions = [
+        store_session(
+            tmp_path,
+            name=f"202601{day:02}",
+            comparison=Comparison(
+                "monday",
+                # of the first case, nothing is asked
+                tuple(map(CaseComparison, (group, BATCH, LAYER), (well, *outcomes))),
+            ),
+        )
+        for day, outcomes in enumerate(
+            ((well, well), (well, well), (well, regressed), (regressed, regressed)), 1
+        )
+    ]
+    *earlier, last = sessions
+    layer = Subject("regression of", LAYER.title)
+    since = since_when([WORSE, layer], last, earlier[::-1])
+    assert {subject: (s.good, s.bad) for subject, s in since.items()} == {
+        WORSE: (sessions[2], sessions[3]),
+        layer: (sessions[1], sessions[2]),
+    }
+
+
 def test_no_more_sessions_are_read_than_it_takes(tmp_path: Path) -> None:
     *earlier, last = nights(tmp_path, "++-")
     read: list[str] = []

@@ -3,14 +3,19 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from normbench.analysis.claims import judge
+from normbench.analysis.claims import judge, stored_claims
 from normbench.cases.case import Case, Claim, Contrast, MeansCount
 from normbench.results import JUDGED, ClaimVerdict, Epoch, RunResult
 from normbench.spec import RunSpec, regularizer_name
+from normbench.storage.documents import StoredClaim
+from normbench.storage.session import read_session
+
+from ..storage.stored import edit_document, judged, store_session
 
 BETTER, WORSE = [0.95, 0.951, 0.952, 0.953], [0.90, 0.901, 0.902, 0.903]
 
@@ -151,3 +156,29 @@ def test_a_count_holds_or_is_refuted_by_what_was_found(claimed: int, verdict: Cl
     unknown = judge(claim, {}, {})
     assert unknown.verdict == ClaimVerdict.NOT_JUDGED
     assert unknown.evidence[0].found == ""
+
+
+def test_stored_claims_are_judged_anew_where_a_session_kept_what_they_stand_on(
+    tmp_path: Path,
+) -> None:
+    claim = batch_less_layer()
+    results = [*runs(claim, batch=BETTER, layer=WORSE).values()]
+    session = store_session(tmp_path, judged(claim.cases, results), results, claims=[claim])
+    count = MeansCount("batch", images=3, channels=8, means=8)
+    counted = Claim("means", "So many means.", "hearsay", "smoke", JUDGED, counts=(count,))
+    bare = Claim("bare", "No more is known.", "hearsay", "smoke", JUDGED)
+    refuted = ClaimVerdict.REFUTED
+    stored = [
+        StoredClaim.of(claim, refuted),
+        StoredClaim.of(counted, refuted, {count: 8}),
+        StoredClaim.of(bare, refuted),
+    ]
+    edit_document(session.folder, claims=[one.model_dump(mode="json") for one in stored])
+    assert [
+        (result.claim.name, result.verdict)
+        for result in stored_claims(read_session(session.folder))
+    ] == [
+        (claim.name, ClaimVerdict.HOLDS),
+        ("means", ClaimVerdict.HOLDS),
+        ("bare", ClaimVerdict.REFUTED),
+    ]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pytest
+from scipy import stats
 
 from normbench.analysis.comparison import (
     CaseComparison,
@@ -13,8 +14,8 @@ from normbench.analysis.comparison import (
     compare,
     margin_in_standard_errors,
 )
-from normbench.analysis.statistics import UNKNOWN, Estimate, Variance
-from normbench.analysis.thresholds import FEWEST_RUNS, minimum_effect
+from normbench.analysis.statistics import UNKNOWN, Estimate, Variance, rank_sum_p
+from normbench.analysis.thresholds import FEWEST_RUNS, LOOKS, minimum_effect
 from normbench.results import Outcome
 from normbench.spec import RunSpec
 from normbench.storage.baseline import Baseline, BaselineCase
@@ -88,6 +89,7 @@ def test_collapsed_runs_are_a_suspicion_as_long_as_others_are_sound() -> None:
     assert outcomes({BATCH: USUAL}, {BATCH: [USUAL[0], 0.1135]}) == {BATCH: Outcome.SUSPECTED}
     # a single one among several is neither, and no sign that nothing is worse
     assert outcomes({BATCH: USUAL}, {BATCH: [*USUAL[:4], 0.1135]}) == {BATCH: Outcome.UNDECIDED}
+    assert outcomes({BATCH: USUAL}, {BATCH: [*USUAL[:2], 0.1135]}) == {BATCH: Outcome.UNDECIDED}
     two = {BATCH: [*USUAL[:3], 0.1135, 0.1135]}
     assert outcomes({BATCH: USUAL}, two) == {BATCH: Outcome.SUSPECTED}
     every = {BATCH: [0.1135] * 5}
@@ -106,6 +108,65 @@ def test_a_regression_is_one_by_ranks_as_well_where_they_can_tell() -> None:
     (case,) = compare(baseline_of({BATCH: before}), baseline_of(mixed)).cases
     assert case.lasting_difference.p_below() < 1e-9
     assert case.outcome is Outcome.SUSPECTED
+
+
+def test_ranks_that_could_just_be_significant_count() -> None:
+    # all of five below all of five: one of 252 choices, looked at four times
+    case = CaseComparison(
+        BATCH, Outcome.UNDECIDED, USUAL, lower(USUAL, 0.02), Variance(1e-7, 4), 0.001
+    )
+    assert case.p_worse(4 / 252) == pytest.approx(4 / 252)
+    by_mean = 4 * case.lasting_difference.p_below()
+    assert by_mean < 1e-4
+    assert case.p_worse(0.99 * 4 / 252) == pytest.approx(by_mean)
+
+
+def test_what_no_mean_shows_is_told_by_its_mean_alone() -> None:
+    before = [0.990 + n / 1e4 for n in range(20)]
+    # their mean is 0.00089 below, with a standard error of 0.0005
+    now = [0.9875, 0.9875, 0.9916, 0.9918, 0.9919]
+    case = CaseComparison(BATCH, Outcome.UNDECIDED, before, now, Variance(1e-6, 19), 0.001)
+    by_mean = LOOKS * float(stats.t.cdf(-0.00089 / math.sqrt(1e-6 * (1 / 5 + 1 / 20)), 19))
+    assert by_mean > 0.05
+    assert LOOKS * rank_sum_p(now, before) > by_mean
+    assert case.p_worse(0.01) == pytest.approx(by_mean)
+
+
+def test_no_p_value_of_a_case_is_above_one() -> None:
+    before = [0.990 + n / 1e4 for n in range(20)]
+    sound = CaseComparison(BATCH, Outcome.UNDECIDED, before, before[:5], Variance(1e-7, 19), 0.001)
+    few = dataclasses.replace(sound, now=before[: FEWEST_RUNS - 1])
+    assert few.p_worse(0.01) == few.p_better == 1.0
+    gain = dataclasses.replace(sound, now=before[-5:])
+    assert gain.p_worse(0.01) == 1.0
+    assert sound.p_better == 1.0
+    # two collapsed, and three better than most: their ranks are at chance
+    mixed = dataclasses.replace(sound, now=[0.1, 0.1, *before[-3:]])
+    assert mixed.lasting_difference.p_below() < 1e-9
+    assert mixed.p_worse(0.01) == 1.0
+
+
+def test_a_difference_has_to_exceed_the_minimum_effect_and_a_p_value_to_reach_the_level() -> None:
+    # in numbers that a computer has exactly; a standard error of 0.001 of either mean
+    case = CaseComparison(
+        BATCH, Outcome.UNDECIDED, (0.5,) * 5, (0.25,) * 5, Variance(5e-6, 8), minimum_effect=0.25
+    )
+
+    def outcome(now: float, p_worse: float = 1.0, p_better: float = 1.0) -> Outcome:
+        return dataclasses.replace(case, now=(now,) * 5).judged(0.01, p_worse, p_better).outcome
+
+    assert outcome(0.25, p_worse=0.0) is Outcome.UNDECIDED
+    assert outcome(0.24, p_worse=0.01) is Outcome.REGRESSION
+    assert outcome(0.24, p_worse=0.011) is Outcome.SUSPECTED
+    assert outcome(0.75, p_better=0.0) is Outcome.NO_REGRESSION
+    assert outcome(0.76, p_better=0.01) is Outcome.IMPROVEMENT
+    assert outcome(0.76, p_better=0.011) is Outcome.NO_REGRESSION
+
+
+def test_the_level_of_a_comparison_can_be_chosen() -> None:
+    before, now = {BATCH: USUAL}, {BATCH: lower(USUAL, 0.003)}
+    assert outcomes(before, now, level=0.01) == {BATCH: Outcome.REGRESSION}
+    assert outcomes(before, now, level=1e-9) == {BATCH: Outcome.SUSPECTED}
 
 
 def test_few_runs_raise_a_suspicion_and_no_alarm() -> None:

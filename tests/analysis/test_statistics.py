@@ -154,6 +154,7 @@ def test_the_intervals_cover_what_they_say(runs: int, spread_of_deviations: floa
 
 def test_the_worst_of_several_values_counts_as_the_second_worst() -> None:
     assert without_worst([0.9, 0.1, 0.8]) == [0.8, 0.8, 0.9]
+    assert without_worst([0.9, 0.1]) == [0.9, 0.9]
     assert without_worst([0.5, 0.5]) == [0.5, 0.5]
     assert without_worst([0.3]) == [0.3]
     assert without_worst([]) == []
@@ -173,6 +174,19 @@ def test_rank_sums_of_ties_are_counted_one_by_one() -> None:
     # a sum of 1.5 + 3.5, or less: 3 once and 5 four times
     assert rank_sum_p([0.1, 0.2], [0.1, 0.2, 0.3]) == pytest.approx(5 / 10)
     assert rank_sum_p([0.5] * 4, [0.5] * 6) == 1.0
+    # ranks 1.5, 1.5, 3.5, 3.5, 5, 6, 7.5, 7.5: 3.5 + 7.5 is as much as 5 + 6, and of the 28 pairs
+    # only 5 + 7.5 and 6 + 7.5, twice each, and 7.5 + 7.5 have more
+    assert rank_sum_p([0.2, 0.5], [0.1, 0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(23 / 28)
+
+
+def test_rank_sums_are_counted_of_up_to_150_values_and_normal_beyond() -> None:
+    # the five smallest but one: 1 + 2 + 3 + 4 + 6, which one other choice undercuts
+    now, before = [1.0, 2.0, 3.0, 4.0, 6.0], [5.0, *map(float, range(7, 152))]
+    assert rank_sum_p(now, before[:-1]) == pytest.approx(2 / math.comb(150, 5), rel=1e-9)
+    # of 5 and 146: one inversion of an expected 365, with a half for continuity
+    deviation = math.sqrt(5 * 146 * 152 / 12)
+    expected = float(stats.norm.cdf((1 + 0.5 - 5 * 146 / 2) / deviation))
+    assert rank_sum_p(now, before) == pytest.approx(expected, rel=1e-6)
 
 
 def test_rank_sums_of_many_values_are_nearly_exact() -> None:
