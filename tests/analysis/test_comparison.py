@@ -273,6 +273,36 @@ def test_of_several_baselines_the_first_that_has_a_case_counts() -> None:
     }
 
 
+def test_the_variance_is_that_of_the_baseline_which_has_the_case() -> None:
+    quiet, noisy = [0.9950, 0.9952], [0.98, 0.99]
+    reference = Reference([baseline_of({LAYER: noisy}), baseline_of({BATCH: quiet})])
+    assert reference.variance(BATCH).value == pytest.approx(2e-8)
+    assert reference.variance(LAYER).value == pytest.approx(5e-5)
+    # of one that none of them has, the first one's tells
+    assert reference.variance(GROUP).value == pytest.approx(5e-5)
+    assert Reference([]).variance(BATCH) == UNKNOWN
+
+
+def test_each_of_several_cases_has_its_share_of_the_level() -> None:
+    # of five and five runs, ranks are no better than 4 / 252: enough for one case at this level
+    level = 1.5 * 4 / 252
+    worse = lower(USUAL, 0.02)
+    (alone,) = compare(baseline_of({BATCH: USUAL}), baseline_of({BATCH: worse}), level=level).cases
+    assert alone.adjusted_p == pytest.approx(4 / 252)
+    # of two cases none could be significant by its ranks, which are left out of account then
+    before = baseline_of({BATCH: USUAL, LAYER: USUAL})
+    for case in compare(before, baseline_of({BATCH: worse, LAYER: worse}), level=level).cases:
+        assert case.adjusted_p == pytest.approx(2 * 4 * case.lasting_difference.p_below())
+
+
+def test_an_improvement_is_adjusted_for_the_cases_that_are_tested() -> None:
+    before = baseline_of({BATCH: USUAL, LAYER: USUAL})
+    now = baseline_of({BATCH: lower(USUAL, -0.003), LAYER: USUAL})
+    p = compare(before, now).cases[0].p_better
+    for level, outcome in ((2.1 * p, Outcome.IMPROVEMENT), (1.9 * p, Outcome.NO_REGRESSION)):
+        assert compare(before, now, level=level).cases[0].outcome is outcome
+
+
 def test_a_part_of_a_selection_has_its_share_of_the_level_of_the_whole() -> None:
     before, now = baseline_of({BATCH: USUAL}), baseline_of({BATCH: lower(USUAL, 0.0017)})
     alone = Reference([before]).compare(now).cases[0]
@@ -300,6 +330,10 @@ def test_a_run_that_diverged_is_a_regression_unless_the_baselines_did() -> None:
 def test_cases_on_one_side_only_are_listed() -> None:
     assert outcomes({BATCH: USUAL, LAYER: USUAL}, {BATCH: USUAL, GROUP: USUAL}) == {
         BATCH: Outcome.NO_REGRESSION,
+        GROUP: Outcome.ONLY_NOW,
+        LAYER: Outcome.ONLY_BASELINE,
+    }
+    assert outcomes({LAYER: USUAL}, {GROUP: USUAL}) == {
         GROUP: Outcome.ONLY_NOW,
         LAYER: Outcome.ONLY_BASELINE,
     }
@@ -374,6 +408,10 @@ def test_speed_is_compared_between_equal_machines_only() -> None:
     of_another = dataclasses.replace(slower, environment={**told, "cpu_model": "1"})
     assert compare(known, of_its_kind).speed == pytest.approx(0.5)
     assert compare(known, of_another).elsewhere
+    for key, value in (("cores", 2), ("gpus", ["Some GPU"])):
+        other = dataclasses.replace(slower, environment={**told, key: value})
+        assert not compare(known, other).elsewhere
+        assert compare(dataclasses.replace(other, environment={**told, key: 0}), other).elsewhere
     untold = compare(before, of_its_kind)
     assert (untold.speed, untold.elsewhere) == (None, False)
     # nor does one that was joined of several machines' runs

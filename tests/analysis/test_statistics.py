@@ -68,7 +68,7 @@ def test_a_difference_without_any_spread_is_certain() -> None:
 def test_holms_procedure_on_a_worked_example() -> None:
     # by hand: 4 x 0.005, 3 x 0.01, then 2 x 0.03, and 0.04 raised to the one before it
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
 
 

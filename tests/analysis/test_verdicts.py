@@ -4,18 +4,26 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
+from scipy import stats
+
 from normbench.analysis.comparison import CaseComparison, Comparison, Reference, compare
+from normbench.analysis.spread import Spread
+from normbench.analysis.statistics import UNKNOWN, Variance
 from normbench.analysis.verdicts import (
+    case_verdict,
     gaps,
     replay_lines,
     shortcomings,
     to_decide,
     verdict_counts,
+    with_verdicts,
     without_comparison,
 )
-from normbench.cases.case import Case
+from normbench.cases.case import NO_TARGET, Case
 from normbench.results import CaseVerdict, Outcome, RunResult
 from normbench.spec import RunSpec
+from normbench.storage.baseline import Baseline
 from normbench.storage.documents import StoredCase
 from normbench.storage.session import read_session
 from normbench.storage.traces import store_trace
@@ -221,3 +229,103 @@ def test_an_audit_is_told_with_what_it_found(tmp_path: Path) -> None:
     assert told_of(tmp_path / "differing", audit, differing, own) == [
         "audit: 2 runs trained again, 1 of them differ"
     ]
+
+
+KNOWN = Variance(1e-4, 9)
+
+
+def verdict_of(
+    outcome: str, *runs: RunResult, target: float = 0.5, variance: Variance = KNOWN
+) -> CaseVerdict:
+    return case_verdict(Case("tiny", "smoke", SPECS[0], target), outcome, runs, variance)
+
+
+def test_a_case_is_called_by_what_its_runs_came_to() -> None:
+    run, end = finished(SPECS[0], 0.9), RunResult(SPECS[0], "diverged", "the loss is not finite")
+    assert verdict_of("passed", run) is CaseVerdict.PASSED
+    assert verdict_of("failed", run) is CaseVerdict.FAILED
+    assert verdict_of("failed", run, end) is CaseVerdict.DIVERGED
+    # a test that passes all the same knows better
+    assert verdict_of("passed", run, end) is CaseVerdict.PASSED
+    assert verdict_of("skipped") is CaseVerdict.SKIPPED
+    taken = dataclasses.replace(run, replayed="s1")
+    assert verdict_of("passed", taken) is CaseVerdict.UNCHANGED
+    assert verdict_of("failed", taken) is CaseVerdict.FAILED
+    assert verdict_of("passed", run, taken) is CaseVerdict.PASSED
+    assert verdict_of("passed", run, target=NO_TARGET) is CaseVerdict.MEASURED
+    assert verdict_of("failed", run, target=NO_TARGET) is CaseVerdict.FAILED
+
+
+def test_a_case_with_less_than_two_standard_errors_of_room_is_marginal() -> None:
+    run, sixty_fourth = finished(SPECS[0], 0.5), Variance(1 / 64, 9)
+    assert verdict_of("passed", run, target=0.26, variance=sixty_fourth) is CaseVerdict.MARGINAL
+    assert verdict_of("failed", run, target=0.26, variance=sixty_fourth) is CaseVerdict.FAILED
+    # two times an eighth, exactly
+    assert verdict_of("passed", run, target=0.25, variance=sixty_fourth) is CaseVerdict.PASSED
+    assert verdict_of("passed", run, target=0.49, variance=UNKNOWN) is CaseVerdict.PASSED
+
+
+def stored_case(*runs: RunResult, seeds: int = 2, **settings: Any) -> StoredCase:
+    """Return what is stored of a case of two planned runs, held against a baseline of its own."""
+    case = Case("tiny", "smoke", SPECS[0], 0.5, seeds=2)
+    before = {SPECS[0]: [0.970, 0.972, 0.974]}
+    (stored,) = with_verdicts(
+        [case],
+        {case.id: settings.pop("outcome", "passed")},
+        {run.spec.key: run for run in runs},
+        Spread(Baseline.of_runs("runs", "2026-01-01", 2, False, {}, runs)),
+        Reference([baseline_of(before)]),
+        seeds={case.id: seeds},
+        **settings,
+    )
+    return stored
+
+
+def seeded(seed: int, accuracy: float, **changed: Any) -> RunResult:
+    return dataclasses.replace(finished(SPECS[0].with_seed(seed), accuracy), **changed)
+
+
+def test_a_stored_case_has_the_figures_of_its_runs() -> None:
+    stored = stored_case(seeded(0, 0.90), seeded(1, 0.92), finished(SPECS[1], 0.1))
+    assert (stored.verdict, stored.runs, stored.seeds, stored.confirming) == ("passed", 2, 2, 0)
+    assert stored.test_accuracy == pytest.approx(0.91)
+    assert stored.reason == ""
+    # of one run, the variance over the seeds is that of the baseline: 4e-6 on two degrees
+    single = stored_case(seeded(0, 0.90))
+    assert single.margin_of_error == pytest.approx(float(stats.t.ppf(0.975, 2)) * 0.002)
+    # of two, it is that of their own, on one degree of freedom
+    stored = stored_case(seeded(0, 0.90), seeded(1, 0.92))
+    assert stored.margin_of_error == pytest.approx(float(stats.t.ppf(0.975, 1)) * 0.01)
+
+
+def test_runs_beyond_those_planned_confirm() -> None:
+    stored = stored_case(*(seeded(n, 0.9 + n / 100) for n in range(4)), seeds=4)
+    assert (stored.seeds, stored.confirming, stored.runs) == (4, 2, 4)
+    fewer = stored_case(seeded(0, 0.9), seeds=1)
+    assert (fewer.seeds, fewer.confirming, fewer.runs) == (1, 0, 1)
+
+
+def test_rows_of_an_earlier_session_have_a_mean_and_no_margin() -> None:
+    taken = seeded(0, 0.90, replayed="s1"), seeded(1, 0.92, replayed="s1")
+    stored = stored_case(*taken)
+    assert (stored.verdict, stored.runs, stored.margin_of_error) == ("unchanged", 0, None)
+    assert stored.test_accuracy == pytest.approx(0.91)
+    assert stored_case(taken[0], seeded(1, 0.92)).runs == 1
+
+
+def test_a_case_whose_runs_all_ended_badly_says_why_once() -> None:
+    ends = [RunResult(SPECS[0].with_seed(n), "diverged", "not\n  finite") for n in range(2)]
+    stored = stored_case(*ends, outcome="failed", skipped={"tiny-batch-none-b64": "no data"})
+    assert (stored.verdict, stored.runs, stored.test_accuracy) == ("diverged", 0, None)
+    assert stored.reason == "not finite"
+    other = RunResult(SPECS[0].with_seed(1), "crashed", "killed")
+    assert stored_case(ends[0], other, outcome="failed").reason == "not finite; killed"
+    skipped = stored_case(outcome="skipped", skipped={"tiny-batch-none-b64": "no data"})
+    assert (skipped.verdict, skipped.reason) == ("skipped", "no data")
+
+
+def test_a_case_without_an_outcome_hides_none_after_it() -> None:
+    own = Spread(baseline_of({}))
+    stored = with_verdicts(CASES, {CASES[1].id: "failed"}, {}, own, None)
+    assert [case.verdict for case in stored] == [None, "failed", None]
+    assert [case.case for case in stored] == CASES
