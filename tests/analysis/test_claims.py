@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from normbench.analysis.claims import judge, stored_claims
+from normbench.analysis.statistics import moderated_variances
 from normbench.cases.case import Case, Claim, Contrast, MeansCount
 from normbench.results import JUDGED, ClaimVerdict, Epoch, RunResult
 from normbench.spec import RunSpec, regularizer_name
@@ -144,6 +146,44 @@ def test_wrong_verdicts_are_as_rare_as_the_level_says() -> None:
 
 
 @pytest.mark.parametrize(
+    ("p", "better", "worse"),
+    [
+        (0.0045, ClaimVerdict.HOLDS, ClaimVerdict.REFUTED),
+        # each contrast holds at the level, and refutes at its share of it
+        (0.0055, ClaimVerdict.HOLDS, ClaimVerdict.UNDECIDED),
+        (0.0095, ClaimVerdict.HOLDS, ClaimVerdict.UNDECIDED),
+        (0.0105, ClaimVerdict.UNDECIDED, ClaimVerdict.UNDECIDED),
+    ],
+)
+def test_two_contrasts_hold_at_one_in_a_hundred_and_refute_at_half_of_that(
+    p: float, better: ClaimVerdict, worse: ClaimVerdict
+) -> None:
+    # four samples of equal spread have twelve degrees of freedom: three squares of 5/3 a million
+    usual = [0.900, 0.901, 0.902, 0.903]
+    by = float(stats.t.isf(p, 12)) * math.sqrt(5 / 3 * 1e-6 * 2 / 4)
+    other = [accuracy + by for accuracy in usual]
+    claim = batch_less_layer()
+    assert judge(claim, runs(claim, batch=other, layer=usual), {}).verdict is better
+    assert judge(claim, runs(claim, batch=usual, layer=other), {}).verdict is worse
+
+
+def test_a_difference_has_the_variances_of_both_sides() -> None:
+    batch, layer = [0.90, 0.92, 0.94, 0.96], [0.9, 0.9001, 0.9002, 0.9003]
+    claim = batch_less_layer()
+    evidence = judge(claim, runs(claim, batch=batch, layer=layer), {}).evidence[0]
+    assert (evidence.subject, evidence.says) == (claim.contrasts[0].subject, "more than 0")
+    # what all four samples tell of each, of fractions of 449 images
+    known = moderated_variances(
+        {"batch": batch, "layer": layer, "batch-l1": batch, "layer-l1": layer}, 1 / 449
+    )
+    assert known["batch"].value > 10 * known["layer"].value
+    assert evidence.estimate is not None
+    assert evidence.estimate.standard_error == pytest.approx(
+        math.sqrt((known["batch"].value + known["layer"].value) / 4)
+    )
+
+
+@pytest.mark.parametrize(
     ("claimed", "verdict"), [(8, ClaimVerdict.HOLDS), (9, ClaimVerdict.REFUTED)]
 )
 def test_a_count_holds_or_is_refuted_by_what_was_found(claimed: int, verdict: ClaimVerdict) -> None:
@@ -151,6 +191,7 @@ def test_a_count_holds_or_is_refuted_by_what_was_found(claimed: int, verdict: Cl
     claim = Claim("means", "So many means.", "hearsay", "smoke", JUDGED, counts=(count,))
     result = judge(claim, {}, {count: 8})
     assert (result.verdict, result.evidence[0].found) == (verdict, "8 means")
+    assert result.claim is claim
     assert result.evidence[0].subject == "batch, 3 images x 8 channels"
     assert result.evidence[0].says == f"{claimed} means"
     unknown = judge(claim, {}, {})

@@ -281,6 +281,12 @@ def test_the_variance_is_that_of_the_baseline_which_has_the_case() -> None:
     # of one that none of them has, the first one's tells
     assert reference.variance(GROUP).value == pytest.approx(5e-5)
     assert Reference([]).variance(BATCH) == UNKNOWN
+    # nor does a baseline of single runs hide what the next one knows
+    single = baseline_of({LAYER: quiet[:1]})
+    assert Reference([single, baseline_of({BATCH: quiet})]).variance(GROUP).value == (
+        pytest.approx(2e-8)
+    )
+    assert not Reference([single, baseline_of({BATCH: quiet})]).variance(LAYER).known
 
 
 def test_each_of_several_cases_has_its_share_of_the_level() -> None:
@@ -324,7 +330,21 @@ def test_a_run_that_diverged_is_a_regression_unless_the_baselines_did() -> None:
     assert case.outcome is Outcome.REGRESSION
     assert case.reason == "1 of 6 runs diverged"
     assert outcomes({BATCH: [*USUAL, None]}, now) == {BATCH: Outcome.NO_REGRESSION}
-    assert outcomes({BATCH: [None]}, {BATCH: USUAL}) == {BATCH: Outcome.NOT_COMPARABLE}
+    for before, after in (([None], USUAL), ([*USUAL, None], [None])):
+        (case,) = compare(baseline_of({BATCH: before}), baseline_of({BATCH: after})).cases
+        assert case.outcome is Outcome.NOT_COMPARABLE
+        assert case.reason == "no run of the baseline, or none of now, ended well"
+    crashed = case_of(BATCH, [*USUAL, None, None])
+    crashed = dataclasses.replace(
+        crashed, runs=(*crashed.runs[:-1], dataclasses.replace(crashed.runs[-1], status="crashed"))
+    )
+    found = Reference([baseline_of({BATCH: USUAL})]).look(crashed, 1)
+    assert found.reason == "2 of 7 runs crashed, diverged"
+
+
+def test_a_case_that_no_baseline_has_is_no_comparison() -> None:
+    found = Reference([baseline_of({BATCH: USUAL})]).look(case_of(LAYER, USUAL), 1)
+    assert found == CaseComparison(LAYER, Outcome.ONLY_NOW, reason="not in the baseline")
 
 
 def test_cases_on_one_side_only_are_listed() -> None:
@@ -365,7 +385,7 @@ def test_another_recipe_is_not_comparable() -> None:
     changed = dataclasses.replace(case_of(BATCH, lower(USUAL, 0.01)), fingerprint="other")
     case = compare(before, dataclasses.replace(now, cases={BATCH: changed})).cases[0]
     assert case.outcome is Outcome.NOT_COMPARABLE
-    assert "another network or recipe" in case.reason
+    assert case.reason == "trained with another network or recipe than the baseline"
     # also where it diverges
     bad = dataclasses.replace(case_of(BATCH, [None]), fingerprint="other")
     (diverged,) = compare(before, dataclasses.replace(now, cases={BATCH: bad})).cases
@@ -425,7 +445,9 @@ def test_speed_is_compared_between_equal_machines_only() -> None:
 def test_room_counts_standard_errors() -> None:
     assert margin_in_standard_errors([0.99, 0.996], 0.99, Variance(2e-6, 8)) == pytest.approx(3.0)
     assert math.isnan(margin_in_standard_errors([0.99], 0.98, UNKNOWN))
+    assert math.isnan(margin_in_standard_errors([], 0.98, Variance(2e-6, 8)))
     assert margin_in_standard_errors([0.99], 0.98, Variance(0.0, 8)) == math.inf
+    assert margin_in_standard_errors([0.98], 0.99, Variance(0.0, 8)) == -math.inf
 
 
 def test_a_session_of_clean_cases_gives_a_false_alarm_at_most_once_in_a_hundred() -> None:

@@ -63,6 +63,7 @@ def test_a_mean_has_the_t_interval_of_its_sample() -> None:
 def test_a_difference_without_any_spread_is_certain() -> None:
     estimate = Estimate(-0.01, 0.0, 5)
     assert (estimate.p_below(), estimate.p_above()) == (0.0, 1.0)
+    assert (estimate.p_below(-0.01), estimate.p_above(-0.01)) == (1.0, 1.0)
 
 
 def test_holms_procedure_on_a_worked_example() -> None:
