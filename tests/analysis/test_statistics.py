@@ -26,7 +26,7 @@ def test_the_pooled_variance_adds_squares_and_degrees_of_freedom() -> None:
 def test_single_runs_have_no_variance() -> None:
     variance = pooled_variance([[1.0], [2.0], []])
     assert not variance.known
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match="no degrees of freedom: the variance over the seeds"):
         Estimate.mean([1.0], variance).interval()
     assert not moderated_variances({"a": [1.0], "b": [2.0]})["a"].known
 
@@ -116,6 +116,57 @@ def test_a_wild_sample_costs_the_others_nothing(wild: int) -> None:
     alone = moderated_variances(samples)
     assert {key: found[key] for key in samples} == alone
     assert all(found[key] == pooled_variance([values]) for key, values in collapsed.items())
+
+
+def of_variance(variance: float) -> list[float]:
+    """Return five values of exactly this variance."""
+    return [math.sqrt(variance / 2.5) * step for step in (-2, -1, 0, 1, 2)]
+
+
+@pytest.mark.parametrize(("samples", "above"), [(8, 1.01), (8, 0.99), (4, 1.01), (4, 0.99)])
+def test_a_sample_is_wild_where_one_of_so_many_would_be_once_in_a_million(
+    samples: int, above: float
+) -> None:
+    # beside equal variances of 1 on four degrees of freedom, four times its own is chi-squared
+    limit = float(stats.chi2.isf(1e-6 / samples, 4)) / 4
+    wild = of_variance(above * limit)
+    found = moderated_variances({0: wild, **{n: of_variance(1) for n in range(1, samples)}})
+    assert (found[0] == pooled_variance([wild])) is (above > 1)
+    assert (found[1].value == pytest.approx(1)) is (above > 1)
+
+
+def test_none_of_three_samples_and_no_sample_of_two_is_wild() -> None:
+    alike = {n: of_variance(1) for n in range(1, 9)}
+    for samples in (
+        {0: of_variance(1e6), 1: alike[1], 2: alike[2]},
+        {0: [-1e3, 1e3], **alike},
+    ):
+        own = pooled_variance([samples[0]])
+        assert moderated_variances(samples)[0].value < own.value
+        assert moderated_variances(samples)[0].degrees_of_freedom > own.degrees_of_freedom
+
+
+def test_three_variances_tell_how_much_they_differ_and_two_do_not() -> None:
+    three = moderated_variances({n: of_variance(100.0**n) for n in range(3)})
+    assert three[0].value < three[1].value < three[2].value
+    two = moderated_variances({n: of_variance(100.0**n) for n in range(2)})
+    assert two[0].value == two[1].value == pytest.approx(101 / 2)
+    # as do three of which one has no scatter, whose logarithm there is none of
+    none = moderated_variances({0: [1.0] * 5, 1: of_variance(1), 2: of_variance(100)})
+    assert [v.value for v in none.values()] == pytest.approx([101 / 3] * 3)
+
+
+def test_the_prior_has_the_moments_of_the_logarithms() -> None:
+    # on four degrees of freedom the logarithm of a variance varies by trigamma(2), and by as much
+    # again where the true ones do by four degrees of freedom; of four, the squares are over three
+    reach = math.sqrt(2 * (math.pi**2 / 6 - 1) * 3 / 4)
+    variances = [math.exp(sign * reach) for sign in (1, 1, -1, -1)]
+    samples = {n: of_variance(variance) for n, variance in enumerate(variances)}
+    found = moderated_variances({**samples, 4: []})
+    # the geometric mean is 1, and half of it each
+    expected = [*((1 + variance) / 2 for variance in variances), 1.0]
+    assert [found[n].value for n in range(5)] == pytest.approx(expected)
+    assert [found[n].degrees_of_freedom for n in range(5)] == pytest.approx([8] * 4 + [4])
 
 
 @pytest.mark.parametrize("spread_of_deviations", [0.0, 0.5])
