@@ -144,6 +144,8 @@ def test_none_of_three_samples_and_no_sample_of_two_is_wild() -> None:
         own = pooled_variance([samples[0]])
         assert moderated_variances(samples)[0].value < own.value
         assert moderated_variances(samples)[0].degrees_of_freedom > own.degrees_of_freedom
+    of_three = [-1e3, 0.0, 1e3]
+    assert moderated_variances({0: of_three, **alike})[0] == pooled_variance([of_three])
 
 
 def test_three_variances_tell_how_much_they_differ_and_two_do_not() -> None:
