@@ -10,9 +10,11 @@ import pytest
 from normbench.analysis.alarms import Subject, alarms, since_when, standing
 from normbench.analysis.comparison import CaseComparison, Comparison
 from normbench.cases.case import Case, Claim, Contrast
+from normbench.check.properties import Checked, Property, Standing
 from normbench.check.trace_record import Trace
 from normbench.results import ClaimVerdict, Outcome
 from normbench.spec import RunSpec
+from normbench.storage.checks import store_check
 from normbench.storage.documents import StoredCase
 from normbench.storage.session import StoredSession, sessions_before
 from normbench.storage.traces import store_trace
@@ -67,6 +69,20 @@ def test_alarms_are_regressions_then_what_failed_and_what_is_broken(tmp_path: Pa
         f"case {cases[1].case.id}",
         "trace digits-batch-none",
     ]
+
+
+def test_what_checks_and_traces_found_is_well_or_broken(tmp_path: Path) -> None:
+    session = store_session(tmp_path)
+    for subject, found in (("batch", Standing.HOLDS), ("my:Norm", Standing.BROKEN)):
+        property_of_it = Property("function", "batch of 1", found, "as it is")
+        store_check(session.folder, Checked("norm", subject, (property_of_it,), seconds=1.0))
+    store_trace(session.folder, TRACE)
+    assert standing(session) == {
+        Subject("check of", "norm batch"): True,
+        Subject("check of", "norm my:Norm"): False,
+        Subject("trace", TRACE.name): True,
+    }
+    assert [str(subject) for subject in alarms(session)] == ["check of norm my:Norm"]
 
 
 def test_a_skipped_case_is_no_alarm(tmp_path: Path) -> None:
