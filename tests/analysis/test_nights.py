@@ -119,3 +119,43 @@ def test_nights_of_several_runs_without_their_scatter_are_held_to_that_of_a_mean
     draws = Draws.of(mixed, Variance(1e-4, math.inf))
     # of four runs, the fourth root of their number, or its square root
     assert draws.units == pytest.approx([0.01 / 2**0.5, 0.005, 0.01])
+
+
+def test_a_part_has_the_noise_of_the_whole_unless_its_own_is_much_larger() -> None:
+    rng = np.random.default_rng(4)
+    values = 0.9 + 0.001 * rng.standard_normal(120)
+    values[100:] += 0.05 * rng.standard_normal(20)
+    draws = Draws.of(nights(values.tolist()))
+    assert draws.part(0, 120) is draws
+    rest, quiet, noisy = (draws.part(*ends) for ends in ((1, 120), (10, 40), (100, 120)))
+    assert (rest.first, quiet.first) == (draws.first[1:], draws.first[10:40])
+    assert noisy.values.tolist() == values[100:].tolist()
+    assert quiet.noise == draws.noise
+    assert quiet.units.tolist() == draws.units[10:40].tolist()
+    # as if there were no others
+    alone = Draws.of(nights(values[100:].tolist()))
+    assert noisy.noise == alone.noise
+    assert noisy.units == pytest.approx(alone.units)
+    assert alone.noise.value > 100 * draws.noise.value
+
+
+@pytest.mark.parametrize(("variance", "wild"), [(5e-4, False), (6e-4, True)])
+def test_a_run_has_collapsed_where_seeds_scatter_more_than_once_in_a_thousand(
+    variance: float, wild: bool
+) -> None:
+    # the median of chi-squared on four degrees of freedom is 3.357, and 18.47 is exceeded by a
+    # thousandth: 18.47 / 3.357 is 5.5
+    sound = [Night(0.90 + 0.001 * (i % 3), 5, 1e-4) for i in range(9)]
+    draws = Draws.of([*sound, Night(0.9, 5, variance)])
+    assert draws.weights[:9].tolist() == [5] * 9
+    assert bool(draws.weights[9] < 5) is wild
+
+
+def test_seeds_that_do_not_scatter_are_known_not_to() -> None:
+    still = [Night(0.90 + 0.001 * (i % 3), 5, 0.0) for i in range(9)]
+    # four degrees of freedom a night, and 0.47 for each difference between two
+    assert Draws.of(still).noise.degrees_of_freedom == pytest.approx(9 * 4 + 8 * 0.47)
+    # beside them, any scatter is that of a run that collapsed
+    draws = Draws.of([*still, Night(0.9, 5, 0.01)])
+    assert draws.noise.degrees_of_freedom == pytest.approx(9 * 4 + 9 * 0.47)
+    assert draws.weights[9] < 1

@@ -43,6 +43,15 @@ def test_of_two_draws_there_is_one_difference() -> None:
     assert p_of_splits(5.0, 7.0, 2) == pytest.approx(2 * float(stats.t.sf(5.0, 7)))
 
 
+def test_small_scores_of_two_draws_show_something_as_well() -> None:
+    for score in (1.0, 1.5):
+        two_sided = 2 * float(stats.norm.sf(score))
+        assert p_of_splits(score, math.inf, 2) == pytest.approx(two_sided)
+        # the first draw and the second are a stretch each, of one difference
+        assert two_sided <= p_of_stretches(score, math.inf, 2) <= 2 * two_sided
+    assert p_of_splits(0.99, math.inf, 2) == p_of_stretches(0.99, math.inf, 2) == 1.0
+
+
 def test_a_score_of_students_t_counts_for_less() -> None:
     assert normal_score(4.0, math.inf) == 4.0
     assert float(stats.norm.sf(normal_score(4.0, 6.0))) == pytest.approx(float(stats.t.sf(4.0, 6)))
