@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from normbench.analysis.nights import Draws, Night
 from normbench.analysis.statistics import UNKNOWN, Variance
@@ -25,7 +26,9 @@ def test_nights_that_repeat_the_one_before_are_one_draw() -> None:
 
 
 def test_another_number_of_runs_is_another_draw() -> None:
-    assert Draws.of([Night(0.9), Night(0.9, runs=5, variance=1e-4)]).first == (0, 1)
+    draws = Draws.of([Night(0.9), Night(0.9, runs=5, variance=1e-4)])
+    assert draws.first == (0, 1)
+    assert draws.weights.tolist() == [1, 5]
 
 
 def test_machines_that_take_turns_give_one_draw_each() -> None:
@@ -42,7 +45,11 @@ def test_where_equal_code_gives_different_accuracies_every_night_is_a_draw() -> 
 
 def test_code_that_the_origin_does_not_name_may_have_changed_now_and_then() -> None:
     # a norm of one's own, say: equal nights are repeats all the same
-    assert Draws.of(nights([0.90] * 5 + [0.91] * 5, ["same"] * 10)).first == (0, 5)
+    draws = Draws.of(nights([0.90] * 5 + [0.91] * 5, ["same"] * 10))
+    assert draws.first == (0, 5)
+    assert draws.weights.tolist() == [1, 1]
+    # half of the nights are not most of them
+    assert Draws.of(nights([0.90, 0.91, 0.91], ["same"] * 3)).first == (0, 1)
 
 
 def test_a_night_has_a_run() -> None:
@@ -159,3 +166,61 @@ def test_seeds_that_do_not_scatter_are_known_not_to() -> None:
     draws = Draws.of([*still, Night(0.9, 5, 0.01)])
     assert draws.noise.degrees_of_freedom == pytest.approx(9 * 4 + 9 * 0.47)
     assert draws.weights[9] < 1
+
+
+def test_where_nothing_scatters_a_night_that_does_counts_for_nothing() -> None:
+    still = [Night(0.9, 5, 0.0), Night(0.9, 6, 0.0), Night(0.9, 5, 0.01)]
+    draws = Draws.of(still)
+    assert draws.noise.value == 0
+    assert draws.weights.tolist() == [5, 6, 0]
+
+
+def test_seeds_that_scatter_less_than_nights_take_no_weight_from_one() -> None:
+    nightly = [Night(0.90 + 0.05 * (i % 2), 5, 1e-4) for i in range(9)]
+    draws = Draws.of([*nightly, Night(0.95, 5, 6e-4)])
+    # it would be wild by seeds alone, and is less than the noise from night to night
+    assert draws.noise.value > 6e-4
+    assert draws.weights.tolist() == [5] * 10
+
+
+def test_what_a_baseline_knows_tells_collapsed_runs_where_most_nights_have_one() -> None:
+    collapsed = [Night(0.80, 5, 0.05), Night(0.81, 5, 0.05)]
+    assert Draws.of(collapsed, Variance(1e-4, 19)).noise == Variance(1e-4, 19)
+
+
+def test_two_runs_tell_of_the_noise_as_well() -> None:
+    noise = Draws.of([Night(0.90, 2, 1e-4), Night(0.91, 2, 3e-4)]).noise
+    assert [noise.value, noise.degrees_of_freedom] == pytest.approx([2e-4, 2])
+
+
+def test_draws_that_come_again_say_no_more_of_the_noise() -> None:
+    accuracies = {"x": 0.90, "y": 0.91, "z": 0.92}
+    several = [Night(accuracies[origin], 5, 1e-4, origin) for origin in "yxzxyx"]
+    # four degrees of freedom each of three draws; of five differences, each counts a third, as x
+    # comes three times
+    freedom = Draws.of(several).noise.degrees_of_freedom
+    assert freedom == pytest.approx(3 * 4 + 0.47 * 5 / 3)
+
+
+def of_the_smallest(share: float) -> float:
+    """Return what share of normal noise's variance the smallest squares of so many have."""
+    return float(stats.chi2.cdf(stats.chi2.isf(1 - share, 1), 3)) / share
+
+
+def test_the_noise_between_draws_is_that_of_the_smaller_four_fifths_of_differences() -> None:
+    # by 1, 2, 3, 4 and 10 thousandths, each of two draws
+    draws = Draws.of(nights([0.900, 0.901, 0.903, 0.906, 0.910, 0.920]))
+    expected = (1 + 4 + 9 + 16) * 1e-6 / 4 / 2 / of_the_smallest(0.8)
+    assert draws.noise.value == pytest.approx(expected)
+    # of 4 and 2 runs, and of 2 and 3: the smaller one of two squares
+    draws = Draws.of([Night(0.90, 4), Night(0.93, 2), Night(0.94, 3)])
+    expected = 1e-4 / (1 / 2 + 1 / 3) / of_the_smallest(0.5)
+    assert draws.noise.value == pytest.approx(expected)
+
+
+def test_differences_of_draws_that_come_again_count_for_less() -> None:
+    draws = Draws.of(nights([0.900, 0.902, 0.905, 0.906, 0.902], [*"axbcx"]))
+    # by 2, 3 and 4 thousandths to and from x, which count a half, and by 1 from b to c
+    expected = (1 + (4 + 9) / 2) * 1e-6 / 2 / 2 / of_the_smallest(0.8)
+    assert draws.noise.value == pytest.approx(expected)
+    assert draws.noise.degrees_of_freedom == pytest.approx(0.47 * 2.5)

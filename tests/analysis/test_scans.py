@@ -49,6 +49,7 @@ def test_small_scores_of_two_draws_show_something_as_well() -> None:
         assert p_of_splits(score, math.inf, 2) == pytest.approx(two_sided)
         # the first draw and the second are a stretch each, of one difference
         assert two_sided <= p_of_stretches(score, math.inf, 2) <= 2 * two_sided
+    assert p_of_stretches(4.0, math.inf, 2) == pytest.approx(4 * float(stats.norm.sf(4.0)))
     assert p_of_splits(0.99, math.inf, 2) == p_of_stretches(0.99, math.inf, 2) == 1.0
 
 

@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+import pytest
+
 from normbench.analysis.change_points import find_changes
 from normbench.analysis.nights import Night
 from normbench.analysis.thresholds import minimum_effect
-from normbench.analysis.trends import Trend
+from normbench.analysis.trends import Trend, trends
 
 from ..report.test_history import MACHINE, NIGHTS, STEADY, case_of, night, point
 
@@ -25,7 +27,7 @@ def changes(last: dict[str, Any] | None = None, **told: Any) -> int:
 def test_the_noise_is_that_of_the_newest_baseline_that_knows_it() -> None:
     assert changes() == 1
     # a standard deviation of ten points
-    wide = {"variance": 1e-2, "degrees_of_freedom": 20.0}
+    wide: dict[str, Any] = {"variance": 1e-2, "degrees_of_freedom": 20.0}
     assert changes(**wide) == 0
     assert changes(wide) == 0
     assert changes({"variance": 1e-6}, **wide) == 1
@@ -57,7 +59,15 @@ def test_equal_code_on_machines_that_take_turns_counts_once_each() -> None:
     assert (found.change,) != find_changes(untold, effect, cases=3)
     (without,) = Trend.of(case_of([dataclasses.replace(p, code="") for p in points]), 3).changes
     assert (without.change,) == find_changes(untold, effect, cases=3)
+    assert trends([case_of(points)], family=3)[0].changes == (found,)
     # of a history of this case alone, the change is surer
     (alone,) = Trend.of(case_of(points)).changes
     assert (alone.change,) == find_changes(nights, effect)
     assert alone.change.adjusted_p < found.change.adjusted_p
+
+
+def test_a_case_has_moved_by_its_last_night_less_the_median_of_those_before() -> None:
+    accuracies = [0.90, 0.97, 0.96, 0.98]
+    points = [point(s, a) for s, a in zip(NIGHTS, accuracies, strict=False)]
+    assert Trend.of(case_of(points)).moved == pytest.approx(0.02)
+    assert Trend.of(case_of(points[:1])).moved is None
