@@ -522,6 +522,9 @@ def test_what_matters_on_a_data_set_that_nobody_knows_follows_from_its_test_imag
     assert minimum_effect("own.sets:small") == pytest.approx(0.5 / 10)
     assert minimum_effect("own.sets:large") == pytest.approx(0.5 / 200)
     assert minimum_effect("svhn-heldout") == minimum_effect("kmnist") == 0.005
+    assert minimum_effect("digits") == 0.01
+    assert minimum_effect("fashion-mnist") == 0.003
+    assert minimum_effect("cifar10") == 0.005
     assert minimum_effect("mnist-heldout") == minimum_effect("mnist") == 0.001
     small = dataclasses.replace(BATCH, dataset="own.sets:small")
     now = {small: lower(USUAL, 0.04)}

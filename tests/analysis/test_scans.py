@@ -43,6 +43,19 @@ def test_of_two_draws_there_is_one_difference() -> None:
     assert p_of_splits(5.0, 7.0, 2) == pytest.approx(2 * float(stats.t.sf(5.0, 7)))
 
 
+def test_splits_are_as_improbable_as_the_series_of_their_discreteness_says() -> None:
+    # Siegmund, Sequential Analysis, 1985, has what the code takes a short formula for
+    def discreteness(x: float) -> float:
+        n = np.arange(1, 2000)
+        return 2 / x**2 * math.exp(-2 * float((stats.norm.cdf(-x * np.sqrt(n) / 2) / n).sum()))
+
+    score, draws = 4.0, 60
+    spread = [n * (draws - n) / draws for n in range(1, draws)]
+    rate = sum(discreteness(score / math.sqrt(s)) / s for s in spread)
+    expected = 2 * float(stats.norm.sf(score)) + score * float(stats.norm.pdf(score)) * rate
+    assert p_of_splits(score, math.inf, draws) == pytest.approx(expected, rel=0.025)
+
+
 def test_small_scores_of_two_draws_show_something_as_well() -> None:
     for score in (1.0, 1.5):
         two_sided = 2 * float(stats.norm.sf(score))
