@@ -163,6 +163,26 @@ def test_a_difference_has_to_exceed_the_minimum_effect_and_a_p_value_to_reach_th
     assert outcome(0.76, p_better=0.011) is Outcome.NO_REGRESSION
 
 
+@pytest.mark.parametrize("above", [0.95, 1.05])
+def test_verdicts_change_at_the_p_values_that_are_documented(above: float) -> None:
+    before, below = {BATCH: USUAL}, above < 1
+    # the baseline's variance is 1.5e-7 on four degrees of freedom: an error of a mean of five
+    error = math.sqrt(1.5e-7 * 2 / 5)
+    # an alarm at 0.01 after four looks; without the worst run the mean is 0.00004 higher
+    drop = 0.00004 + error * float(stats.t.isf(above * 0.01 / 4, 4))
+    expected = Outcome.REGRESSION if below else Outcome.SUSPECTED
+    assert outcomes(before, {BATCH: lower(USUAL, drop)}) == {BATCH: expected}
+    # a suspicion at 0.02
+    drop = math.sqrt(1.5e-7 * (1 / 2 + 1 / 5)) * float(stats.t.isf(above * 0.02, 4))
+    expected = Outcome.SUSPECTED if below else Outcome.UNDECIDED
+    pair = {BATCH: [0.9953 - drop] * 2}
+    assert outcomes(before, pair, minimum_effect=0.0005) == {BATCH: expected}
+    # a drop of 0.001 is ruled out with 95 %
+    drop = 0.001 - error * float(stats.t.isf(above * 0.05, 4))
+    expected = Outcome.NO_REGRESSION if below else Outcome.UNDECIDED
+    assert outcomes(before, {BATCH: lower(USUAL, drop)}) == {BATCH: expected}
+
+
 def test_the_level_of_a_comparison_can_be_chosen() -> None:
     before, now = {BATCH: USUAL}, {BATCH: lower(USUAL, 0.003)}
     assert outcomes(before, now, level=0.01) == {BATCH: Outcome.REGRESSION}
@@ -170,6 +190,7 @@ def test_the_level_of_a_comparison_can_be_chosen() -> None:
 
 
 def test_few_runs_raise_a_suspicion_and_no_alarm() -> None:
+    assert FEWEST_RUNS == 5
     for runs in range(1, FEWEST_RUNS):
         assert outcomes({BATCH: USUAL}, {BATCH: [0.5] * runs}) == {BATCH: Outcome.SUSPECTED}
         case = compare(baseline_of({BATCH: USUAL}), baseline_of({BATCH: [0.5] * runs})).cases[0]
@@ -418,6 +439,7 @@ def test_speed_is_compared_between_equal_machines_only() -> None:
     assert compare(before, slower).speed == pytest.approx(0.5)
     assert compare(before, slower).slow
     assert not compare(before, before).slow
+    assert [Comparison("b", (), speed).slow for speed in (0.89, 0.91, None)] == [True, False, False]
     assert not compare(before, slower).elsewhere
     elsewhere = compare(before, dataclasses.replace(slower, environment={"processor": "another"}))
     assert (elsewhere.speed, elsewhere.elsewhere) == (None, True)
