@@ -329,3 +329,10 @@ def test_a_case_without_an_outcome_hides_none_after_it() -> None:
     stored = with_verdicts(CASES, {CASES[1].id: "failed"}, {}, own, None)
     assert [case.verdict for case in stored] == [None, "failed", None]
     assert [case.case for case in stored] == CASES
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_whatever_a_case_comes_to_beside_its_baseline_is_a_comparison(outcome: Outcome) -> None:
+    none = (Outcome.NOT_COMPARABLE, Outcome.ONLY_NOW, Outcome.ONLY_BASELINE)
+    told = without_comparison(Comparison("b", (CaseComparison(SPECS[0], outcome),)))
+    assert (told == []) is (outcome not in none)
