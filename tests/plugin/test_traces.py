@@ -28,14 +28,16 @@ def test_each_norm_and_regularizer_of_the_grid_is_traced_and_each_other_recipe(
     listed = traced(alone).run("--collect-only", "-q", "-k", "test_trace").outlines
     names = [line.partition("[")[2].rstrip("]") for line in listed if "::test_trace[" in line]
     assert names == [
-        "cifar10-batch-size-instance",
         "cifar10-group:4",
         "fashion-mnist-none",
-        "mnist-batch-size-group:2",
         "mnist-fast-l1-group:4",
         "mnist-fast-instance",
         "mnist-l1-layer_chw",
         "mnist-layer",
+        "cifar10-best-layer",
+        "cifar10-batch-size-instance",
+        "mnist-batch-size-group:2",
+        "mnist-textbook-layer",
         "tiny-batch-none",
         "tiny-batch-l1:0.001",
         "tiny-layer-none",
@@ -47,7 +49,7 @@ def test_a_norm_alone_is_traced_alone(alone: Project) -> None:
     options = ("-k", "test_trace", "--bench-norm", "instance", "--bench-norm-only")
     listed = traced(alone).run("--collect-only", "-q", *options).outlines
     names = [line.partition("[")[2].rstrip("]") for line in listed if "::test_trace[" in line]
-    others = ["cifar10-batch-size-instance", "mnist-fast-instance"]
+    others = ["mnist-fast-instance", "cifar10-batch-size-instance"]
     assert names == [*others, "tiny-instance-none", "tiny-instance-l1:0.001"]
 
 

@@ -35,10 +35,14 @@ def _(_: Callable[..., nn.Module], module: nn.Module, mode: bool = True) -> nn.M
 )
 @instead_of(trainer, "evaluate")
 def _(
-    original: Callable[..., Evaluation], network: nn.Module, images: Tensor, labels: Tensor
+    original: Callable[..., Evaluation],
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *flip: bool,
 ) -> Evaluation:
     kept = len(images) - max(1, len(images) // 100)
-    return original(network, images[:kept], labels[:kept])
+    return original(network, images[:kept], labels[:kept], *flip)
 
 
 @fault(
@@ -70,8 +74,12 @@ def _(
 @fault("evaluation-without-the-rest", "evaluation", "The last batch of test images is left out.")
 @instead_of(trainer, "evaluate")
 def _(
-    original: Callable[..., Evaluation], network: nn.Module, images: Tensor, labels: Tensor
+    original: Callable[..., Evaluation],
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *flip: bool,
 ) -> Evaluation:
     size = trainer.EVALUATION_BATCH
     kept = max(size, len(images) // size * size)
-    return original(network, images[:kept], labels[:kept])
+    return original(network, images[:kept], labels[:kept], *flip)
