@@ -159,7 +159,6 @@ class Torture:
                 counts["resumed"] = 1
                 counts["not_resumed"] = int(status_of(results) != "finished" or code not in (0, 1))
                 ended = True
-
             if ended:
                 counts.update(self.wrong(results, before))
             else:

@@ -204,10 +204,10 @@ class Warden:
         except OSError:  # nobody can give a sign of life
             return
         for beat in beats:
-            silent[beat] = self._silent.get(beat, -elapsed) + elapsed
-            if is_stopped(beat.process):
-                silent[beat] -= elapsed
-            elif silent[beat] > self.limit:
+            known = self._silent.get(beat)
+            counts = known is not None and not is_stopped(beat.process)
+            silent[beat] = (known or 0.0) + (elapsed if counts else 0.0)
+            if counts and silent[beat] > self.limit:
                 self._end(beat)
         self._silent = silent
 
